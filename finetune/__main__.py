@@ -1,0 +1,121 @@
+"""python -m finetune: flags -> study.run. `--help` lists them; README shows them at work."""
+
+import runpy
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from finetune import config as settings
+from finetune.errors import UserError, one_of
+
+_TYPES: dict[type, tuple[Callable[[str], Any], str]] = {int: (int, "a whole number"), float: (float, "a number")}
+_INTERRUPTED = 130
+
+
+def _define_flags(arguments: list[str]) -> flags.FlagValues:
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file(
+        "config", None, "a config file, such as configs/quickstart.py", flag_values=values, sys_argv=arguments
+    )
+    flags.DEFINE_string("workdir", None, "the directory of the study; starting again continues it", flag_values=values)
+    flags.DEFINE_multi_string(
+        "grid", [], "an axis: NAME=a,b,c or NAME=log:LOW:HIGH:N or NAME=lin:LOW:HIGH:N; repeatable", flag_values=values
+    )
+    flags.DEFINE_integer("seeds", None, "train every setting with the seeds 0 to N-1", flag_values=values)
+    return values
+
+
+def _print_help() -> None:
+    values = _define_flags([])
+    print(f"{__doc__}\n")
+    for name in values:
+        print(f"  --{name}: {values[name].help}")
+    print("\nSettings, each overridden by --config.NAME=VALUE, and their defaults:")
+    for name, value in settings.fields(settings.Config()):
+        print(f"  {name} = {value!r}")
+
+
+def _checked(argument: str) -> str:
+    """Returns an override as config_flags reads it; raises UserError for an unknown setting or one of another type."""
+    name, equals, value = argument.lstrip("-").partition("=")
+    if not argument.startswith("-") or not name.startswith("config."):
+        return argument
+    known = dict(settings.fields(settings.Config()))
+    setting = name.removeprefix("config.")
+    if setting not in known:
+        raise one_of("setting", setting, known)
+    convert, allowed = _TYPES.get(type(known[setting]), (str, "text"))
+    if not equals:
+        raise UserError(f"--config.{setting} has no value, allowed: --config.{setting}={allowed.upper()}")
+    try:
+        convert(value)
+    except ValueError:
+        raise UserError(f"--config.{setting} is {value!r}, allowed: {allowed}") from None
+    if isinstance(known[setting], tuple):
+        return f"--config.{setting}={tuple(filter(None, value.split(',')))!r}"
+    return argument
+
+
+def _parse(arguments: list[str]) -> flags.FlagValues:
+    """Returns the parsed flags; raises UserError for whatever is wrong with them."""
+    checked = sorted((_checked(argument) for argument in arguments), key=lambda each: not each.startswith("--config="))
+    file = checked[0].partition("=")[2].split(":")[0] if checked else ""
+    if not checked or not checked[0].startswith("--config=") or not Path(file).is_file():
+        raise UserError(f"--config is {file!r}, allowed: --config=FILE, such as --config=configs/quickstart.py")
+    try:
+        values = _define_flags(checked)
+        rest = values(["finetune", *checked])
+        if not isinstance(values.config, settings.Config):
+            raise UserError(f"get_config() of {file} returns {values.config!r}, allowed: a finetune.config.Config")
+    except flags.Error as error:
+        raise UserError(str(error).splitlines()[0]) from None
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's config file raises
+        raise UserError(f"config file {file}: {type(error).__name__}: {error}") from error
+    if len(rest) > 1:
+        raise UserError(f"argument {rest[1]!r} is no flag, allowed: flags as --help lists them")
+    if not values.workdir:
+        raise UserError("--workdir is missing, allowed: a directory for the study, such as --workdir=runs/first")
+    return values
+
+
+def _sweep(file: Path) -> Iterable[Mapping[str, Any]]:
+    """Returns what `sweep()` of a config file yields, one empty assignment if there is none."""
+    module = runpy.run_path(str(file))
+    return list(module["sweep"]()) if "sweep" in module else ({},)
+
+
+def _run(arguments: list[str]) -> int:
+    values = _parse(arguments)
+    file = next(each.partition("=")[2].split(":")[0] for each in arguments if each.startswith("--config="))
+    print(f"finetune: {file} -> {values.workdir}", flush=True)
+    from finetune import grid, study  # after the first line, since JAX takes its time
+
+    axes = grid.parse_axes(values.grid, values.seeds)
+    results = study.run(values.config, values.workdir, axes, _sweep(Path(file)))
+    return results.exit_status
+
+
+def main() -> int:
+    """Runs the command line and returns its exit status."""
+    arguments = sys.argv[1:]
+    if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
+        _print_help()
+        return 0
+    try:
+        return _run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues the study", file=sys.stderr)
+        return _INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""Every setting of a study: its unit, what it may be, and its default. A config file returns a `Config`.
+
+Typed overrides come from the command line: --config.optimizer.name=sgd. The scalars in `HparamsConfig` are the
+defaults of a trial; a grid varies them.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from finetune.errors import UserError, one_of
+
+
+@dataclass
+class ModelConfig:
+    name: str = "bert"  # a model of finetune/models: bert, vit
+    # Where the weights come from: the name of an asset (python -m finetune.assets lists them), a .safetensors file
+    # or a directory that holds model.safetensors and config.json, a ViT .npz, or the work directory of an earlier
+    # study, whose best trial is taken. Empty: random weights.
+    pretrained: str = "minilm"
+    dtype: str = "float32"  # of the computation: float32, bfloat16; parameters and losses stay float32
+    dropout_at: str = "all"  # where `dropout` acts: all (embeddings, attention, blocks, head), head (its input only)
+    pooling: str = "mean"  # over positions: mean (of those not padded), first
+    # Sizes of a model that has no checkpoint to take them from; 0 = from the checkpoint.
+    width: int = 0  # of the residual stream
+    depth: int = 0  # blocks
+    heads: int = 0  # attention heads of a block
+    mlp_width: int = 0  # hidden units of a block's MLP
+    patch_size: int = 0  # pixels, edge of a ViT patch
+
+
+@dataclass
+class DataConfig:
+    # A packaged set (r8, r52, 20newsgroups, digits), tfds:NAME, the directory of a prepared TFDS builder, a .csv,
+    # .tsv or .jsonl file or a directory of them called train, validation and test, an image folder
+    # (split/class/file), or an .npz file with arrays x_train, y_train and so on.
+    name: str = "r8"
+    text_column: str = "text"  # of delimited files and TFDS sets
+    label_column: str = "label"
+    tokenizer: str = ""  # path of a tokenizer.json; empty = the one beside the pretrained weights
+    max_length: int = 128  # tokens; longer texts are cut
+    image_size: int = 0  # pixels, edge; 0 = as stored
+    train_examples: int = 0  # stratified subset of the training split; 0 = all
+    validation_examples: int = 0  # taken from the training split if the set has none; 0 = a fifth of it
+    split_seed: int = 0  # of the validation split and the subset
+    classes: tuple[str, ...] = ()  # keep only these labels; empty = all
+
+
+@dataclass
+class HparamsConfig:
+    learning_rate: float = 1e-3  # peak, >= 0
+    warmup_fraction: float = 0.1  # of all updates, 0..1
+    weight_decay: float = 0.0  # decoupled, of the leaves that decay, >= 0
+    l2: float = 0.0  # penalty ½·l2·|p|² on the leaves that decay, >= 0
+    l1: float = 0.0  # penalty l1·|p| on the leaves that decay, >= 0
+    l2_sp: float = 0.0  # penalty ½·l2_sp·|p − pretrained|² on the leaves that have pretrained weights, >= 0
+    dropout: float = 0.0  # rate, 0 <= rate < 1
+    label_smoothing: float = 0.0  # share given to the uniform distribution, 0 <= share < 1
+    clip_norm: float = 0.0  # global norm of the gradient, 0 = no clipping
+    momentum: float = 0.9  # of sgd, 0 <= value < 1
+    beta1: float = 0.9  # of adamw and lion, 0 <= value < 1
+    beta2: float = 0.999  # of adamw and lion, 0 <= value < 1
+    batch_size: int = 32  # examples an update
+    epochs: int = 10  # passes over the training split, and the horizon of the schedule
+    seed: int = 0  # head initialisation and dropout
+    data_seed: int = 0  # order of the examples
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = "adamw"  # adamw, sgd, lion
+    schedule: str = "cosine"  # constant, linear, cosine; from 1 towards 0, after a linear warm-up
+    decay_coupling: str = "learning_rate"  # decay per update: learning_rate·weight_decay, or independent of the rate
+    epsilon: float = 1e-8  # of adamw
+    decayed: str = "matrices"  # leaves that decay: matrices (two axes or more), all
+
+
+@dataclass
+class EvaluationConfig:
+    batch_size: int = 128  # examples a forward pass
+    metric: str = "accuracy"  # chosen on, on the validation split: loss, or a metric of the task
+
+
+@dataclass
+class ExecutionConfig:
+    mode: str = "auto"  # auto = measured, vmap, loop
+    chunk: int = 0  # members a program; 0 = as many as fit
+    devices: int = 0  # of this process; 0 = all
+    epochs_on_device: str = "auto"  # auto = measured, scan (one call an epoch), step (one call a batch)
+
+
+@dataclass
+class CheckpointConfig:
+    keep: int = 3  # trials whose weights are kept, best first
+
+
+@dataclass
+class Config:
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    hparams: HparamsConfig = field(default_factory=HparamsConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    # What trains: all, head, last:K, bias, norm, or path patterns joined by "+", such as "block_5/*+head/*".
+    trainable: str = "head"
+
+
+# Settings with a closed list of values. Model and data names are checked where they are looked up.
+CHOICES = {
+    "model.dtype": ("float32", "bfloat16"),
+    "model.dropout_at": ("all", "head"),
+    "model.pooling": ("mean", "first"),
+    "optimizer.name": ("adamw", "sgd", "lion"),
+    "optimizer.schedule": ("constant", "linear", "cosine"),
+    "optimizer.decay_coupling": ("learning_rate", "independent"),
+    "optimizer.decayed": ("matrices", "all"),
+    "execution.mode": ("auto", "vmap", "loop"),
+    "execution.epochs_on_device": ("auto", "scan", "step"),
+}
+
+
+def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted name, value) for every leaf setting of a config."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from fields(value, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, value
+
+
+def check(config: Config) -> None:
+    """Raises UserError for a setting outside its closed list, or a count below zero."""
+    for name, value in fields(config):
+        if name in CHOICES and value not in CHOICES[name]:
+            raise one_of(name, value, CHOICES[name])
+        if isinstance(value, int) and not isinstance(value, bool) and value < 0:
+            raise UserError(f"{name} is {value}, allowed: 0 or more")
+    if config.evaluation.batch_size < 1:
+        raise UserError(f"evaluation.batch_size is {config.evaluation.batch_size}, allowed: 1 or more")

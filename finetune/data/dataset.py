@@ -1,0 +1,194 @@
+"""Dataset: the three splits of any source, as arrays that a device can hold and index."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from finetune.config import DataConfig
+from finetune.data import splits
+from finetune.data.source import SPLITS, Examples, Source
+from finetune.errors import UserError, one_of
+
+Split = dict[str, np.ndarray]  # leading axis: examples; "label" int32 [N]
+
+_HELD_OUT = 5  # a fifth is split off for test, and for validation where no number is given
+_TEST_SEED = 0  # the test split does not move with data.split_seed
+# The last part of a draw's key, so that no two draws use the same stream.
+_TEST, _VALIDATION, _TRAIN = range(3)
+
+
+class Dataset(NamedTuple):
+    """Three splits with the same arrays, of integers or float32, and what identifies them.
+
+    Texts: "input_ids" uint16 or int32 [N, T], "length" int32 [N]. Images: "image" uint8 or float32 [N, H, W, C].
+    Feature vectors: "features" float32 [N, D]. All: "label" int32 [N], an index into `classes`.
+    content_hash: sha256 in hex over names, dtypes, shapes and bytes of all arrays, and the class names.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    classes: tuple[str, ...]
+    content_hash: str
+
+
+def load(config: DataConfig, tokenizer_file: Path | None) -> Dataset:
+    """Returns the data set that `config` names, split and encoded.
+
+    tokenizer_file: used for texts unless config.tokenizer names another. Raises UserError for whatever is wrong with
+    the data or the settings.
+    """
+    try:
+        source = _keep_classes(_read(config), config.classes)
+    except OSError as error:
+        raise UserError(f"cannot read data.name {config.name!r}: {error}") from error
+    classes = _class_names(source)
+    chosen = _choose(source, classes, config)
+    file = Path(config.tokenizer).expanduser() if config.tokenizer else tokenizer_file
+    arrays = _encode(source.kind, [item for inputs, _ in chosen for item in inputs], config, file)
+    ends = np.cumsum([len(labels) for _, labels in chosen])[:-1]
+    pieces = {key: np.split(array, ends) for key, array in arrays.items()}
+    train, validation, test = (
+        {key: pieces[key][number] for key in pieces} | {"label": labels} for number, (_, labels) in enumerate(chosen)
+    )
+    return Dataset(train, validation, test, classes, _content_hash((train, validation, test), classes))
+
+
+def _read(config: DataConfig) -> Source:
+    """Returns the source that config.name stands for. Each is imported when it is needed: some are slow to."""
+    from finetune.data import packaged, tfds
+
+    if config.name in packaged.NAMES:
+        return packaged.read(config.name)
+    if config.name.startswith(tfds.PREFIX):
+        return tfds.read_name(config.name.removeprefix(tfds.PREFIX), config)
+    path = Path(config.name).expanduser()
+    if path.is_dir():
+        return _read_directory(path, config)
+    if path.is_file():
+        return _read_file(path, config)
+    if len(path.parts) > 1 or path.suffix:
+        raise UserError(f"data.name is {config.name!r}: no such file or directory")
+    raise one_of("data.name", config.name, [*packaged.NAMES, "tfds:NAME", "a path that exists"])
+
+
+def _read_file(path: Path, config: DataConfig) -> Source:
+    from finetune.data import arrays, delimited
+
+    if path.suffix == ".npz":
+        return arrays.read(path)
+    if path.suffix in delimited.SUFFIXES:
+        return delimited.read(path, config)
+    raise one_of(f"ending of {path}", path.suffix, [".npz", *delimited.SUFFIXES])
+
+
+def _read_directory(path: Path, config: DataConfig) -> Source:
+    from finetune.data import delimited, tfds
+
+    if (path / "dataset_info.json").exists():
+        return tfds.read_directory(path, config)
+    if any(file.suffix in delimited.SUFFIXES for file in path.iterdir()):
+        return delimited.read(path, config)
+    from finetune.data import images
+
+    return images.read(path)
+
+
+def _keep_classes(source: Source, wanted: Sequence[str]) -> Source:
+    """Returns `source` without the examples of other classes; all are kept if `wanted` is empty."""
+    if not wanted:
+        return source
+    known = {label for examples in source.splits.values() for label in examples.labels}
+    for name in wanted:
+        if name not in known:
+            raise one_of("data.classes", name, known)
+    kept = {}
+    for split, (inputs, labels) in source.splits.items():
+        indices = [index for index, label in enumerate(labels) if label in wanted]
+        kept[split] = Examples([inputs[index] for index in indices], [labels[index] for index in indices])
+    return source._replace(splits=kept)
+
+
+def _class_names(source: Source) -> tuple[str, ...]:
+    """Returns the classes of the training split, in the order of the source, else sorted."""
+    if "train" not in source.splits:
+        raise UserError(f"the data has no train split, present: {', '.join(source.splits) or 'none'}")
+    present = set(source.splits["train"].labels)
+    for split, examples in source.splits.items():
+        if unseen := sorted(set(examples.labels) - present):
+            raise UserError(f"label {unseen[0]!r} of split {split} is out of range: no example in train has it")
+        if not examples.labels:
+            raise UserError(f"split {split} has no examples")
+    if len(present) < 2:
+        raise UserError(f"the data has one class only, {present.pop()!r}; allowed: two or more")
+    return tuple(name for name in source.order or sorted(present) if name in present)
+
+
+def _choose(source: Source, classes: tuple[str, ...], config: DataConfig) -> list[tuple[list[Any], np.ndarray]]:
+    """Returns the inputs and the labels int32 [N] of train, validation and test, split off where the set has none.
+
+    Test and validation are drawn before the subset of train, so that its size does not move them.
+    """
+    index = {name: number for number, name in enumerate(classes)}
+    chosen = {
+        split: (list(inputs), np.array([index[label] for label in labels], np.int32))
+        for split, (inputs, labels) in source.splits.items()
+    }
+    if "test" not in chosen:
+        _split_off(chosen, "test", 0, (_TEST_SEED, _TEST))
+    if "validation" not in chosen:
+        _split_off(chosen, "validation", config.validation_examples, (config.split_seed, _VALIDATION))
+    inputs, labels = chosen["train"]
+    if config.train_examples > len(labels):
+        raise UserError(
+            f"data.train_examples is {config.train_examples}, allowed: at most {len(labels)}, all there are"
+        )
+    if config.train_examples:
+        mask = splits.stratify(labels, config.train_examples, (config.split_seed, _TRAIN))
+        chosen["train"] = _select(inputs, labels, mask)
+    return [chosen[split] for split in SPLITS]
+
+
+def _split_off(chosen: dict[str, tuple[list[Any], np.ndarray]], split: str, count: int, key: tuple[int, int]) -> None:
+    """Moves `count` examples of train, 0 = a fifth, to a new split; every class keeps one in train."""
+    inputs, labels = chosen["train"]
+    total = count or max(len(labels) // _HELD_OUT, 1)
+    if total > (most := splits.room(labels, leave=1)):
+        raise UserError(
+            f"{split} would take {total} of {len(labels)} training examples, allowed: at most {most}, so that one of"
+            " every class remains"
+        )
+    mask = splits.stratify(labels, total, key, leave=1)
+    chosen[split], chosen["train"] = _select(inputs, labels, mask), _select(inputs, labels, ~mask)
+
+
+def _select(inputs: list[Any], labels: np.ndarray, mask: np.ndarray) -> tuple[list[Any], np.ndarray]:
+    return [inputs[index] for index in np.flatnonzero(mask)], labels[mask]
+
+
+def _encode(kind: str, inputs: list[Any], config: DataConfig, tokenizer_file: Path | None) -> Split:
+    if kind == "text":
+        from finetune.data import text
+
+        return text.encode(inputs, tokenizer_file, config.max_length)
+    if kind == "array" and inputs[0].ndim == 1:
+        return {"features": np.stack(inputs)}
+    if kind == "array" and not config.image_size:
+        return {"image": np.stack(inputs)}
+    from finetune.data import images
+
+    if kind == "array":
+        return {"image": images.resize(np.stack(inputs), config.image_size)}
+    return {"image": images.decode(inputs, config.image_size)}
+
+
+def _content_hash(parts: tuple[Split, ...], classes: tuple[str, ...]) -> str:
+    digest = hashlib.sha256(repr(classes).encode())
+    for split, part in zip(SPLITS, parts, strict=True):
+        for key, array in sorted(part.items()):
+            digest.update(repr((split, key, array.dtype.str, array.shape)).encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

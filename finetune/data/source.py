@@ -1,0 +1,28 @@
+"""Source: what every kind of data is read as, before it is split and encoded."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test")
+
+
+class Examples(NamedTuple):
+    """The examples of one split as they were read, and the class name of each."""
+
+    inputs: Sequence[Any] | np.ndarray
+    labels: Sequence[str]
+
+
+class Source(NamedTuple):
+    """Some or all of SPLITS, read but not encoded.
+
+    kind: what the inputs are: text (str), image (a path, or the bytes of a file), array (np.ndarray, all of one
+        shape and dtype).
+    order: class names in the order of the source; empty = sorted.
+    """
+
+    kind: Literal["text", "image", "array"]
+    splits: dict[str, Examples]
+    order: tuple[str, ...] = ()

@@ -1,0 +1,64 @@
+"""Texts to token ids, by a tokenizer.json of the tokenizers library."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+
+from finetune.errors import UserError
+
+# An encoding keeps the strings and offsets of all tokens, those cut off included: hold few at a time.
+_TEXTS_AT_ONCE = 1024
+
+
+def encode(texts: Sequence[str], tokenizer_file: Path | None, max_length: int) -> dict[str, np.ndarray]:
+    """Returns "input_ids" uint16 [N, T], int32 for vocabularies above 65,536, and "length" int32 [N].
+
+    T is the length of the longest text, special tokens included, at most `max_length`; shorter ones are padded at
+    the end. Raises UserError without a tokenizer, or for one that cannot be read.
+    """
+    tokenizer, pad_id = _read(tokenizer_file, max_length)
+    rows: list[list[int]] = []
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        rows.extend(_token_ids(tokenizer, texts[start : start + _TEXTS_AT_ONCE], max_length))
+    length = np.array([len(row) for row in rows], np.int32)
+    dtype = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
+    input_ids = np.full((len(rows), max(length)), pad_id, dtype)
+    for index, row in enumerate(rows):
+        input_ids[index, : len(row)] = row
+    return {"input_ids": input_ids, "length": length}
+
+
+def _token_ids(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[list[int]]:
+    """Returns the ids of each text, cut at `max_length`, without tokenising all of a long text where possible."""
+    if not isinstance(tokenizer.pre_tokenizer, BertPreTokenizer):
+        return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
+    # This pre-tokenizer always splits at a space, so that the tokens of a text begin with those of its first words.
+    starts = [" ".join(text.split(" ", max_length)[:max_length]) for text in texts]
+    rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(starts)]
+    # Words of nothing but removed characters, or none between two spaces, can leave too few tokens.
+    return [
+        row if len(row) == max_length or start == text else tokenizer.encode(text).ids
+        for row, start, text in zip(rows, starts, texts, strict=True)
+    ]
+
+
+def _read(file: Path | None, max_length: int) -> tuple[Tokenizer, int]:
+    """Returns a tokenizer that cuts at `max_length` and pads nothing, and its padding id."""
+    if file is None:
+        raise UserError("no tokenizer for the text data: set data.tokenizer to the path of a tokenizer.json")
+    if not file.is_file():
+        raise UserError(f"tokenizer {file}: no such file")
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises a bare Exception
+        raise UserError(f"tokenizer {file} is not a tokenizer.json of the tokenizers library: {error}") from error
+    special = tokenizer.num_special_tokens_to_add(is_pair=False)
+    if max_length <= special:
+        raise UserError(f"data.max_length is {max_length}, allowed: more than the {special} special tokens of a text")
+    pad_id = (tokenizer.padding or {}).get("pad_id", 0)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    return tokenizer, pad_id

@@ -1,0 +1,107 @@
+"""Prepared TFDS sets, read by random access and without TensorFlow."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from finetune.config import DataConfig
+from finetune.data.source import SPLITS, Examples, Source
+from finetune.errors import UserError
+
+PREFIX = "tfds:"
+_UNLABELLED = -1  # what TFDS puts where a test split's labels are withheld
+
+
+def read_name(name: str, config: DataConfig) -> Source:
+    """Returns the set `name` (NAME, NAME/CONFIG, NAME:VERSION) under $TFDS_DATA_DIR, else under TFDS's own default.
+
+    Raises UserError when it has not been prepared there, and as `read` does.
+    """
+    from tensorflow_datasets.core.read_only_builder import builder_from_files
+
+    with _told(f"tfds set {name!r} is not prepared"):
+        # From the files alone: code of the set, which may need TensorFlow, is not looked for.
+        builder = builder_from_files(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
+    return _read(builder, config)
+
+
+def read_directory(directory: Path, config: DataConfig) -> Source:
+    """Returns the prepared set in `directory`, the one that holds dataset_info.json.
+
+    A split without labels is left out. Raises UserError for a missing column, a column that is neither text nor
+    image, and a set that is damaged or not in a format with random access (ArrayRecord).
+    """
+    import tensorflow_datasets
+
+    with _told(f"cannot read the tfds set in {directory}"):
+        builder = tensorflow_datasets.builder_from_directory(directory)
+    return _read(builder, config)
+
+
+def _read(builder: Any, config: DataConfig) -> Source:
+    import tensorflow_datasets
+
+    kind, inputs = _inputs(builder, config)
+    # Left as bytes, images are decoded once it is known which are kept.
+    decoders = {inputs: tensorflow_datasets.decode.SkipDecoding()} if kind == "image" else None
+    names = getattr(builder.info.features[config.label_column], "names", None)
+    splits = {}
+    with _told(f"cannot read the tfds set {builder.name}"):
+        for split in [split for split in SPLITS if split in builder.info.splits]:
+            try:
+                rows = builder.as_data_source(split=split, decoders=decoders)
+            except NotImplementedError as error:
+                stored = builder.info.file_format.value
+                raise UserError(f"tfds set {builder.name} is stored as {stored}, allowed: array_record") from error
+            examples = _examples(rows, inputs, config.label_column, _text if kind == "text" else bytes, names)
+            if set(examples.labels) != {str(_UNLABELLED)}:
+                splits[split] = examples
+    return Source(kind, splits, order=tuple(names or ()))
+
+
+def _inputs(builder: Any, config: DataConfig) -> tuple[Literal["image", "text"], str]:
+    """Returns what the inputs are and the name of their column: config.text_column if there is one, else image."""
+    import tensorflow_datasets
+
+    features = builder.info.features
+    column = config.text_column if config.text_column in features else "image"
+    for needed, asked in ((column, config.text_column), (config.label_column, config.label_column)):
+        if needed not in features:
+            raise UserError(f"tfds set {builder.name}: no column {asked!r}, present: {', '.join(sorted(features))}")
+    if isinstance(features[column], tensorflow_datasets.features.Image):
+        return "image", column
+    if features[column].shape != ():
+        stored = type(features[column]).__name__
+        raise UserError(f"tfds set {builder.name}: column {column!r} is {stored}, allowed: a text or an image")
+    return "text", column
+
+
+def _examples(rows: Any, inputs: str, label: str, convert: Callable, names: list[str] | None) -> Examples:
+    found, labels = [], []
+    for index in range(len(rows)):
+        row = rows[index]
+        found.append(convert(row[inputs]))
+        value = row[label]
+        labels.append(names[value] if names and value != _UNLABELLED else _text(value))
+    return Examples(found, labels)
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    # TFDS and its readers declare no exceptions of their own, and a damaged file can raise nearly any.
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"{what}: {reason} (to prepare an official set: install finetune[tf], then"
+            " tfds build NAME --file_format=array_record; TFDS_DATA_DIR says where it lies)"
+        ) from error

@@ -1,0 +1,112 @@
+"""Hparams: the scalars in which trials differ. They are arrays in the program, never constants baked into it."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from finetune.config import HparamsConfig
+from finetune.errors import UserError, one_of
+
+
+class Hparams(NamedTuple):
+    """The hyperparameters of one member: scalars, or arrays [members] once stacked.
+
+    Fields mean what they mean in `config.HparamsConfig`; RANGES holds what each may be.
+    """
+
+    learning_rate: jax.Array
+    warmup_fraction: jax.Array
+    weight_decay: jax.Array
+    l2: jax.Array
+    l1: jax.Array
+    l2_sp: jax.Array
+    dropout: jax.Array
+    label_smoothing: jax.Array
+    clip_norm: jax.Array
+    momentum: jax.Array
+    beta1: jax.Array
+    beta2: jax.Array
+    batch_size: jax.Array
+    epochs: jax.Array
+    seed: jax.Array
+    data_seed: jax.Array
+
+
+class Range(NamedTuple):
+    """What a hyperparameter may be: low <= value <= high, or value < high where high is excluded."""
+
+    low: float
+    high: float
+    high_excluded: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        number = float(value)  # type: ignore[arg-type]
+        return self.low <= number and (number < self.high or (number == self.high and not self.high_excluded))
+
+    def __str__(self) -> str:
+        if self.high == np.inf:
+            return f">= {self.low:g} and finite"
+        return f"{self.low:g} <= value {'<' if self.high_excluded else '<='} {self.high:g}"
+
+
+_NON_NEGATIVE = Range(0.0, np.inf, high_excluded=True)
+_FRACTION = Range(0.0, 1.0, high_excluded=True)
+_COUNT = Range(1, 2**31 - 1)
+_SEED = Range(0, 2**31 - 1)
+
+RANGES: dict[str, Range] = {
+    "learning_rate": _NON_NEGATIVE,
+    "warmup_fraction": Range(0.0, 1.0),
+    "weight_decay": _NON_NEGATIVE,
+    "l2": _NON_NEGATIVE,
+    "l1": _NON_NEGATIVE,
+    "l2_sp": _NON_NEGATIVE,
+    "dropout": _FRACTION,
+    "label_smoothing": _FRACTION,
+    "clip_norm": _NON_NEGATIVE,
+    "momentum": _FRACTION,
+    "beta1": _FRACTION,
+    "beta2": _FRACTION,
+    "batch_size": _COUNT,
+    "epochs": _COUNT,
+    "seed": _SEED,
+    "data_seed": _SEED,
+}
+
+NAMES = Hparams._fields
+INTEGERS = ("batch_size", "epochs", "seed", "data_seed")
+
+
+def check(values: dict[str, object]) -> dict[str, float | int]:
+    """Returns `values` as plain numbers of the right type; raises UserError for a name or value that is not allowed."""
+    checked: dict[str, float | int] = {}
+    for name, value in values.items():
+        if name not in NAMES:
+            raise one_of("hyperparameter", name, NAMES)
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise UserError(f"{name} is {value!r}, allowed: a number, {RANGES[name]}") from None
+        if number not in RANGES[name]:
+            raise UserError(f"{name} is {value}, allowed: {RANGES[name]}")
+        if name in INTEGERS:
+            if number != int(number):
+                raise UserError(f"{name} is {value}, allowed: whole numbers, {RANGES[name]}")
+            number = int(number)
+        checked[name] = number
+    return checked
+
+
+def from_config(config: HparamsConfig) -> dict[str, float | int]:
+    """Returns every hyperparameter of `config` as a checked plain number."""
+    return check({name: getattr(config, name) for name in NAMES})
+
+
+def stack(rows: Sequence[Mapping[str, float | int]]) -> Hparams:
+    """Returns hyperparameters as host arrays [rows]: int32 for counts and seeds, else the default float dtype."""
+    float_dtype = jax.dtypes.canonicalize_dtype(float)
+    return Hparams(
+        *(np.array([row[name] for row in rows], np.int32 if name in INTEGERS else float_dtype) for name in NAMES)
+    )

@@ -1,0 +1,115 @@
+"""Models: each becomes a `Task` of pure functions; the core knows nothing else of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from finetune.config import ModelConfig
+from finetune.errors import UserError, one_of
+from finetune.models import bert, pretrained, vit
+from finetune.models.block import at_least_float32
+from finetune.objective import accuracy, cross_entropy
+from finetune.task import Batch, Params, Task
+
+MODELS = {"bert": bert, "vit": vit}
+
+
+def build(config: ModelConfig, classes: int, example: Mapping[str, jax.ShapeDtypeStruct]) -> Task:
+    """Returns the classifier that `config` describes.
+
+    example: shape and dtype of ONE example by data key, without batch axis: text {"input_ids": [T] integer,
+        "length": [] integer}, images {"image": [H, W, C] uint8 or float32}.
+    Raises UserError for sizes that are missing or do not fit together, the checkpoint, or the data.
+    """
+    sizes = architecture(config)
+    model = MODELS[sizes.pop("model")]
+    if model.INPUT not in example:
+        reads = ", ".join(name for name, other in MODELS.items() if other.INPUT in example) or "none"
+        raise UserError(f"model.name is {config.name!r}, allowed for data with {', '.join(example)}: {reads}")
+    model.check(sizes, example[model.INPUT].shape)
+    dtype = jnp.dtype(config.dtype)
+    module = model.module(
+        classes=classes,
+        pooling=config.pooling,
+        dropout_at=config.dropout_at,
+        dtype=dtype,
+        param_dtype=at_least_float32(dtype),
+        **sizes,
+    )
+    blocks = tuple(f"block_{index}" for index in range(sizes["depth"]))
+    return from_linen(module, example, stem=("embeddings",), blocks=blocks, head="head")
+
+
+def from_linen(
+    module: nn.Module,
+    example: Mapping[str, jax.ShapeDtypeStruct],
+    stem: tuple[str, ...],
+    blocks: tuple[str, ...],
+    head: str,
+) -> Task:
+    """Returns a classification task from a Linen module called as module(batch, dropout, keys) -> logits [B, C].
+
+    example: as in `build`; stem, blocks, head: as in `Task`.
+    """
+
+    def init(key: jax.Array) -> Params:
+        batch = {name: jnp.zeros((1, *item.shape), item.dtype) for name, item in example.items()}
+        return module.init(key, batch, 0.0, None)["params"]
+
+    def apply(params: Params, batch: Batch, dropout: jax.Array | float, keys: jax.Array | None) -> Any:
+        return module.apply({"params": params}, batch, dropout, keys)
+
+    return Task(
+        init=init,
+        apply=apply,
+        loss=lambda logits, batch, label_smoothing: cross_entropy(logits, batch["label"], label_smoothing),
+        metrics={"accuracy": lambda logits, batch: accuracy(logits, batch["label"])},
+        stem=stem,
+        blocks=blocks,
+        head=head,
+    )
+
+
+def architecture(config: ModelConfig) -> dict[str, Any]:
+    """Returns "model" and every size that `config` and its checkpoint settle, as plain JSON values.
+
+    A work directory keeps it under "architecture" in its config.json, so that a later study can start from it.
+    Raises UserError for an unknown model, and for sizes that are missing, impossible, or other than the checkpoint's.
+    """
+    if config.name not in MODELS:
+        raise one_of("model.name", config.name, MODELS)
+    model = MODELS[config.name]
+    given = {size: getattr(config, size) for size in model.SIZES}
+    stored = pretrained.architecture(config)
+    if stored is None:
+        found = {"model": config.name, **given, **model.DEFAULTS}
+    else:
+        found = stored
+        if stored.get("model") != config.name:
+            raise UserError(
+                f"model.pretrained is {config.pretrained!r}, weights of a {stored.get('model')!r}, "
+                f"allowed with model.name={config.name!r}: its own weights, or empty"
+            )
+    _check(found, {"model", *model.SIZES, *model.DEFAULTS}, config)
+    for size, value in given.items():
+        if value not in (0, found[size]):
+            raise UserError(f"model.{size} is {value}, allowed with {config.pretrained!r}: {found[size]}, or 0")
+    return found
+
+
+def _check(found: dict[str, Any], names: set[str], config: ModelConfig) -> None:
+    source = f"weights of {config.pretrained!r}" if config.pretrained else "random weights"
+    if set(found) != names:
+        wrong = sorted(set(found) ^ names)
+        raise UserError(
+            f"{source}: sizes {', '.join(wrong)} are missing or unknown, allowed: {', '.join(sorted(names))}"
+        )
+    for name in names - {"model"}:
+        kind, allowed = (float, "a positive number") if name == "epsilon" else (int, "a whole number, 1 or more")
+        if type(found[name]) is not kind or not found[name] > 0:
+            raise UserError(f"model.{name} of {source} is {found[name]!r}, allowed: {allowed}")
+    if found["width"] % found["heads"]:
+        raise UserError(f"model.heads is {found['heads']}, allowed: divisors of the width, {found['width']}")

@@ -1,0 +1,110 @@
+"""Weights of a BERT encoder as Hugging Face's transformers stores them: model.safetensors beside config.json."""
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from finetune.errors import UserError
+
+_SIZES = {
+    "width": "hidden_size",
+    "depth": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "vocabulary": "vocab_size",
+    "positions": "max_position_embeddings",
+    "token_types": "type_vocab_size",
+}
+_DEFAULT_EPSILON = 1e-12  # transformers' own, for files that leave it out
+# Settings of which one value is supported; it is also transformers' default.
+_FIXED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+
+_MODULES = {
+    "embeddings.word_embeddings": "embeddings/word",
+    "embeddings.position_embeddings": "embeddings/position",
+    "embeddings.token_type_embeddings": "embeddings/token_type",
+    "embeddings.LayerNorm": "embeddings/norm",
+}
+_BLOCK_MODULES = {
+    "attention.self.query": "attention/query",
+    "attention.self.key": "attention/key",
+    "attention.self.value": "attention/value",
+    "attention.output.dense": "attention/output",
+    "attention.output.LayerNorm": "attention_norm",
+    "intermediate.dense": "mlp/up",
+    "output.dense": "mlp/down",
+    "output.LayerNorm": "mlp_norm",
+}
+_NORM_LEAVES = {"weight": "scale", "gamma": "scale", "bias": "bias", "beta": "bias"}  # gamma, beta: older files
+_IGNORED = re.compile(r"embeddings\.position_ids|(pooler|cls|classifier)\..*")
+_BLOCK = re.compile(r"encoder\.layer\.(\d+)\.(.+)")
+
+
+def architecture(path: Path) -> dict[str, Any]:
+    """Returns {"model": "bert", size: value} from the config.json beside the weights file `path`.
+
+    Raises UserError for a file that is missing or damaged, and for a variant of BERT that is not supported.
+    """
+    file = path.with_name("config.json")
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {file}, which must be beside the weights: {error.strerror}") from None
+    except ValueError:
+        raise UserError(f"{file} is not JSON, allowed: the config.json of a BERT encoder") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{file} holds no JSON object, allowed: the config.json of a BERT encoder")
+    for name, value in _FIXED.items():
+        if settings.get(name, value) != value:
+            raise UserError(f"{file}: {name} is {settings[name]!r}, allowed: {value!r}")
+    missing = [name for name in _SIZES.values() if name not in settings]
+    if missing:
+        raise UserError(f"{file}: {', '.join(missing)} missing, allowed: the config.json of a BERT encoder")
+    epsilon = settings.get("layer_norm_eps", _DEFAULT_EPSILON)
+    return {"model": "bert", **{size: settings[name] for size, name in _SIZES.items()}, "epsilon": epsilon}
+
+
+def parameters(path: Path) -> dict[str, np.ndarray]:
+    """Returns {path: array} of the .safetensors file `path`, kernels as [in, out]; heads and the pooler are left out.
+
+    A name that no BERT encoder has is kept as it is. Raises UserError for a file that cannot be read.
+    """
+    found: dict[str, np.ndarray] = {}
+    ignored = []
+    try:
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():
+                if _IGNORED.fullmatch(name.removeprefix("bert.")):
+                    ignored.append(name)
+                    continue
+                target = _path(name.removeprefix("bert.")) or name
+                array = file.get_tensor(name)
+                found[target] = array.T if target.endswith("/kernel") else array
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError(f"cannot read {path} as safetensors: {error}") from None
+    if ignored:
+        logging.getLogger(__name__).info("%s: not used: %s", path, ", ".join(ignored))
+    return found
+
+
+def _path(name: str) -> str | None:
+    """Returns this project's path of the tensor `name`, None when an encoder has no such tensor."""
+    module, _, leaf = name.rpartition(".")
+    block = _BLOCK.fullmatch(module)
+    target = _BLOCK_MODULES.get(block[2]) if block else _MODULES.get(module)
+    if target is None:
+        return None
+    if target.endswith("norm"):
+        kind = _NORM_LEAVES.get(leaf)
+    elif target.startswith("embeddings/"):
+        kind = {"weight": "embedding"}.get(leaf)
+    else:
+        kind = {"weight": "kernel", "bias": "bias"}.get(leaf)
+    if kind is None:
+        return None
+    return f"block_{block[1]}/{target}/{kind}" if block else f"{target}/{kind}"

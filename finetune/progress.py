@@ -1,0 +1,129 @@
+"""What a user sees while a study trains and when it has ended: a live line, and a table of settings."""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from finetune import records
+
+_PLAIN_SECONDS = 5.0  # between lines where the output is no terminal
+_ROWS = 10  # settings shown in the table
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class Display:
+    """Counts trials and epochs as they end, and shows them live."""
+
+    def __init__(self, trials: int, done: Sequence[dict[str, Any]], member_epochs: int, metric: str):
+        self._trials, self._metric, self._member_epochs = trials, metric, member_epochs
+        self._status = dict.fromkeys((records.COMPLETE, records.DIVERGED), 0)
+        self._best = -math.inf
+        self._done_epochs = 0
+        self._losses: tuple[float, float] = (math.nan, math.nan)
+        self._started = self._last_line = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("epochs of trials · left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._bar = self._progress.add_task("training", total=member_epochs)
+        for row in done:
+            self._count(row)
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Shows the line while the block runs; on no terminal, a line is printed every few seconds instead."""
+        if not console.is_terminal:
+            yield
+            return
+        with self._progress:
+            yield
+
+    def epoch(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Takes this epoch's rows of curves.jsonl."""
+        if not rows:
+            return
+        values = [row[f"val_{self._metric}"] for row in rows]
+        self._losses = (_median([row["train_loss"] for row in rows]), _median(values))
+        best = np.nanmin(values) if self._metric == "loss" else np.nanmax(values) if not np.isnan(values).all() else -1
+        self._best = max(self._best, -best if self._metric == "loss" else best)
+        self._done_epochs += len(rows)
+        self._progress.update(self._bar, completed=self._done_epochs, description=self._line())
+        now = time.monotonic()
+        if not console.is_terminal and now - self._last_line > _PLAIN_SECONDS:
+            self._last_line = now
+            share = self._done_epochs / self._member_epochs
+            left = (now - self._started) * (1 - share) / share
+            console.print(f"{self._line()} · {share:.0%} · {left:.0f} s left")
+
+    def left(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Takes rows of trials.jsonl."""
+        for row in rows:
+            self._count(row)
+
+    def _count(self, row: dict[str, Any]) -> None:
+        self._status[row["status"]] = self._status.get(row["status"], 0) + 1
+
+    def _line(self) -> str:
+        done, diverged = self._status[records.COMPLETE], self._status[records.DIVERGED]
+        best = -self._best if self._metric == "loss" else self._best
+        return (
+            f"train loss {self._losses[0]:.4f} · val {self._metric} {self._losses[1]:.4f} (best {best:.4f}) · "
+            f"trials {done} done, {diverged} diverged, {self._trials - done - diverged} left"
+        )
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(np.median(values)) if values else math.nan
+
+
+def table_of_settings(rows: Sequence[dict[str, Any]], metric: str) -> Table:
+    """Returns the best settings, each a mean over its seeds with the range, best by the validation metric first."""
+    axes = [name for name in rows[0]["hparams"] if name != "seed" and len({row["hparams"][name] for row in rows}) > 1]
+    shown = axes or ["learning_rate", "batch_size", "epochs", "trainable"]
+    settings: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        settings[tuple(row["hparams"][name] for name in shown)].append(row)
+    sign = 1 if metric == "loss" else -1
+    ordered = sorted(settings.items(), key=lambda item: sign * _mean(item[1], f"val_{metric}", sign * math.inf))
+    table = Table(title=f"best settings of {len(settings)}, by validation {metric}" if len(settings) > 1 else None)
+    for name in (*shown, "seeds", f"val {metric}", f"test {metric}", "best epoch", "diverged"):
+        table.add_column(name, justify="right")
+    for setting, of_setting in ordered[:_ROWS]:
+        epochs = [row["best"]["epoch"] for row in of_setting if row["best"]]
+        diverged = sum(row["status"] == records.DIVERGED for row in of_setting)
+        cells = [f"{value:g}" if isinstance(value, float) else str(value) for value in setting]
+        cells += [str(len(of_setting)), _spread(of_setting, f"val_{metric}"), _spread(of_setting, f"test_{metric}")]
+        table.add_row(*cells, f"{np.mean(epochs):.3g}" if epochs else "-", str(diverged))
+    return table
+
+
+def _values(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
+    return [row["metrics"][name] for row in rows if row["metrics"].get(name) is not None]
+
+
+def _mean(rows: Sequence[dict[str, Any]], name: str, absent: float) -> float:
+    values = _values(rows, name)
+    return float(np.mean(values)) if values else absent
+
+
+def _spread(rows: Sequence[dict[str, Any]], name: str) -> str:
+    values = _values(rows, name)
+    if not values:
+        return "-"
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})"

@@ -1,0 +1,70 @@
+"""The files of a study that hold its results: trials.jsonl and curves.jsonl, append-only, and whole JSON documents."""
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import UserError
+
+COMPLETE, DIVERGED, STOPPED, FAILED = "complete", "diverged", "stopped", "failed"
+DONE = (COMPLETE, DIVERGED)  # statuses that are results; the others run again
+
+
+def prepare_workdir(workdir: Path) -> None:
+    """Creates `workdir`; raises UserError if it is a file or cannot be written."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        probe = workdir / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"--workdir is {str(workdir)!r}, which is a file, allowed: a directory") from None
+    except OSError as error:
+        raise UserError(f"--workdir is {str(workdir)!r}: {error.strerror}, allowed: a writable directory") from None
+
+
+def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Appends rows to a .jsonl file, one line each, and waits until they are on the disk."""
+    lines = "".join(json.dumps(_plain(row)) + "\n" for row in rows)
+    if not lines:
+        return
+    with path.open("a", encoding="utf-8") as file:
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a .jsonl file, none if it is absent; a line cut short by a crash is passed over."""
+    rows = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                rows.append(json.loads(line))
+    return rows
+
+
+def write(path: Path, document: dict[str, Any]) -> None:
+    """Replaces a JSON file in one step."""
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(_plain(document), file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _plain(value: Any) -> Any:
+    """Returns `value` as JSON holds it: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

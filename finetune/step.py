@@ -1,0 +1,216 @@
+"""train_step and eval_step of ONE member: pure, un-jitted, unaware of populations and devices.
+
+A member with batch size b = a·m reads micro-batches of m examples and updates after every a of them, and after the
+last one of an epoch, with the mean gradient over the examples read since its last update: exactly the update of a run
+with batch size b. Everything that may differ between members is an array in `Member`; `Recipe` holds what is built
+into the program.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from finetune.config import OptimizerConfig
+from finetune.hparams import Hparams
+from finetune.objective import penalty
+from finetune.optimizer import make_optimizer, unit_schedule
+from finetune.params import Leaves, flatten, unflatten
+from finetune.task import Batch, Task
+
+# Reasons for which a member is stopped, in the order in which they are looked for.
+QUANTITIES = ("loss", "gradient", "parameters")
+
+# (trainable leaves, frozen leaves, batch, dropout, keys) -> outputs
+Forward = Callable[[Leaves, Leaves, Batch, jax.Array | float, jax.Array | None], jax.Array]
+
+
+class Recipe(NamedTuple):
+    """What one compiled program is made of, the same for every member of a group."""
+
+    task: Task
+    forward: Forward
+    paths: tuple[str, ...]  # of the leaves that train
+    optimizer: OptimizerConfig
+    decayed: frozenset[str]
+    examples: int  # in the training split
+    micro_batch: int  # examples; divides every member's batch size
+    accumulates: bool  # some member's batch is larger than the micro-batch
+    dropout: bool  # some member's rate is above zero
+    batch_axis: str | None = None  # name of the device axis over which a micro-batch is split
+
+
+class Shared(NamedTuple):
+    """Arrays that all members read and none changes: never stacked."""
+
+    frozen: Leaves
+    pretrained: Leaves  # where the trained leaves that have pretrained weights start
+
+
+class Best(NamedTuple):
+    """The parameters at the member's best epoch so far; `epoch` 0 = none yet."""
+
+    params: Leaves
+    value: jax.Array  # of the metric that is chosen on; larger is better
+    epoch: jax.Array
+
+
+class Member(NamedTuple):
+    """A trial while it trains: scalars and the leaves that train."""
+
+    hparams: Hparams
+    params: Leaves
+    optimizer_state: optax.OptState
+    updates: jax.Array  # int32, done so far
+    gradient_sum: Leaves  # over the examples since the last update; empty if every micro-batch ends with one
+    gradient_examples: jax.Array
+    loss_sum: jax.Array  # over the examples of this epoch
+    loss_examples: jax.Array
+    diverged_update: jax.Array  # int32, -1 = it has not
+    diverged_quantity: jax.Array  # int32, index into QUANTITIES
+    best: Best
+
+
+class Position(NamedTuple):
+    """Where in the training a micro-batch lies; the same for all members. Scalars."""
+
+    epoch: jax.Array  # int32, 0-based
+    micro: jax.Array  # int32, 0-based within the epoch
+    last: jax.Array  # bool, whether the epoch ends with it
+
+
+def full_forward(task: Task) -> Forward:
+    """Returns the forward pass that runs the whole model on trained and frozen leaves."""
+
+    def forward(
+        params: Leaves, frozen: Leaves, batch: Batch, dropout: jax.Array | float, keys: jax.Array | None
+    ) -> jax.Array:
+        return task.apply(unflatten({**frozen, **params}), batch, dropout, keys)
+
+    return forward
+
+
+def seed_key(seed: jax.Array, purpose: int) -> jax.Array:
+    """Returns the random key of a member for a purpose: 0 initialisation, 1 dropout."""
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), purpose)
+
+
+def init_member(recipe: Recipe, shared: Shared, hparams: Hparams) -> Member:
+    """Returns a member before its first update: pretrained leaves where there are any, others drawn by its seed."""
+    fresh = flatten(recipe.task.init(seed_key(hparams.seed, 0)))
+    # Copied, so that no buffer of a member, which a step may reuse, is also another's.
+    params = {path: jnp.copy(shared.pretrained.get(path, fresh[path])) for path in recipe.paths}
+    scalar = jnp.zeros((), hparams.learning_rate.dtype)
+    count = jnp.zeros((), jnp.int32)
+    optimizer = make_optimizer(recipe.optimizer, hparams, scalar, dict.fromkeys(recipe.paths, True))
+    return Member(
+        hparams=hparams,
+        params=params,
+        optimizer_state=optimizer.init(params),
+        updates=count,
+        gradient_sum=jax.tree.map(jnp.zeros_like, params) if recipe.accumulates else {},
+        gradient_examples=scalar,
+        loss_sum=scalar,
+        loss_examples=scalar,
+        diverged_update=count - 1,
+        diverged_quantity=count,
+        best=Best(jax.tree.map(jnp.copy, params), scalar - jnp.inf, count),
+    )
+
+
+def train_step(recipe: Recipe, member: Member, shared: Shared, batch: Batch, position: Position) -> Member:
+    """Returns `member` after one micro-batch; unchanged if it has finished or diverged.
+
+    `batch` holds the arrays of the task, and "index" int32 [m], each example's place in the training split, and
+    "weight" [m], 0 for padding and else 1.
+    """
+    loss_sum, gradients = _loss_and_gradients(recipe, member, shared, batch, position)
+    examples = _all_sum(recipe, batch["weight"].sum().astype(loss_sum.dtype))
+    if recipe.accumulates:
+        gradients = jax.tree.map(jnp.add, member.gradient_sum, gradients)
+    gradient_examples = member.gradient_examples + examples
+    params, optimizer_state, norm = _update(recipe, member, shared, gradients, gradient_examples)
+
+    every = member.hparams.batch_size // recipe.micro_batch
+    updates_now = ((position.micro + 1) % every == 0) | position.last
+    finite = jnp.stack([jnp.isfinite(loss_sum), jnp.isfinite(norm), all_finite(params) | ~updates_now])
+    active = (position.epoch < member.hparams.epochs) & (member.diverged_update < 0)
+    reads, diverges = active & finite.all(), active & ~finite.all()
+    updates = reads & updates_now
+    carries = reads & ~updates_now
+    return member._replace(
+        params=select(updates, params, member.params),
+        optimizer_state=select(updates, optimizer_state, member.optimizer_state),
+        updates=member.updates + updates,
+        gradient_sum=jax.tree.map(lambda leaf: jnp.where(carries, leaf, 0), gradients) if recipe.accumulates else {},
+        gradient_examples=jnp.where(carries, gradient_examples, 0),
+        loss_sum=jnp.where(reads, member.loss_sum + loss_sum, member.loss_sum),
+        loss_examples=jnp.where(reads, member.loss_examples + examples, member.loss_examples),
+        diverged_update=jnp.where(diverges, member.updates, member.diverged_update),
+        diverged_quantity=jnp.where(diverges, jnp.argmin(finite).astype(jnp.int32), member.diverged_quantity),
+    )
+
+
+def _loss_and_gradients(
+    recipe: Recipe, member: Member, shared: Shared, batch: Batch, position: Position
+) -> tuple[jax.Array, Leaves]:
+    """Returns the sum of the losses over the micro-batch, on all devices, and its gradient."""
+    hparams = member.hparams
+    keys = None
+    if recipe.dropout:
+        epoch_key = jax.random.fold_in(seed_key(hparams.seed, 1), position.epoch)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(epoch_key, batch["index"])
+
+    def loss_sum(params: Leaves) -> jax.Array:
+        outputs = recipe.forward(params, shared.frozen, batch, hparams.dropout, keys)
+        losses = recipe.task.loss(outputs, batch, hparams.label_smoothing)
+        return jnp.where(batch["weight"] > 0, losses, 0).sum()
+
+    value, gradients = jax.value_and_grad(loss_sum)(member.params)
+    return _all_sum(recipe, value), jax.tree.map(lambda leaf: _all_sum(recipe, leaf), gradients)
+
+
+def _update(
+    recipe: Recipe, member: Member, shared: Shared, gradient_sum: Leaves, examples: jax.Array
+) -> tuple[Leaves, optax.OptState, jax.Array]:
+    """Returns (params, optimizer state) after an update with the mean gradient, and its norm, penalties included."""
+    hparams = member.hparams
+    pull = jax.grad(penalty)(member.params, shared.pretrained, hparams, recipe.decayed)
+    gradients = jax.tree.map(lambda total, pulled: total / examples.astype(total.dtype) + pulled, gradient_sum, pull)
+    total = hparams.epochs * -(-recipe.examples // hparams.batch_size)
+    scale = unit_schedule(recipe.optimizer.schedule, member.updates, total, hparams.warmup_fraction)
+    decays = {path: path in recipe.decayed for path in gradients}
+    optimizer = make_optimizer(recipe.optimizer, hparams, scale, decays)
+    changes, optimizer_state = optimizer.update(gradients, member.optimizer_state, member.params)
+    return optax.apply_updates(member.params, changes), optimizer_state, optax.global_norm(gradients)
+
+
+def eval_step(recipe: Recipe, params: Leaves, shared: Shared, batch: Batch) -> dict[str, jax.Array]:
+    """Returns the sums of the loss, without smoothing, and of every metric over a batch, and its "examples"."""
+    outputs = recipe.forward(params, shared.frozen, batch, 0.0, None)
+    values = {"loss": recipe.task.loss(outputs, batch, jnp.zeros((), outputs.dtype))}
+    values |= {name: metric(outputs, batch) for name, metric in recipe.task.metrics.items()}
+    weight = batch["weight"]
+    return {name: jnp.where(weight > 0, value, 0).sum() for name, value in values.items()} | {"examples": weight.sum()}
+
+
+def keep_best(member: Member, value: jax.Array, epoch: jax.Array) -> Member:
+    """Returns the member with its best parameters replaced by the present ones if `value` is larger; ties keep."""
+    better = (value > member.best.value) & (epoch <= member.hparams.epochs) & (member.diverged_update < 0)
+    return member._replace(best=select(better, Best(member.params, value, epoch), member.best))
+
+
+def select(condition: jax.Array, yes: Any, no: Any) -> Any:
+    """Returns `yes` or `no`, trees alike, leaf by leaf with `where`: what is not chosen cannot leak as 0·NaN does."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def all_finite(leaves: Leaves) -> jax.Array:
+    """Says whether no leaf holds a NaN or an infinity."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves.values()]).all()
+
+
+def _all_sum(recipe: Recipe, value: jax.Array) -> jax.Array:
+    return value if recipe.batch_axis is None else jax.lax.psum(value, recipe.batch_axis)

@@ -1,0 +1,99 @@
+"""What is fine-tuned and on what: model, weights before training, and data, loaded once for all groups of a study."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from finetune import data, models
+from finetune.config import Config
+from finetune.errors import UserError
+from finetune.grid import digest
+from finetune.models import pretrained
+from finetune.params import abstract, count, flatten
+from finetune.task import Task
+
+
+class Subject(NamedTuple):
+    """A task, the weights that it starts from, and the data.
+
+    base: every parameter before training; those without pretrained weights are drawn with seed 0, and a trial that
+        trains them draws its own.
+    pretrained: the paths of those that have pretrained weights.
+    description: all that a trial's result depends on besides its own hyperparameters.
+    """
+
+    task: Task
+    shapes: dict[str, jax.ShapeDtypeStruct]
+    base: dict[str, np.ndarray]
+    pretrained: frozenset[str]
+    dataset: data.Dataset
+    architecture: dict[str, Any]
+    tokenizer: Path | None
+    description: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the description: trials with another one cannot be compared."""
+        return digest(self.description)
+
+    def __str__(self) -> str:
+        sizes = [len(split["label"]) for split in (self.dataset.train, self.dataset.validation, self.dataset.test)]
+        return (
+            f"model: {count(self.shapes):,} parameters, {len(self.pretrained)} of {len(self.shapes)} leaves "
+            f"pretrained\n"
+            f"data: {sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test examples, "
+            f"{len(self.dataset.classes)} classes"
+        )
+
+
+def load(config: Config) -> Subject:
+    """Returns the subject of a study; raises UserError for a model, weights or data that cannot be used."""
+    architecture = models.architecture(config.model)  # first, since a misspelt name shows at once
+    tokenizer = pretrained.tokenizer_file(config.model)
+    dataset = data.load(config.data, tokenizer)
+    example = {
+        name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype)
+        for name, array in dataset.train.items()
+        if name != "label"
+    }
+    _check_vocabulary(dataset, architecture)
+    task = models.build(config.model, len(dataset.classes), example)
+    if config.evaluation.metric not in ("loss", *task.metrics):
+        raise UserError(
+            f"evaluation.metric is {config.evaluation.metric!r}, allowed: {', '.join(['loss', *task.metrics])}"
+        )
+    shapes = abstract(task)
+    weights = pretrained.load(config.model, shapes, task.head)
+    drawn = flatten(jax.device_get(jax.jit(task.init)(jax.random.key(0)))) if len(weights) < len(shapes) else {}
+    return Subject(
+        task=task,
+        shapes=shapes,
+        base={path: weights[path] if path in weights else drawn[path] for path in shapes},
+        pretrained=frozenset(weights),
+        dataset=dataset,
+        architecture=architecture,
+        tokenizer=Path(config.data.tokenizer) if config.data.tokenizer else tokenizer,
+        description=_description(config, architecture, dataset),
+    )
+
+
+def _check_vocabulary(dataset: data.Dataset, architecture: dict[str, Any]) -> None:
+    tokens = architecture.get("vocabulary")
+    largest = max((int(split["input_ids"].max()) for split in dataset[:3] if "input_ids" in split), default=0)
+    if tokens is not None and largest >= tokens:
+        raise UserError(f"data.tokenizer gives token {largest}, allowed: below the model's vocabulary of {tokens}")
+
+
+def _description(config: Config, architecture: dict[str, Any], dataset: data.Dataset) -> dict[str, Any]:
+    optimizer = dataclasses.asdict(config.optimizer)
+    return {
+        "data": dataset.content_hash,
+        "weights": pretrained.content_hash(config.model),
+        "architecture": architecture,
+        "model": {name: getattr(config.model, name) for name in ("dtype", "dropout_at", "pooling")},
+        "optimizer": {name: optimizer[name] for name in ("decay_coupling", "epsilon", "decayed")},
+        "metric": config.evaluation.metric,
+    }

@@ -1,0 +1,35 @@
+"""Task: all that the core knows of a model. Pure functions over nested-dict parameters."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+Params = dict[str, Any]  # nested dict of arrays
+Batch = Mapping[str, jax.Array]  # leading axis: examples; "label" int32 [B]
+
+# (params, batch, dropout, keys) -> outputs; `dropout` is a traced scalar rate in [0, 1) and `keys` holds one
+# random key per example [B], so that a mask depends on the example and not on how examples are batched.
+# `keys` None: deterministic.
+Apply = Callable[[Params, Batch, jax.Array | float, jax.Array | None], jax.Array]
+
+
+class Task(NamedTuple):
+    """A model and its objective, as pure functions.
+
+    init: random key -> nested-dict params, the head included.
+    apply: see `Apply`; logits [B, classes] for classification.
+    loss: (outputs, batch, label_smoothing scalar) -> loss of each example [B].
+    metrics: name -> (outputs, batch) -> value of each example [B], larger is better; averaged over a split.
+    stem, blocks, head: path prefixes, components joined by "/", that name the model's depth from input to output.
+        `last:K` trains everything outside the stem and outside all blocks but the last K; `head` trains the head.
+        The head never takes pretrained weights.
+    """
+
+    init: Callable[[jax.Array], Params]
+    apply: Apply
+    loss: Callable[[jax.Array, Batch, jax.Array], jax.Array]
+    metrics: dict[str, Callable[[jax.Array, Batch], jax.Array]]
+    stem: tuple[str, ...]
+    blocks: tuple[str, ...]
+    head: str

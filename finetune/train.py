@@ -1,0 +1,161 @@
+"""One chunk of a group from start to end: train, validate, keep the best, let the finished go, until none is left."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from finetune import hparams, records
+from finetune.grid import Trial
+from finetune.parallel import OneDevice, padded_size
+from finetune.population import Programs, Report, epoch_order, make_order
+from finetune.step import QUANTITIES, Recipe, Shared
+
+Row = dict[str, Any]
+Leaves = dict[str, np.ndarray]
+
+
+class Splits(NamedTuple):
+    """The data on the devices: name -> array, leading axis examples."""
+
+    train: dict[str, Any]
+    validation: dict[str, Any]
+    test: dict[str, Any]
+
+
+class Group(NamedTuple):
+    """What the trials of a group have in common, ready to train."""
+
+    recipe: Recipe
+    programs: Programs
+    layout: OneDevice
+    shared: Shared
+    splits: Splits
+    eval_batch: int  # examples a forward pass
+    metric: str  # chosen on
+
+
+class Entry(NamedTuple):
+    """A trial on its way through a chunk, with the rows of curves.jsonl that it has left so far."""
+
+    trial: Trial
+    id: str
+    curve: list[Row]
+
+
+class Listener(NamedTuple):
+    """What a chunk tells while it trains.
+
+    epoch: (rows of curves.jsonl), after every epoch.
+    left: (rows of trials.jsonl, leaves), when trials end; leaves(id) are the (best, last) leaves of one of them.
+    """
+
+    epoch: Callable[[list[Row]], None]
+    left: Callable[[list[Row], Callable[[str], tuple[Leaves, Leaves]]], None]
+
+
+def train_chunk(group: Group, trials: Sequence[Trial], ids: Sequence[str], size: int, listener: Listener) -> None:
+    """Trains trials that share a data_seed to their ends, as a population of `size` >= their number.
+
+    Tells `listener` of every epoch, and of every trial when it ends; places beyond the last trial are ghosts.
+    """
+    programs, layout, recipe = group.programs, group.layout, group.recipe
+    validation = whole_pass(group, group.splits.validation)
+    ghost = {**trials[0].hparams, "epochs": 0}
+    rows = [trial.hparams for trial in trials] + [ghost] * (size - len(trials))
+    members = programs.init(group.shared, hparams.stack(rows))
+    places = [Entry(trial, identity, []) for trial, identity in zip(trials, ids, strict=True)]
+    epoch = 0
+    while places:
+        epoch += 1
+        order = epoch_order(trials[0].hparams["data_seed"], epoch - 1, recipe.examples, recipe.micro_batch)
+        bounds = np.int32(epoch - 1), np.int32(0), np.int32(len(order.examples))
+        members = programs.train(members, group.shared, group.splits.train, layout.put_order(order), *bounds)
+        members, report = programs.validate(members, group.shared, *validation, np.int32(epoch))
+        listener.epoch(_record_epoch(places, epoch, report))
+        alive = [i for i, entry in enumerate(places) if _status(entry, epoch, report, i) is None]
+        smaller = padded_size(1 << (len(alive) - 1).bit_length(), layout) if alive else 0
+        if not alive or (2 * len(alive) <= size and smaller < size):
+            _let_go(group, members, places, epoch, report, listener)
+            places, size = [places[i] for i in alive], smaller
+            if places:
+                members = programs.take(members, [*alive, *alive[:1] * (size - len(alive))])
+
+
+def whole_pass(group: Group, split: dict[str, Any]) -> tuple[dict[str, Any], Any, np.int32]:
+    """Returns (split, order, number of batches) of one reading of a split, as it stands."""
+    examples = split["label"].shape[-1]
+    order = make_order(np.arange(examples), min(group.eval_batch, examples))
+    return split, group.layout.put_order(order), np.int32(len(order.examples))
+
+
+def _status(entry: Entry, epoch: int, report: Report, i: int) -> str | None:
+    """Returns the status with which a trial has ended, None while it trains."""
+    if report.diverged_update[i] >= 0:
+        return records.DIVERGED
+    return records.COMPLETE if epoch >= entry.trial.hparams["epochs"] else None
+
+
+def _record_epoch(places: Sequence[Entry], epoch: int, report: Report) -> list[Row]:
+    """Returns this epoch's row of every member that trained in it, and notes it in the member's curve."""
+    rows = []
+    for i, entry in enumerate(places):
+        if (entry.curve and entry.curve[-1]["diverged"]) or epoch > entry.trial.hparams["epochs"]:
+            continue
+        row = {
+            "id": entry.id,
+            "epoch": epoch,
+            "step": int(report.updates[i]),
+            "train_loss": float(report.train_loss[i]),
+        }
+        row |= {f"val_{name}": float(values[i]) for name, values in report.metrics.items()}
+        entry.curve.append({**row, "diverged": bool(report.diverged_update[i] >= 0)})
+        rows.append(row)
+    return rows
+
+
+def _let_go(
+    group: Group, members: Any, places: Sequence[Entry], epoch: int, report: Report, listener: Listener
+) -> None:
+    """Tells `listener` of every trial that has ended, with its metrics on the test split."""
+    test = group.programs.test(members, group.shared, *whole_pass(group, group.splits.test))
+    rows = []
+    for i, entry in enumerate(places):
+        status = _status(entry, epoch, report, i)
+        if status is not None:
+            rows.append(_trial_row(entry, status, report, i, {name: float(test[name][i]) for name in test}))
+    where = {entry.id: i for i, entry in enumerate(places)}
+
+    def leaves(identity: str) -> tuple[Leaves, Leaves]:
+        member = group.programs.fetch(group.programs.take(members, _copies(where[identity], group.layout)))
+        pick = {path: leaf[0] for path, leaf in member.best.params.items()}
+        return pick, {path: leaf[0] for path, leaf in member.params.items()}
+
+    listener.left(rows, leaves)
+
+
+def _copies(place: int, layout: OneDevice) -> list[int]:
+    return [place] * padded_size(1, layout)
+
+
+def _trial_row(entry: Entry, status: str, report: Report, i: int, test: dict[str, float]) -> Row:
+    best_epoch = int(report.best_epoch[i])
+    best = next((row for row in entry.curve if row["epoch"] == best_epoch), None)
+    metrics = {name: value for name, value in (best or {}).items() if name.startswith(("val_", "train_"))}
+    if best is not None:
+        metrics |= {f"test_{name}": value for name, value in test.items()}
+    row = {
+        "id": entry.id,
+        "hparams": {**entry.trial.hparams, **entry.trial.choices},
+        "seed": entry.trial.hparams["seed"],
+        "status": status,
+        "metrics": metrics,
+        "best": {"epoch": best_epoch, "step": best["step"], "value": float(report.best_value[i])} if best else None,
+        "last": {name: value for name, value in entry.curve[-1].items() if name.startswith(("val_", "train_"))},
+        "steps": int(report.updates[i]),
+        "reason": None,
+    }
+    if status == records.DIVERGED:
+        quantity = QUANTITIES[int(report.diverged_quantity[i])]
+        row["reason"] = f"{quantity} not finite at update {int(report.diverged_update[i])}"
+    return row
