@@ -26,6 +26,7 @@ def _define_flags(arguments: list[str]) -> flags.FlagValues:
         "grid", [], "an axis: NAME=a,b,c or NAME=log:LOW:HIGH:N or NAME=lin:LOW:HIGH:N; repeatable", flag_values=values
     )
     flags.DEFINE_integer("seeds", None, "train every setting with the seeds 0 to N-1", flag_values=values)
+    flags.DEFINE_bool("plan_only", False, "print the plan and what it costs; train nothing", flag_values=values)
     return values
 
 
@@ -97,7 +98,7 @@ def _run(arguments: list[str]) -> int:
     from finetune import grid, study  # after the first line, since JAX takes its time
 
     axes = grid.parse_axes(values.grid, values.seeds)
-    results = study.run(values.config, values.workdir, axes, _sweep(Path(file)))
+    results = study.run(values.config, values.workdir, axes, _sweep(Path(file)), values.plan_only)
     return results.exit_status
 
 

@@ -1,7 +1,7 @@
 """Hparams: the scalars in which trials differ. They are arrays in the program, never constants baked into it."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -104,9 +104,14 @@ def from_config(config: HparamsConfig) -> dict[str, float | int]:
     return check({name: getattr(config, name) for name in NAMES})
 
 
-def stack(rows: Sequence[Mapping[str, float | int]]) -> Hparams:
-    """Returns hyperparameters as host arrays [rows]: int32 for counts and seeds, else the default float dtype."""
+def stack(rows: Sequence[Mapping[str, float | int]], size: int) -> Hparams:
+    """Returns hyperparameters as host arrays [size]: int32 for counts and seeds, else the default float dtype.
+
+    Places beyond the last row are ghosts: members that train for 0 epochs.
+    """
+    rows = [*rows, *[{**rows[0], "epochs": 0}] * (size - len(rows))]
     float_dtype = jax.dtypes.canonicalize_dtype(float)
-    return Hparams(
-        *(np.array([row[name] for row in rows], np.int32 if name in INTEGERS else float_dtype) for name in NAMES)
-    )
+    columns: list[Any] = [
+        np.array([row[name] for row in rows], np.int32 if name in INTEGERS else float_dtype) for name in NAMES
+    ]
+    return Hparams(*columns)

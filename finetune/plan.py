@@ -1,15 +1,22 @@
 """Trials -> groups -> chunks: which trials share a program, how many train at once, and what it will cost."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
 
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.grid import Trial
+from finetune.measure import Measured
+from finetune.parallel import OneDevice
 from finetune.params import decayed_paths, trainable_paths
 from finetune.step import Recipe, full_forward
 from finetune.task import Task
+from finetune.train import shrunk
+
+_TRIAL_BYTES, _CURVE_BYTES = 900, 150  # of a line of trials.jsonl and of curves.jsonl, roughly
 
 
 def group_trials(trials: Sequence[Trial]) -> list[list[Trial]]:
@@ -56,3 +63,88 @@ def chunks_of(trials: Sequence[Trial], most: int) -> tuple[list[list[Trial]], in
         by_order.setdefault(trial.hparams["data_seed"], []).append(trial)
     size = max(math.ceil(len(part) / math.ceil(len(part) / most)) for part in by_order.values())
     return [part[i : i + size] for part in by_order.values() for i in range(0, len(part), size)], size
+
+
+class Estimate(NamedTuple):
+    """What a group will take, from the cost of its programs."""
+
+    seconds: float  # of training and evaluating; compilation is over when this is known
+    flops: float
+    bytes: int  # at once, on one device
+    disk_bytes: int
+
+
+def estimate(measured: Measured, chunks: Sequence[Sequence[Trial]], trained_bytes: int, keep: int) -> Estimate:
+    """Returns what training `chunks` will take, following each population as it shrinks."""
+    group, cost, size = measured.group, measured.cost, measured.execution.size
+    rows = -(-group.recipe.examples // group.recipe.micro_batch)
+    checks, test = (_batches(split, group.eval_batch) for split in (group.splits.validation, group.splits.test))
+    seconds, flops = 0.0, 0.0
+    for chunk in chunks:
+        for members, epochs, leaves in stages([int(trial.hparams["epochs"]) for trial in chunk], size, group.layout):
+            share = _share(measured, members)
+            evaluations = epochs * checks + leaves * test
+            seconds += share * (epochs * rows * cost.train_row_seconds + evaluations * cost.eval_row_seconds)
+            flops += members / size * (epochs * rows * cost.train_row_flops + evaluations * cost.eval_row_flops)
+    trials = [trial for chunk in chunks for trial in chunk]
+    lines = sum(_TRIAL_BYTES + _CURVE_BYTES * int(trial.hparams["epochs"]) for trial in trials)
+    return Estimate(seconds, flops, cost.bytes, lines + 2 * min(keep, len(trials)) * trained_bytes)
+
+
+def stages(horizons: Sequence[int], size: int, layout: OneDevice) -> Iterator[tuple[int, int, bool]]:
+    """Yields (members, epochs, whether trials leave after them) of a population from start to end."""
+    since = 0
+    for epoch in sorted(set(horizons)):
+        alive = sum(horizon > epoch for horizon in horizons)
+        smaller = shrunk(alive, size, layout)
+        yield size, epoch - since, smaller < size
+        size, since = smaller, epoch
+
+
+def _batches(split: dict[str, Any], batch_size: int) -> int:
+    return -(-len(split["label"]) // batch_size)
+
+
+def _share(measured: Measured, members: int) -> float:
+    """Returns the time of a smaller population over that of the whole one.
+
+    Linear between the one-member program and the whole one where both were timed, since what is shared does not shrink.
+    """
+    size, whole = measured.execution.size, measured.cost.train_row_seconds
+    one = measured.one_member_row_seconds
+    if measured.execution.mode == "loop" or one is None or size == 1 or one > whole:
+        return members / size
+    return (one + (whole - one) * (members - 1) / (size - 1)) / whole
+
+
+def signature(fingerprint: str, recipe: Recipe, trials: Sequence[Trial]) -> dict[str, Any]:
+    """Returns what the program of a group depends on, the number of devices included."""
+    return {
+        "study": fingerprint,
+        **trials[0].choices,
+        "micro_batch": recipe.micro_batch,
+        "accumulates": recipe.accumulates,
+        "dropout": recipe.dropout,
+        "devices": jax.local_device_count(),
+    }
+
+
+def describe(
+    signature: dict[str, Any],
+    trials: Sequence[Trial],
+    chunks: Sequence[Sequence[Trial]],
+    measured: Measured,
+    estimate: Estimate,
+) -> dict[str, Any]:
+    """Returns a group as plan.json holds it."""
+    return {
+        "signature": signature,
+        "trials": len(trials),
+        "chunk": measured.execution.size,
+        "chunks": len(chunks),
+        "mode": measured.execution.mode,
+        "on_device": measured.execution.on_device,
+        "reason": measured.execution.reason,
+        "trunk": "none",
+        **estimate._asdict(),
+    }

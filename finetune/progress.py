@@ -90,6 +90,18 @@ def _median(values: Sequence[float]) -> float:
     return float(np.median(values)) if values else math.nan
 
 
+def describe_group(group: dict[str, Any]) -> str:
+    """Returns a group of plan.json in words."""
+    choices = ", ".join(f"{name} {group['signature'][name]}" for name in ("trainable", "optimizer.name", "schedule"))
+    return (
+        f"group {choices}: {group['trials']} trials in {group['chunks']} chunks of {group['chunk']} "
+        f"by {group['mode']}, micro-batches of {group['signature']['micro_batch']}; one training program\n"
+        f"  why: {group['reason']}\n"
+        f"  about {group['seconds']:.0f} s, {group['flops'] / 1e12:.2f} TFLOP, {group['bytes'] / 1e6:.0f} MB at once, "
+        f"{group['disk_bytes'] / 1e6:.1f} MB on disk"
+    )
+
+
 def table_of_settings(rows: Sequence[dict[str, Any]], metric: str) -> Table:
     """Returns the best settings, each a mean over its seeds with the range, best by the validation metric first."""
     axes = [name for name in rows[0]["hparams"] if name != "seed" and len({row["hparams"][name] for row in rows}) > 1]

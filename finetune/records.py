@@ -8,23 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import UserError
-
 COMPLETE, DIVERGED, STOPPED, FAILED = "complete", "diverged", "stopped", "failed"
 DONE = (COMPLETE, DIVERGED)  # statuses that are results; the others run again
-
-
-def prepare_workdir(workdir: Path) -> None:
-    """Creates `workdir`; raises UserError if it is a file or cannot be written."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / ".writable"
-        probe.write_text("")
-        probe.unlink()
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"--workdir is {str(workdir)!r}, which is a file, allowed: a directory") from None
-    except OSError as error:
-        raise UserError(f"--workdir is {str(workdir)!r}: {error.strerror}, allowed: a writable directory") from None
 
 
 def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -1,33 +1,26 @@
 """A study: everything in one work directory, from a config to results. Starting it again continues it."""
 
-import dataclasses
 import functools
-import importlib.metadata
 import json
-import shutil
-import sys
+import resource
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import pandas as pd
 
-from finetune import __version__, checkpoint, plan, records
+from finetune import checkpoint, measure, plan, records
 from finetune import config as settings
+from finetune import workdir as directory
 from finetune.config import Config
-from finetune.errors import UserError
 from finetune.grid import Trial, Value, make_trials
-from finetune.parallel import choose_layout, padded_size
+from finetune.measure import Execution, Measured, Workload
 from finetune.params import partition
-from finetune.population import vmapped
-from finetune.progress import Display, console, table_of_settings
+from finetune.progress import Display, console, describe_group, table_of_settings
 from finetune.step import Recipe, Shared
 from finetune.subject import Subject, load
-from finetune.train import Group, Leaves, Listener, Row, Splits, train_chunk
-
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+from finetune.train import Leaves, Listener, Row, Splits, train_chunk
 
 
 class Results(NamedTuple):
@@ -62,62 +55,36 @@ def run(
     workdir: str | Path,
     axes: Mapping[str, Sequence[Value]] | None = None,
     sweep: Iterable[Mapping[str, Any]] = ({},),
+    plan_only: bool = False,
 ) -> Results:
     """Trains every trial of `sweep` crossed with `axes` that `workdir` does not hold yet, and returns all results.
 
+    With `plan_only`, two steps of each group are measured and the plan is printed and written; nothing is trained.
     Raises UserError for a setting, a file or a work directory that cannot be used.
     """
     workdir, started = Path(workdir), time.monotonic()
     settings.check(config)
     trials = make_trials(config, axes or {}, sweep)
-    records.prepare_workdir(workdir)
+    directory.prepare(workdir)
     subject = load(config)
     groups = plan.group_trials(trials)
     examples = len(subject.dataset.train["label"])
     recipes = [plan.make_recipe(config, subject.task, subject.shapes, group, examples) for group in groups]
-    _begin(config, workdir, subject, axes or {})
+    directory.begin(config, workdir, subject, dict(axes or {}))
     study = _Study(config, workdir, subject, trials)
     study.seconds["load"] = time.monotonic() - started
     console.print(f"{subject}\n{len(trials)} trials in {len(groups)} groups, {len(study.done)} of them done before")
-    with study.display.live():
-        for number, (group, recipe) in enumerate(zip(groups, recipes, strict=True)):
-            study.train(number, group, recipe)
-    return study.end()
-
-
-def _begin(config: Config, workdir: Path, subject: Subject, axes: Mapping[str, Sequence[Value]]) -> None:
-    """Writes config.json; raises UserError if the directory holds a study of something else."""
-    file = workdir / "config.json"
-    if file.exists():
-        _check_same(json.loads(file.read_text(encoding="utf-8")), subject, workdir)
-    document = {
-        "command": sys.argv,
-        "config": dataclasses.asdict(config),
-        "axes": dict(axes),
-        "versions": {"finetune": __version__} | {name: importlib.metadata.version(name) for name in _PACKAGES},
-        "devices": [str(device) for device in jax.devices()],
-        "architecture": subject.architecture,
-        "classes": subject.dataset.classes,
-        "fingerprint": subject.fingerprint,
-        "description": subject.description,
-    }
-    records.write(file, document)
-    if subject.tokenizer is not None:
-        shutil.copyfile(subject.tokenizer, workdir / "tokenizer.json")
-
-
-def _check_same(earlier: dict[str, Any], subject: Subject, workdir: Path) -> None:
-    description = earlier.get("description", {})
-    differing = [name for name, value in subject.description.items() if description.get(name) != value]
-    if differing:
-        raise UserError(
-            f"--workdir is {str(workdir)!r}, which holds a study that differs in {', '.join(differing)}, "
-            "allowed: a new directory, or the settings of that study"
-        )
+    for number, (group, recipe) in enumerate(zip(groups, recipes, strict=True)):
+        left = [trial for trial in group if trial.id(subject.fingerprint) not in study.done]
+        if left:
+            measured, chunks = study.prepare(left, recipe)
+            if not plan_only:
+                study.train(number, measured, chunks)
+    return study.end_plan() if plan_only else study.end()
 
 
 class _Study:
-    """The part of a run that goes over its groups and records what comes out."""
+    """The part of a run that goes over its groups, and records what comes out."""
 
     def __init__(self, config: Config, workdir: Path, subject: Subject, trials: Sequence[Trial]):
         self.config, self.workdir, self.subject = config, workdir, subject
@@ -127,38 +94,57 @@ class _Study:
         self.keeper = checkpoint.Keeper(workdir, config.checkpoint.keep)
         self.seconds: dict[str, float] = {}
         self.compiled: dict[str, int] = {}
+        self.planned: list[dict[str, Any]] = []
+        self.earlier = _earlier_executions(workdir / "plan.json")
         epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in self.done)
         self.display = Display(len(self.ids), list(self.done.values()), int(epochs), config.evaluation.metric)
 
-    def train(self, number: int, trials: Sequence[Trial], recipe: Recipe) -> None:
-        """Trains the trials of group `number` that are not done yet."""
-        left = [trial for trial in trials if trial.id(self.subject.fingerprint) not in self.done]
-        if not left:
-            return
-        self._save_base()
-        chunks, size = plan.chunks_of(left, self.config.execution.chunk or len(left))
-        layout = choose_layout(size, self.config.execution.devices)
-        size = padded_size(size, layout)
-        programs = vmapped(recipe, self.config.evaluation.metric, layout, epochs_on_device=True)
-        trained, frozen = partition(self.subject.base, frozenset(recipe.paths))
-        start = {path: leaf for path, leaf in trained.items() if path in self.subject.pretrained}
-        group = Group(
-            recipe=recipe,
-            programs=programs,
-            layout=layout,
-            shared=layout.put_all(Shared(frozen, start)),
-            splits=layout.put_all(Splits(*self.subject.dataset[:3])),
-            eval_batch=self.config.evaluation.batch_size,
-            metric=self.config.evaluation.metric,
-        )
-        listener = Listener(self._epoch, functools.partial(self._left, number))
+    def prepare(self, trials: Sequence[Trial], recipe: Recipe) -> tuple[Measured, list[list[Trial]]]:
+        """Returns the group compiled in the way that is best on this machine, and its chunks; writes the plan."""
         started = time.monotonic()
-        for chunk in chunks:
-            train_chunk(group, chunk, [trial.id(self.subject.fingerprint) for trial in chunk], size, listener)
-        compiling = sum(program.compile_seconds for program in programs.compiled.values())
-        self._spend("compile", compiling)
-        self._spend("train", time.monotonic() - started - compiling)
-        for name, program in programs.compiled.items():
+        trained, frozen = partition(self.subject.base, frozenset(recipe.paths))
+        trained_bytes = checkpoint.content(trained)
+        signature = plan.signature(self.subject.fingerprint, recipe, trials)
+        work = Workload(
+            recipe=recipe,
+            trials=max(plan.chunks_of(trials, len(trials))[0], key=len),
+            metric=self.config.evaluation.metric,
+            shared=Shared(frozen, {path: leaf for path, leaf in trained.items() if path in self.subject.pretrained}),
+            splits=Splits(*self.subject.dataset[:3]),
+            eval_batch=self.config.evaluation.batch_size,
+            trained_bytes=trained_bytes,
+        )
+        measured = measure.choose(self.config.execution, work, self.earlier.get(json.dumps(signature, sort_keys=True)))
+        chunks, _ = plan.chunks_of(trials, measured.execution.size)
+        estimate = plan.estimate(measured, chunks, trained_bytes, self.config.checkpoint.keep)
+        self._spend("compile", time.monotonic() - started)
+        self.planned.append(plan.describe(signature, trials, chunks, measured, estimate))
+        console.print(describe_group(self.planned[-1]))
+        self._write_plan()
+        return measured, chunks
+
+    def _write_plan(self) -> None:
+        base = 0 if (self.workdir / "checkpoints" / "base").is_dir() else checkpoint.content(self.subject.base)
+        document = {
+            "trials": len(self.ids),
+            "groups": self.planned,
+            "seconds": sum(self.seconds.values()) + sum(group["seconds"] for group in self.planned),
+            "disk_bytes": directory.size_bytes(self.workdir) + base + sum(each["disk_bytes"] for each in self.planned),
+            "process_bytes": _peak_process_bytes(),
+        }
+        records.write(self.workdir / "plan.json", document)
+
+    def train(self, number: int, measured: Measured, chunks: Sequence[Sequence[Trial]]) -> None:
+        """Trains the chunks of group `number` to their ends."""
+        self._save_base()
+        started = time.monotonic()
+        listener = Listener(self._epoch, functools.partial(self._left, number))
+        with self.display.live():
+            for chunk in chunks:
+                ids = [trial.id(self.subject.fingerprint) for trial in chunk]
+                train_chunk(measured.group, chunk, ids, measured.execution.size, listener)
+        self._spend("train", time.monotonic() - started)
+        for name, program in measured.group.programs.compiled.items():
             self.compiled[name] = self.compiled.get(name, 0) + len(program.executables)
 
     def _spend(self, what: str, seconds: float) -> None:
@@ -183,6 +169,15 @@ class _Study:
         self.done |= {row["id"]: row for row in rows}
         self.display.left(rows)
 
+    def end_plan(self) -> Results:
+        """Prints what the whole study will take, and returns the results so far."""
+        document = json.loads((self.workdir / "plan.json").read_text(encoding="utf-8"))
+        console.print(
+            f"in all about {document['seconds']:.0f} s, {document['process_bytes'] / 1e9:.2f} GB of memory, "
+            f"{document['disk_bytes'] / 1e6:.0f} MB on disk; the plan is in {self.workdir / 'plan.json'}"
+        )
+        return Results(self.workdir, list(self.done.values()))
+
     def end(self) -> Results:
         """Writes summary.json, prints the best settings, and returns the results."""
         rows = list(self.done.values())
@@ -194,9 +189,28 @@ class _Study:
             "failed": len(self.ids) - len(rows),
             "compiles": self.compiled,
             "seconds": self.seconds,
+            "disk_bytes": directory.size_bytes(self.workdir),
+            "process_bytes": _peak_process_bytes(),
         }
         records.write(self.workdir / "summary.json", summary)
         console.print(table_of_settings(rows, self.config.evaluation.metric))
         spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())
         console.print(f"{len(rows)} trials ({diverged} diverged) in {self.workdir} · seconds: {spent}")
         return Results(self.workdir, rows)
+
+
+def _peak_process_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _earlier_executions(file: Path) -> dict[str, Execution]:
+    """Returns how each group of an earlier plan ran, by its signature."""
+    if not file.exists():
+        return {}
+    groups = json.loads(file.read_text(encoding="utf-8"))["groups"]
+    return {
+        json.dumps(group["signature"], sort_keys=True): Execution(
+            group["mode"], group["on_device"], group["chunk"], group["reason"]
+        )
+        for group in groups
+    }

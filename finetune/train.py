@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetune import hparams, records
+from finetune.epoch import Report, epoch_order, make_order
 from finetune.grid import Trial
 from finetune.parallel import OneDevice, padded_size
-from finetune.population import Programs, Report, epoch_order, make_order
+from finetune.population import Programs
 from finetune.step import QUANTITIES, Recipe, Shared
 
 Row = dict[str, Any]
@@ -61,30 +62,35 @@ def train_chunk(group: Group, trials: Sequence[Trial], ids: Sequence[str], size:
     """
     programs, layout, recipe = group.programs, group.layout, group.recipe
     validation = whole_pass(group, group.splits.validation)
-    ghost = {**trials[0].hparams, "epochs": 0}
-    rows = [trial.hparams for trial in trials] + [ghost] * (size - len(trials))
-    members = programs.init(group.shared, hparams.stack(rows))
+    members = programs.init(group.shared, hparams.stack([trial.hparams for trial in trials], size))
     places = [Entry(trial, identity, []) for trial, identity in zip(trials, ids, strict=True)]
     epoch = 0
     while places:
         epoch += 1
-        order = epoch_order(trials[0].hparams["data_seed"], epoch - 1, recipe.examples, recipe.micro_batch)
+        order = epoch_order(int(trials[0].hparams["data_seed"]), epoch - 1, recipe.examples, recipe.micro_batch)
         bounds = np.int32(epoch - 1), np.int32(0), np.int32(len(order.examples))
         members = programs.train(members, group.shared, group.splits.train, layout.put_order(order), *bounds)
         members, report = programs.validate(members, group.shared, *validation, np.int32(epoch))
         listener.epoch(_record_epoch(places, epoch, report))
         alive = [i for i, entry in enumerate(places) if _status(entry, epoch, report, i) is None]
-        smaller = padded_size(1 << (len(alive) - 1).bit_length(), layout) if alive else 0
-        if not alive or (2 * len(alive) <= size and smaller < size):
+        smaller = shrunk(len(alive), size, layout)
+        if smaller < size:
             _let_go(group, members, places, epoch, report, listener)
             places, size = [places[i] for i in alive], smaller
             if places:
                 members = programs.take(members, [*alive, *alive[:1] * (size - len(alive))])
 
 
+def shrunk(alive: int, size: int, layout: OneDevice) -> int:
+    """Returns how large a population of `size` places should be for `alive` members: once half are gone, less."""
+    if 2 * alive > size:
+        return size
+    return min(size, padded_size(1 << (alive - 1).bit_length(), layout)) if alive else 0
+
+
 def whole_pass(group: Group, split: dict[str, Any]) -> tuple[dict[str, Any], Any, np.int32]:
     """Returns (split, order, number of batches) of one reading of a split, as it stands."""
-    examples = split["label"].shape[-1]
+    examples = len(split["label"])
     order = make_order(np.arange(examples), min(group.eval_batch, examples))
     return split, group.layout.put_order(order), np.int32(len(order.examples))
 

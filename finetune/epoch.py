@@ -1,0 +1,135 @@
+"""A member over an epoch: the order in which it reads a split, the loop over micro-batches, and the validation.
+
+Still ONE member, pure and un-jitted; population.py makes a population of it.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from finetune.params import Leaves
+from finetune.step import Member, Position, Recipe, Shared, eval_step, keep_best, train_step
+
+Split = dict[str, jax.Array]  # a split of the data, leading axis: examples
+
+
+class Order(NamedTuple):
+    """Which examples make up which batch of a pass: both arrays [batches, examples a batch]."""
+
+    examples: Any  # int32, places in the split
+    weight: Any  # 1, or 0 where the last batch is padded
+
+
+def make_order(permutation: np.ndarray, batch_size: int) -> Order:
+    """Returns `permutation` [N] cut into batches, the last one padded."""
+    batches = -(-len(permutation) // batch_size)
+    index = np.zeros(batches * batch_size, np.int32)
+    index[: len(permutation)] = permutation
+    weight = (np.arange(len(index)) < len(permutation)).astype(np.float32)
+    return Order(index.reshape(batches, -1), weight.reshape(batches, -1))
+
+
+def epoch_order(data_seed: int, epoch: int, examples: int, batch_size: int) -> Order:
+    """Returns the order of an epoch: a permutation that depends on nothing but the seed and the epoch."""
+    permutation = np.random.Generator(np.random.PCG64([data_seed, epoch])).permutation(examples)
+    return make_order(permutation, batch_size)
+
+
+def _read(split: Split, order: Order, row: jax.Array) -> Split:
+    index = order.examples[row]
+    batch = {name: array[index] for name, array in split.items()}
+    return batch | {"index": index, "weight": order.weight[row]}
+
+
+def train_one(
+    recipe: Recipe, member: Member, shared: Shared, split: Split, order: Order, epoch: jax.Array, row: jax.Array
+) -> Member:
+    """Returns a member after one micro-batch: row `row` of `order`."""
+    return train_step(
+        recipe, member, shared, _read(split, order, row), Position(epoch, row, row == order.examples.shape[0] - 1)
+    )
+
+
+def train_rows(
+    recipe: Recipe,
+    member: Member,
+    shared: Shared,
+    split: Split,
+    order: Order,
+    epoch: jax.Array,
+    start: jax.Array,
+    stop: jax.Array,
+) -> Member:
+    """Returns a member after the micro-batches start..stop of an epoch, in a loop that runs on the device.
+
+    The bounds are data, so that the two steps that are timed and a whole epoch are one program.
+    """
+
+    def body(row: jax.Array, member: Member) -> Member:
+        return train_one(recipe, member, shared, split, order, epoch, row)
+
+    return jax.lax.fori_loop(start, stop, body, member)
+
+
+def evaluate(
+    recipe: Recipe, params: Leaves, shared: Shared, split: Split, order: Order, stop: jax.Array
+) -> dict[str, jax.Array]:
+    """Returns the mean loss and metrics of one member over the first `stop` batches of a split."""
+
+    def batch_sums(row: jax.Array) -> dict[str, jax.Array]:
+        return eval_step(recipe, params, shared, _read(split, order, row))
+
+    def body(row: jax.Array, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return jax.tree.map(jnp.add, sums, batch_sums(row))
+
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(batch_sums, stop))
+    sums = jax.lax.fori_loop(0, stop, body, zeros)
+    examples = sums.pop("examples")
+    return {name: _all_mean(recipe, total, examples) for name, total in sums.items()}
+
+
+def _all_mean(recipe: Recipe, total: jax.Array, examples: jax.Array) -> jax.Array:
+    if recipe.batch_axis is not None:
+        total, examples = jax.lax.psum((total, examples), recipe.batch_axis)
+    return total / examples
+
+
+class Report(NamedTuple):
+    """How a member stands after an epoch: scalars, or arrays [members]."""
+
+    metrics: dict[str, Any]  # on the validation split
+    train_loss: Any  # mean over the epoch
+    updates: Any
+    diverged_update: Any
+    diverged_quantity: Any
+    best_value: Any
+    best_epoch: Any
+
+
+def validate(
+    recipe: Recipe,
+    metric: str,
+    member: Member,
+    shared: Shared,
+    split: Split,
+    order: Order,
+    stop: jax.Array,
+    epoch: jax.Array,
+) -> tuple[Member, Report]:
+    """Returns a member that keeps its best parameters by `metric`, and how it stands; `epoch` is how many are done."""
+    metrics = evaluate(recipe, member.params, shared, split, order, stop)
+    value = -metrics["loss"] if metric == "loss" else metrics[metric]
+    member = keep_best(member, value.astype(member.best.value.dtype), epoch)
+    report = Report(
+        metrics=metrics,
+        train_loss=member.loss_sum / jnp.maximum(member.loss_examples, 1),
+        updates=member.updates,
+        diverged_update=member.diverged_update,
+        diverged_quantity=member.diverged_quantity,
+        best_value=member.best.value,
+        best_epoch=member.best.epoch,
+    )
+    zero = jnp.zeros_like(member.loss_sum)
+    return member._replace(loss_sum=zero, loss_examples=zero), report

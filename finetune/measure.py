@@ -1,0 +1,218 @@
+"""How a group is best run on this machine: compile the candidates, see what fits in memory, time real micro-batches."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import psutil
+
+from finetune import hparams
+from finetune.config import ExecutionConfig
+from finetune.epoch import epoch_order
+from finetune.errors import UserError
+from finetune.grid import Trial
+from finetune.parallel import OneDevice, choose_layout, padded_size
+from finetune.population import looped, vmapped
+from finetune.step import Recipe, Shared
+from finetune.train import Group, Splits, whole_pass
+
+_MEMORY_SHARE = 0.8  # of the free memory that a group may take
+_STATE_COPIES = (
+    8  # of the trained leaves at once: parameters, two moments, gradient, update, best, and their successors
+)
+_WARM_SECONDS = 2.0  # a first call this slow is measurement enough
+
+
+class Execution(NamedTuple):
+    """How a group runs. mode: vmap or loop; on_device: whether the loop over an epoch runs on the device."""
+
+    mode: str
+    on_device: bool
+    size: int  # members of a chunk, ghosts included
+    reason: str
+
+
+class Cost(NamedTuple):
+    """What one chunk costs, as measured: seconds of a row (micro-batch) for all members, FLOPs of one, peak bytes."""
+
+    train_row_seconds: float
+    eval_row_seconds: float
+    train_row_flops: float
+    eval_row_flops: float
+    bytes: int
+
+
+class Measured(NamedTuple):
+    """A group with its programs compiled, and what they cost."""
+
+    execution: Execution
+    group: Group
+    cost: Cost
+    one_member_row_seconds: float | None  # of training, where the one-member program was timed
+
+
+class Workload(NamedTuple):
+    """A group before it is known how to run it; arrays on the host."""
+
+    recipe: Recipe
+    trials: Sequence[Trial]  # those that may share a chunk
+    metric: str
+    shared: Shared
+    splits: Splits
+    eval_batch: int
+    trained_bytes: int  # of the leaves that one member trains
+
+
+def choose(config: ExecutionConfig, work: Workload, earlier: Execution | None) -> Measured:
+    """Returns the group compiled in the fastest way that fits into memory.
+
+    `earlier` is what was chosen when the study first ran: it is taken again, so that a continued study is the same
+    computation. Raises UserError if not even one member fits.
+    """
+    size = earlier.size if earlier else min(config.chunk or len(work.trials), len(work.trials), _upper_bound(work))
+    while True:
+        options = [(earlier.mode, earlier.on_device)] if earlier else _options(config, work, size)
+        tried = [_measure(config, work, mode, on_device, size) for mode, on_device in options]
+        fitting = [each for each in tried if each is not None]
+        if fitting:
+            break
+        if size == 1:
+            raise UserError(f"one member needs more than the {free_bytes() / 1e9:.1f} GB that are free, allowed: less")
+        size = -(-size // 2)
+    best = min(fitting, key=lambda each: each.cost.train_row_seconds)
+    looped_seconds = [each.one_member_row_seconds for each in fitting if each.one_member_row_seconds]
+    reason = earlier.reason if earlier else _reason(fitting, len(options))
+    return best._replace(
+        execution=best.execution._replace(reason=reason),
+        one_member_row_seconds=min(looped_seconds, default=None),
+    )
+
+
+def free_bytes() -> int:
+    """Returns the memory that a program may still take: of the first device, or of the machine on CPU."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return int(_MEMORY_SHARE * (statistics["bytes_limit"] - statistics["bytes_in_use"]))
+    return int(_MEMORY_SHARE * psutil.virtual_memory().available)
+
+
+def _upper_bound(work: Workload) -> int:
+    """Returns how many members fit if nothing but the state of what they train counted."""
+    return max(1, free_bytes() // (_STATE_COPIES * work.trained_bytes))
+
+
+def _options(config: ExecutionConfig, work: Workload, size: int) -> list[tuple[str, bool]]:
+    """Returns the (mode, on_device) to compare.
+
+    XLA on CPU runs a convolution slowly in a loop on the device, and slower still with a kernel for each member, so
+    that only there stepping from the host is a candidate of its own.
+    """
+    single_device = choose_layout(size, config.devices).count == 1
+    modes = ["vmap", "loop"] if size > 1 and single_device else ["vmap"] if size > 1 else ["loop"]
+    if config.mode != "auto":
+        modes = [config.mode]
+    if config.epochs_on_device != "auto":
+        return [(mode, config.epochs_on_device == "scan") for mode in modes]
+    stepped = [(mode, False) for mode in modes if mode == "loop" and _convolves_on_cpu(work)]
+    return [(mode, True) for mode in modes] + stepped
+
+
+def _convolves_on_cpu(work: Workload) -> bool:
+    if jax.default_backend() != "cpu":
+        return False
+    batch = {name: array[:1] for name, array in work.splits.train.items()}
+    leaves = jax.eval_shape(work.recipe.task.init, jax.random.key(0))
+    program = jax.make_jaxpr(lambda params: work.recipe.task.apply(params, batch, 0.0, None))(leaves)
+    return "conv_general_dilated" in str(program)
+
+
+def _measure(config: ExecutionConfig, work: Workload, mode: str, on_device: bool, size: int) -> Measured | None:
+    """Returns the group compiled for a mode and what it costs, None if it does not fit into memory."""
+    layout = choose_layout(size, config.devices) if mode == "vmap" else OneDevice()
+    size = padded_size(size, layout)
+    make = vmapped if mode == "vmap" else looped
+    group = Group(
+        recipe=work.recipe,
+        programs=make(work.recipe, work.metric, layout, on_device),
+        layout=layout,
+        shared=layout.put_all(work.shared),
+        splits=layout.put_all(work.splits),
+        eval_batch=work.eval_batch,
+        metric=work.metric,
+    )
+    calls = size if mode == "loop" else 1
+    try:
+        cost = _cost(group, work.trials[: size if mode == "vmap" else 1], size // calls)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None
+    if cost is None or cost.bytes + (calls - 1) * _STATE_COPIES * work.trained_bytes > free_bytes():
+        return None
+    whole = Cost(calls * cost.train_row_seconds, calls * cost.eval_row_seconds, calls * cost.train_row_flops,
+                 calls * cost.eval_row_flops, cost.bytes)  # fmt: skip
+    one = cost.train_row_seconds if mode == "loop" else None
+    return Measured(Execution(mode, on_device, size, ""), group, whole, one)
+
+
+def _cost(group: Group, trials: Sequence[Trial], size: int) -> Cost | None:
+    """Returns what the programs of a group cost for `size` members; None, before any runs, if they do not fit."""
+    programs, recipe = group.programs, group.recipe
+    members = programs.init(group.shared, hparams.stack([trial.hparams for trial in trials], size))
+    order = group.layout.put_order(epoch_order(0, 0, recipe.examples, recipe.micro_batch))
+    validation, validation_order, _ = whole_pass(group, group.splits.validation)
+
+    fixed = group.shared, group.splits.train, order
+
+    def train(members: Any, rows: int) -> Any:
+        return programs.train(members, *fixed, np.int32(0), np.int32(0), np.int32(rows))
+
+    def evaluate(members: Any, rows: int) -> Any:
+        return programs.validate(members, group.shared, validation, validation_order, np.int32(rows), np.int32(1))[0]
+
+    rows = min(2, -(-recipe.examples // recipe.micro_batch))
+    peak = _bytes(programs.compile(members, *fixed))
+    if peak > free_bytes():
+        return None
+    members, train_seconds = _seconds_a_row(train, members, rows)
+    members, eval_seconds = _seconds_a_row(evaluate, members, 1)
+    flops = {name: _flops(programs.compiled[name].executables.values()) for name in ("train", "validate")}
+    return Cost(train_seconds, eval_seconds, flops["train"], flops["validate"], peak)
+
+
+def _seconds_a_row(call: Callable[[Any, int], Any], members: Any, rows: int) -> tuple[Any, float]:
+    """Returns the members, and the seconds of a row by a second call; by the first one where that is slow already."""
+    started = time.monotonic()
+    members = jax.block_until_ready(call(members, 1))
+    first = time.monotonic() - started
+    if first > _WARM_SECONDS:
+        return members, first
+    started = time.monotonic()
+    members = jax.block_until_ready(call(members, rows))
+    return members, (time.monotonic() - started) / rows
+
+
+def _bytes(executable: Any) -> int:
+    """Returns what a program holds at once: arguments, results that are not arguments again, and temporaries."""
+    memory = executable.memory_analysis()
+    if memory is None:
+        return 0
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(memory.argument_size_in_bytes + results + memory.temp_size_in_bytes)
+
+
+def _flops(executables: Iterable[Any]) -> float:
+    """Returns the FLOPs of a call; a loop's body is counted once."""
+    return sum(float((executable.cost_analysis() or {}).get("flops", 0.0)) for executable in executables)
+
+
+def _reason(fitting: Sequence[Measured], options: int) -> str:
+    if options == 1:
+        return "the only way that the settings, the devices and the number of members leave"
+    return "a micro-batch of all members took " + ", ".join(
+        f"{1e3 * each.cost.train_row_seconds:.1f} ms by {each.execution.mode} "
+        f"({'looped on the device' if each.execution.on_device else 'stepped from the host'})"
+        for each in fitting
+    )

@@ -1,0 +1,151 @@
+"""Tiny tasks, data and recipes for the tests: plain functions over nested dicts, quick to compile."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from finetune import hparams
+from finetune.config import OptimizerConfig
+from finetune.hparams import Hparams
+from finetune.objective import accuracy, cross_entropy
+from finetune.params import abstract, decayed_paths, flatten, partition, trainable_paths
+from finetune.step import Recipe, Shared, full_forward
+from finetune.task import Apply, Task
+
+FEATURES, WIDTH, CLASSES = 6, 5, 3
+
+
+def _task(init: Callable[[jax.Array], Any], apply: Apply) -> Task:
+    return Task(
+        init=init,
+        apply=apply,
+        loss=lambda logits, batch, smoothing: cross_entropy(logits, batch["label"], smoothing),
+        metrics={"accuracy": lambda logits, batch: accuracy(logits, batch["label"])},
+        stem=("stem",),
+        blocks=("block_0",),
+        head="head",
+    )
+
+
+def _dense(key: jax.Array, rows: int, columns: int) -> dict[str, jax.Array]:
+    kernel_key, bias_key = jax.random.split(key)
+    kernel = jax.random.normal(kernel_key, (rows, columns)) / rows**0.5
+    return {"kernel": kernel, "bias": 0.1 * jax.random.normal(bias_key, (columns,))}
+
+
+def _linear(layer: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    return x @ layer["kernel"] + layer["bias"][None]
+
+
+def _drop(x: jax.Array, rate: jax.Array | float, keys: jax.Array) -> jax.Array:
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
+def mlp(
+    width: int = WIDTH, features: int = FEATURES, activation: Callable[[jax.Array], jax.Array] = jnp.tanh
+) -> Task:
+    """Returns x [B, features] -> three dense layers stem, block_0, head, with dropout before the head."""
+
+    def init(key: jax.Array) -> Any:
+        keys = jax.random.split(key, 3)
+        sizes = ((features, width), (width, width), (width, CLASSES))
+        return {
+            name: _dense(each, *size)
+            for name, each, size in zip(("stem", "block_0", "head"), keys, sizes, strict=True)
+        }
+
+    def apply(params: Any, batch: Any, dropout: jax.Array | float, keys: jax.Array | None) -> jax.Array:
+        x = activation(_linear(params["stem"], batch["x"]))
+        x = activation(_linear(params["block_0"], x))
+        if keys is not None:
+            x = _drop(x, dropout, keys)
+        return _linear(params["head"], x)
+
+    return _task(init, apply)
+
+
+def convolution() -> Task:
+    """Returns x [B, 4, 4, 1] -> a 3x3 convolution with two channels, relu, and a dense head."""
+
+    def init(key: jax.Array) -> Any:
+        stem_key, head_key = jax.random.split(key)
+        kernel = 0.5 * jax.random.normal(stem_key, (3, 3, 1, 2))
+        return {"stem": {"kernel": kernel, "bias": jnp.zeros(2)}, "head": _dense(head_key, 32, CLASSES)}
+
+    def apply(params: Any, batch: Any, dropout: jax.Array | float, keys: jax.Array | None) -> jax.Array:
+        del dropout, keys
+        axes = ("NHWC", "HWIO", "NHWC")
+        x = jax.lax.conv_general_dilated(
+            batch["x"], params["stem"]["kernel"], (1, 1), "SAME", dimension_numbers=axes
+        )
+        x = jax.nn.relu(x + params["stem"]["bias"][None, None, None])
+        return _linear(params["head"], x.reshape(len(x), -1))
+
+    return _task(init, apply)._replace(blocks=())
+
+
+def data(examples: int, *shape: int) -> dict[str, np.ndarray]:
+    """Returns {"x": [examples, *shape], "label": [examples]}, the same at every call."""
+    random = np.random.default_rng(7)
+    x = random.normal(size=(examples, *(shape or (FEATURES,))))
+    labels = x.reshape(examples, -1)[:, :CLASSES].argmax(axis=1)
+    return {"x": x.astype(jax.dtypes.canonicalize_dtype(float)), "label": labels.astype(np.int32)}
+
+
+def make_recipe(
+    task: Task,
+    trainable: str,
+    examples: int,
+    micro_batch: int,
+    *,
+    accumulates: bool = False,
+    dropout: bool = False,
+    **optimizer: Any,
+) -> Recipe:
+    """Returns the recipe that trains `trainable` of `task`; `optimizer` holds fields of OptimizerConfig."""
+    shapes = abstract(task)
+    paths = trainable_paths(trainable, task, shapes)
+    config = OptimizerConfig(**optimizer)
+    return Recipe(
+        task=task,
+        forward=full_forward(task),
+        paths=tuple(sorted(paths)),
+        optimizer=config,
+        decayed=decayed_paths(config.decayed, {path: shapes[path] for path in paths}),
+        examples=examples,
+        micro_batch=micro_batch,
+        accumulates=accumulates,
+        dropout=dropout,
+    )
+
+
+def base_leaves(task: Task) -> dict[str, np.ndarray]:
+    """Returns every parameter of `task` as a "pretrained" host array, none of them as a member would draw it."""
+    return flatten(jax.device_get(jax.jit(task.init)(jax.random.key(99))))
+
+
+def make_shared(recipe: Recipe, pretrained: tuple[str, ...] = ()) -> Shared:
+    """Returns `base_leaves` parted for `recipe`; `pretrained` are the trained leaves that start from them."""
+    trained, frozen = partition(base_leaves(recipe.task), frozenset(recipe.paths))
+    return jax.tree.map(jnp.asarray, Shared(frozen, {path: trained[path] for path in pretrained}))
+
+
+DEFAULTS: dict[str, float | int] = {
+    "learning_rate": 0.01, "warmup_fraction": 0.1, "weight_decay": 0.0, "l2": 0.0, "l1": 0.0, "l2_sp": 0.0,
+    "dropout": 0.0, "label_smoothing": 0.0, "clip_norm": 0.0, "momentum": 0.9, "beta1": 0.9, "beta2": 0.999,
+    "batch_size": 4, "epochs": 2, "seed": 0, "data_seed": 0,
+}  # fmt: skip
+
+
+def row(**changes: float | int) -> dict[str, float | int]:
+    """Returns the hyperparameters of one trial: DEFAULTS with `changes`."""
+    return {**DEFAULTS, **changes}
+
+
+def scalars(**changes: float | int) -> Hparams:
+    """Returns the hyperparameters of one member as arrays []."""
+    return Hparams(*(jnp.asarray(values[0]) for values in hparams.stack([row(**changes)])))

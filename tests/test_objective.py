@@ -1,0 +1,59 @@
+"""Loss, penalties and metrics against formulas in NumPy."""
+
+import formulas
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tasks
+
+from finetune.objective import accuracy, cross_entropy, penalty
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_cross_entropy_is_that_of_smoothed_one_hot_targets(smoothing: float) -> None:
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(7, 4)), random.integers(4, size=7)
+    wanted = -(formulas.targets(labels, 4, smoothing) * formulas.log_softmax(logits)).sum(axis=1)
+    got = cross_entropy(jnp.asarray(logits), jnp.asarray(labels, jnp.uint8), smoothing)
+    np.testing.assert_allclose(got, wanted, rtol=2e-6)
+
+
+def test_cross_entropy_by_hand() -> None:
+    # Probabilities 3/4 and 1/4 for the classes; the label is the second.
+    loss = cross_entropy(jnp.log(jnp.array([[3.0, 1.0]])), jnp.array([1]), 0.5)
+    np.testing.assert_allclose(loss, [0.75 * np.log(4) + 0.25 * np.log(4 / 3)], rtol=1e-6)
+
+
+def test_cross_entropy_of_huge_logits_is_finite() -> None:
+    loss = cross_entropy(jnp.array([[1e30, 0.0], [0.0, 1e30]]), jnp.array([0, 0]))
+    np.testing.assert_allclose(loss, [0.0, 1e30], rtol=1e-6)
+
+
+def test_accuracy_is_one_where_the_largest_logit_is_the_labels() -> None:
+    logits = jnp.array([[1.0, 2.0, 0.0], [3.0, 2.0, 1.0], [0.0, 0.0, 1.0]])
+    np.testing.assert_array_equal(accuracy(logits, jnp.array([1, 2, 2])), [1.0, 0.0, 1.0])
+
+
+PARAMS = {
+    "block/kernel": np.array([[1.0, -2.0], [0.5, 0.0]]),
+    "block/bias": np.array([3.0, -1.0]),
+    "head/kernel": np.array([[2.0], [-4.0]]),
+}
+PRETRAINED = {"block/kernel": np.array([[0.0, -2.0], [1.5, 1.0]]), "block/bias": np.array([1.0, -1.0])}
+DECAYED = frozenset({"block/kernel", "head/kernel"})
+
+
+@pytest.mark.parametrize(
+    "changes, wanted",
+    [
+        ({}, 0.0),
+        ({"l1": 2.0}, 2.0 * (3.5 + 6.0)),
+        ({"l2": 3.0}, 1.5 * (1 + 4 + 0.25 + 4 + 16)),
+        # Distances: kernel 1, 0, -1, -1; bias 2, 0; the head has no pretrained weights.
+        ({"l2_sp": 5.0}, 2.5 * (3.0 + 4.0)),
+        ({"l1": 2.0, "l2": 3.0, "l2_sp": 5.0}, 19.0 + 37.875 + 17.5),
+    ],
+)
+def test_penalty_by_hand(changes: dict[str, float], wanted: float) -> None:
+    arrays = [{path: jnp.asarray(leaf) for path, leaf in leaves.items()} for leaves in (PARAMS, PRETRAINED)]
+    np.testing.assert_allclose(penalty(*arrays, tasks.scalars(**changes), DECAYED), wanted, rtol=1e-6)
