@@ -27,6 +27,9 @@ def _define_flags(arguments: list[str]) -> flags.FlagValues:
     )
     flags.DEFINE_integer("seeds", None, "train every setting with the seeds 0 to N-1", flag_values=values)
     flags.DEFINE_bool("plan_only", False, "print the plan and what it costs; train nothing", flag_values=values)
+    flags.DEFINE_string("coordinator", "", "HOST:PORT of the first of several processes", flag_values=values)
+    flags.DEFINE_integer("processes", 1, "how many processes train the study together", flag_values=values)
+    flags.DEFINE_integer("process", 0, "which of them this is, from 0; the first one writes", flag_values=values)
     return values
 
 
@@ -95,8 +98,9 @@ def _run(arguments: list[str]) -> int:
     values = _parse(arguments)
     file = next(each.partition("=")[2].split(":")[0] for each in arguments if each.startswith("--config="))
     print(f"finetune: {file} -> {values.workdir}", flush=True)
-    from finetune import grid, study  # after the first line, since JAX takes its time
+    from finetune import grid, parallel, study  # after the first line, since JAX takes its time
 
+    parallel.join_processes(values.coordinator, values.processes, values.process)
     axes = grid.parse_axes(values.grid, values.seeds)
     results = study.run(values.config, values.workdir, axes, _sweep(Path(file)), values.plan_only)
     return results.exit_status

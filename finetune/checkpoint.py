@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -21,7 +22,8 @@ HostLeaves = dict[str, np.ndarray]
 
 def save(path: Path, leaves: HostLeaves) -> None:
     """Writes {path: host array} to the directory `path`, whole or not at all; replaces what is there."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    alone = ocp.options.MultiprocessingOptions(primary_host=jax.process_index(), active_processes={jax.process_index()})
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         checkpointer.save(path.absolute(), unflatten(leaves), force=True)
 
 
@@ -38,12 +40,13 @@ def load(path: Path) -> HostLeaves:
 
 
 class Keeper:
-    """Keeps on disk the weights of the best `keep` trials of a study."""
+    """Keeps on disk the weights of the best `keep` trials of a study; `values` of those that are there already."""
 
-    def __init__(self, workdir: Path, keep: int):
+    def __init__(self, workdir: Path, keep: int, values: dict[str, float], writes: bool):
         self.keep = keep
         self._directory = workdir / "checkpoints" / "trials"
-        self._values = dict(_kept(workdir))
+        self._values = dict(values)
+        self._writes = writes
 
     def wants(self, value: float) -> bool:
         """Says whether a trial with this value, larger is better, is among the best so far."""
@@ -53,16 +56,18 @@ class Keeper:
         """Saves a trial's weights if it is among the best so far, and removes those it displaces."""
         if not self.wants(value):
             return
-        save(self._directory / identity / "best", best)
-        save(self._directory / identity / "last", last)
         self._values[identity] = value
+        if self._writes:
+            save(self._directory / identity / "best", best)
+            save(self._directory / identity / "last", last)
         while len(self._values) > self.keep:
             worst = min(self._values, key=lambda each: self._values[each])
             del self._values[worst]
-            shutil.rmtree(self._directory / worst, ignore_errors=True)
+            if self._writes:
+                shutil.rmtree(self._directory / worst, ignore_errors=True)
 
 
-def _kept(workdir: Path) -> list[tuple[str, float]]:
+def kept(workdir: Path) -> list[tuple[str, float]]:
     """Returns (id, value) of every trial whose weights are on disk and whose result is recorded."""
     values = {row["id"]: row["best"]["value"] for row in records.read(workdir / "trials.jsonl") if row.get("best")}
     directory = workdir / "checkpoints" / "trials"
@@ -77,10 +82,10 @@ def is_study(path: Path) -> bool:
 
 def load_best(workdir: Path) -> HostLeaves:
     """Returns the full parameters of a study's best trial at its best epoch; raises UserError if there is none."""
-    kept = _kept(workdir)
-    if not kept:
+    values = dict(kept(workdir))
+    if not values:
         raise UserError(f"study {str(workdir)!r} holds no finished trial's weights, allowed: a study that has run")
-    identity = max(kept, key=lambda each: each[1])[0]
+    identity = max(values, key=lambda each: values[each])
     return {**load(workdir / "checkpoints" / "base"), **load(workdir / "checkpoints" / "trials" / identity / "best")}
 
 

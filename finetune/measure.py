@@ -13,7 +13,7 @@ from finetune.config import ExecutionConfig
 from finetune.epoch import epoch_order
 from finetune.errors import UserError
 from finetune.grid import Trial
-from finetune.parallel import OneDevice, choose_layout, padded_size
+from finetune.parallel import OneDevice, choose_layout, from_first_process, padded_size
 from finetune.population import looped, vmapped
 from finetune.step import Recipe, Shared
 from finetune.train import Group, Splits, whole_pass
@@ -72,6 +72,7 @@ def choose(config: ExecutionConfig, work: Workload, earlier: Execution | None) -
     computation. Raises UserError if not even one member fits.
     """
     size = earlier.size if earlier else min(config.chunk or len(work.trials), len(work.trials), _upper_bound(work))
+    size = int(from_first_process(str(size)))
     while True:
         options = [(earlier.mode, earlier.on_device)] if earlier else _options(config, work, size)
         tried = [_measure(config, work, mode, on_device, size) for mode, on_device in options]
@@ -205,7 +206,7 @@ def _bytes(executable: Any) -> int:
 
 def _flops(executables: Iterable[Any]) -> float:
     """Returns the FLOPs of a call; a loop's body is counted once."""
-    return sum(float((executable.cost_analysis() or {}).get("flops", 0.0)) for executable in executables)
+    return sum(float((each.cost_analysis() or {}).get("flops", 0.0)) for each in executables if each is not None)
 
 
 def _reason(fitting: Sequence[Measured], options: int) -> str:

@@ -5,16 +5,23 @@ device talks to another; `BatchOverDevices`, for fewer members than devices, whe
 its part of a micro-batch, and sums of losses and gradients are added with `psum`.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+
+from finetune.errors import UserError
 
 # The roles of an argument: a tree with a leading member axis, something all devices hold whole, or an Order.
 MEMBERS, ALL, ORDER = "members", "all", "order"
 BATCH_AXIS = "batch"
+
+# Environment variables by which JAX finds the other processes of a cluster: their number, where it is more than 1.
+_CLUSTER = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 
 
 class OneDevice:
@@ -60,17 +67,18 @@ class MembersOverDevices(OneDevice):
     def __init__(self, devices: Sequence[jax.Device]):
         self.devices = list(devices)
         self.count = len(self.devices)
+        self._local = [i for i, device in enumerate(self.devices) if device.process_index == jax.process_index()]
 
     def compile(self, function: Callable[..., Any], roles: Sequence[str], donate: tuple[int, ...] = ()) -> Any:
         axes = tuple(0 if role == MEMBERS else None for role in roles)
         return jax.pmap(function, in_axes=axes, devices=self.devices, donate_argnums=donate)
 
     def put_members(self, tree: Any) -> Any:
-        def place(leaf: Any) -> Any:
-            leaf = np.asarray(leaf)
-            return jnp.asarray(leaf.reshape(self.count, -1, *leaf.shape[1:]))
+        return jax.tree.map(lambda leaf: self._cut(np.asarray(leaf)), tree)
 
-        return jax.tree.map(place, tree)
+    def _cut(self, leaf: np.ndarray) -> jax.Array:
+        """Returns an array [n, ...] as [local devices, n / devices, ...]."""
+        return jnp.asarray(leaf.reshape(self.count, -1, *leaf.shape[1:])[self._local])
 
     def put_all(self, tree: Any) -> Any:
         mesh = jax.sharding.Mesh(np.array(self.devices), ("devices",))
@@ -80,11 +88,20 @@ class MembersOverDevices(OneDevice):
         return self.put_all(order)
 
     def fetch(self, tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.device_get(tree))
+        if jax.process_count() == 1:
+            return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.device_get(tree))
+        gathered = multihost_utils.process_allgather(jax.tree.map(_local_part, tree))
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), gathered)
 
     def take(self, members: Any, indices: Sequence[int]) -> Any:
         wanted = np.asarray(indices, np.int32)
         return self.put_members(jax.tree.map(lambda leaf: leaf[wanted], self.fetch(members)))
+
+
+def _local_part(leaf: jax.Array) -> np.ndarray:
+    """Returns what this process holds of an array [devices, ...], as [local devices, ...]."""
+    shards = sorted(leaf.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
 class BatchOverDevices(MembersOverDevices):
@@ -103,20 +120,24 @@ class BatchOverDevices(MembersOverDevices):
         return self.put_all(tree)
 
     def put_order(self, order: Any) -> Any:
-        def cut(rows: np.ndarray) -> np.ndarray:
-            batches, width = rows.shape
-            padded = np.pad(rows, ((0, 0), (0, -width % self.count)))
-            return padded.reshape(batches, self.count, -1).swapaxes(0, 1)
+        return jax.tree.map(lambda rows: self._split(np.asarray(rows)), order)
 
-        return jax.tree.map(lambda rows: jnp.asarray(cut(np.asarray(rows))), order)
+    def _split(self, rows: np.ndarray) -> jax.Array:
+        batches, width = rows.shape
+        padded = np.pad(rows, ((0, 0), (0, -width % self.count)))
+        return jnp.asarray(padded.reshape(batches, self.count, -1).swapaxes(0, 1)[self._local])
 
     def fetch(self, tree: Any) -> Any:
-        return jax.device_get(tree)
+        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data), tree)
+
+    def take(self, members: Any, indices: Sequence[int]) -> Any:
+        wanted = np.asarray(indices, np.int32)
+        return self.put_all(jax.tree.map(lambda leaf: leaf[wanted], self.fetch(members)))
 
 
 def choose_layout(members: int, limit: int) -> OneDevice:
-    """Returns the layout for a population of `members` on this process's devices, at most `limit` of them, 0 = all."""
-    devices = jax.local_devices()[: limit or None]
+    """Returns the layout for a population of `members` on at most `limit` devices, 0 = all."""
+    devices = jax.devices()[: limit or None]
     if len(devices) == 1:
         return OneDevice()
     return MembersOverDevices(devices) if members >= len(devices) else BatchOverDevices(devices)
@@ -125,3 +146,39 @@ def choose_layout(members: int, limit: int) -> OneDevice:
 def padded_size(members: int, layout: OneDevice) -> int:
     """Returns the smallest number of members >= `members` that `layout` can hold."""
     return members if layout.batch_axis else -(-members // layout.count) * layout.count
+
+
+def join_processes(coordinator: str, processes: int, process: int) -> None:
+    """Joins the processes of several hosts, as the flags say or as the cluster's environment does.
+
+    Raises UserError for flags that do not fit together, or if the coordinator does not answer.
+    """
+    if not coordinator and not any(os.environ.get(name, "1") not in ("", "1") for name in _CLUSTER):
+        return
+    if coordinator and not 0 <= process < processes:
+        raise UserError(f"--process is {process}, allowed: 0 to --processes - 1 = {processes - 1}")
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        if coordinator:
+            jax.distributed.initialize(coordinator, processes, process)
+        else:
+            jax.distributed.initialize()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--coordinator is {coordinator!r}: {str(error).splitlines()[0]}, allowed: HOST:PORT of the first process"
+        ) from None
+
+
+def is_first_process() -> bool:
+    """Says whether this process is the one that writes and prints."""
+    return jax.process_index() == 0
+
+
+def from_first_process(text: str) -> str:
+    """Returns the first process's `text` on every process."""
+    if jax.process_count() == 1:
+        return text
+    encoded = np.frombuffer(text.encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(encoded))))
+    padded = encoded if is_first_process() else np.zeros(length, np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8)).decode()

@@ -32,16 +32,23 @@ class Program:
 
     def compiled(self, *arguments: Any) -> Any:
         """Returns the executable for arguments of these shapes; compiles it the first time."""
-        leaves, structure = jax.tree.flatten(arguments)
-        key = (structure, tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves))
-        if key not in self.executables:
+        key = _shapes(arguments)
+        if self.executables.get(key) is None:
             started = time.monotonic()
             self.executables[key] = self._jitted.lower(*arguments).compile()
             self.compile_seconds += time.monotonic() - started
         return self.executables[key]
 
     def __call__(self, *arguments: Any) -> Any:
+        if jax.process_count() > 1:  # an executable of pmap takes global shapes there, its callable local ones
+            self.executables.setdefault(_shapes(arguments), None)
+            return self._jitted(*arguments)
         return self.compiled(*arguments)(*arguments)
+
+
+def _shapes(arguments: Any) -> Any:
+    leaves, structure = jax.tree.flatten(arguments)
+    return structure, tuple((np.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
 
 
 class Programs(NamedTuple):

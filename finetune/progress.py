@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -110,17 +111,27 @@ def table_of_settings(rows: Sequence[dict[str, Any]], metric: str) -> Table:
     for row in rows:
         settings[tuple(row["hparams"][name] for name in shown)].append(row)
     sign = 1 if metric == "loss" else -1
-    ordered = sorted(settings.items(), key=lambda item: sign * _mean(item[1], f"val_{metric}", sign * math.inf))
-    table = Table(title=f"best settings of {len(settings)}, by validation {metric}" if len(settings) > 1 else None)
-    for name in (*shown, "seeds", f"val {metric}", f"test {metric}", "best epoch", "diverged"):
+    ordered = sorted(settings.values(), key=lambda each: sign * _mean(each, f"val_{metric}", sign * math.inf))
+    title = f"the best of {len(settings)} settings by validation {metric}: mean ± half the range over seeds"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in (*(name.replace("_", " ") for name in shown), "seeds", f"val {metric}", f"test {metric}", "best epoch"):
         table.add_column(name, justify="right")
-    for setting, of_setting in ordered[:_ROWS]:
-        epochs = [row["best"]["epoch"] for row in of_setting if row["best"]]
-        diverged = sum(row["status"] == records.DIVERGED for row in of_setting)
-        cells = [f"{value:g}" if isinstance(value, float) else str(value) for value in setting]
-        cells += [str(len(of_setting)), _spread(of_setting, f"val_{metric}"), _spread(of_setting, f"test_{metric}")]
-        table.add_row(*cells, f"{np.mean(epochs):.3g}" if epochs else "-", str(diverged))
+    for setting in ordered[:_ROWS]:
+        cells = [_cell(setting[0]["hparams"][name]) for name in shown]
+        epochs = [row["best"]["epoch"] for row in setting if row["best"]]
+        diverged = sum(row["status"] == records.DIVERGED for row in setting)
+        table.add_row(
+            *cells,
+            str(len(setting)) + (f" ({diverged} diverged)" if diverged else ""),
+            _spread(setting, f"val_{metric}"),
+            _spread(setting, f"test_{metric}"),
+            f"{np.mean(epochs):.3g}" if epochs else "-",
+        )
     return table
+
+
+def _cell(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _values(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
@@ -138,4 +149,4 @@ def _spread(rows: Sequence[dict[str, Any]], name: str) -> str:
         return "-"
     if len(values) == 1:
         return f"{values[0]:.4f}"
-    return f"{np.mean(values):.4f} ({min(values):.4f} to {max(values):.4f})"
+    return f"{np.mean(values):.4f}±{(max(values) - min(values)) / 2:.4f}"

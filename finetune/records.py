@@ -8,8 +8,27 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from finetune.errors import UserError
+
 COMPLETE, DIVERGED, STOPPED, FAILED = "complete", "diverged", "stopped", "failed"
 DONE = (COMPLETE, DIVERGED)  # statuses that are results; the others run again
+
+
+class Recorder:
+    """Writes the files of a study; where several processes train it together, only the first one writes."""
+
+    def __init__(self, workdir: Path, writes: bool):
+        self.workdir, self.writes = workdir, writes
+
+    def append(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
+        """Appends rows to a .jsonl file of the study."""
+        if self.writes:
+            append(self.workdir / name, rows)
+
+    def write(self, name: str, document: dict[str, Any]) -> None:
+        """Replaces a JSON file of the study."""
+        if self.writes:
+            write(self.workdir / name, document)
 
 
 def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -31,6 +50,14 @@ def read(path: Path) -> list[dict[str, Any]]:
             with contextlib.suppress(json.JSONDecodeError):
                 rows.append(json.loads(line))
     return rows
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Returns a JSON file of a study, empty if it is absent; raises UserError if it is damaged."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}), allowed: the file as a study wrote it, or none") from None
 
 
 def write(path: Path, document: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from finetune import workdir as directory
 from finetune.config import Config
 from finetune.grid import Trial, Value, make_trials
 from finetune.measure import Execution, Measured, Workload
+from finetune.parallel import from_first_process, is_first_process
 from finetune.params import partition
 from finetune.progress import Display, console, describe_group, table_of_settings
 from finetune.step import Recipe, Shared
@@ -65,12 +66,16 @@ def run(
     workdir, started = Path(workdir), time.monotonic()
     settings.check(config)
     trials = make_trials(config, axes or {}, sweep)
-    directory.prepare(workdir)
+    if is_first_process():
+        directory.prepare(workdir)
     subject = load(config)
     groups = plan.group_trials(trials)
     examples = len(subject.dataset.train["label"])
     recipes = [plan.make_recipe(config, subject.task, subject.shapes, group, examples) for group in groups]
-    directory.begin(config, workdir, subject, dict(axes or {}))
+    if is_first_process():
+        directory.begin(config, workdir, subject, dict(axes or {}))
+    else:
+        console.quiet = True
     study = _Study(config, workdir, subject, trials)
     study.seconds["load"] = time.monotonic() - started
     console.print(f"{subject}\n{len(trials)} trials in {len(groups)} groups, {len(study.done)} of them done before")
@@ -89,13 +94,14 @@ class _Study:
     def __init__(self, config: Config, workdir: Path, subject: Subject, trials: Sequence[Trial]):
         self.config, self.workdir, self.subject = config, workdir, subject
         self.ids = {trial.id(subject.fingerprint): trial for trial in trials}
-        rows = {row["id"]: row for row in records.read(workdir / "trials.jsonl") if row["status"] in records.DONE}
-        self.done = {identity: row for identity, row in rows.items() if identity in self.ids}
-        self.keeper = checkpoint.Keeper(workdir, config.checkpoint.keep)
+        before = json.loads(from_first_process(json.dumps(_before(workdir))))
+        self.done = {row["id"]: row for row in before["trials"] if row["id"] in self.ids}
+        self.earlier = {json.dumps(each["signature"], sort_keys=True): each for each in before["groups"]}
+        self.recorder = records.Recorder(workdir, is_first_process())
+        self.keeper = checkpoint.Keeper(workdir, config.checkpoint.keep, before["kept"], is_first_process())
         self.seconds: dict[str, float] = {}
         self.compiled: dict[str, int] = {}
         self.planned: list[dict[str, Any]] = []
-        self.earlier = _earlier_executions(workdir / "plan.json")
         epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in self.done)
         self.display = Display(len(self.ids), list(self.done.values()), int(epochs), config.evaluation.metric)
 
@@ -114,7 +120,8 @@ class _Study:
             eval_batch=self.config.evaluation.batch_size,
             trained_bytes=trained_bytes,
         )
-        measured = measure.choose(self.config.execution, work, self.earlier.get(json.dumps(signature, sort_keys=True)))
+        earlier = self.earlier.pop(json.dumps(signature, sort_keys=True), None)
+        measured = measure.choose(self.config.execution, work, _execution(earlier))
         chunks, _ = plan.chunks_of(trials, measured.execution.size)
         estimate = plan.estimate(measured, chunks, trained_bytes, self.config.checkpoint.keep)
         self._spend("compile", time.monotonic() - started)
@@ -123,16 +130,18 @@ class _Study:
         self._write_plan()
         return measured, chunks
 
-    def _write_plan(self) -> None:
+    def _write_plan(self) -> dict[str, Any]:
+        """Writes plan.json and returns it."""
         base = 0 if (self.workdir / "checkpoints" / "base").is_dir() else checkpoint.content(self.subject.base)
         document = {
             "trials": len(self.ids),
-            "groups": self.planned,
+            "groups": [*self.earlier.values(), *self.planned],
             "seconds": sum(self.seconds.values()) + sum(group["seconds"] for group in self.planned),
             "disk_bytes": directory.size_bytes(self.workdir) + base + sum(each["disk_bytes"] for each in self.planned),
             "process_bytes": _peak_process_bytes(),
         }
-        records.write(self.workdir / "plan.json", document)
+        self.recorder.write("plan.json", document)
+        return document
 
     def train(self, number: int, measured: Measured, chunks: Sequence[Sequence[Trial]]) -> None:
         """Trains the chunks of group `number` to their ends."""
@@ -152,11 +161,11 @@ class _Study:
 
     def _save_base(self) -> None:
         base = self.workdir / "checkpoints" / "base"
-        if not base.is_dir():
+        if is_first_process() and not base.is_dir():
             checkpoint.save(base, self.subject.base)
 
     def _epoch(self, rows: list[Row]) -> None:
-        records.append(self.workdir / "curves.jsonl", rows)
+        self.recorder.append("curves.jsonl", rows)
         self.display.epoch(rows)
 
     def _left(self, group: int, rows: list[Row], leaves: Callable[[str], tuple[Leaves, Leaves]]) -> None:
@@ -165,13 +174,13 @@ class _Study:
             if self.keeper.wants(values[identity]):
                 self.keeper.offer(identity, values[identity], *leaves(identity))
         rows = [{"id": row["id"], "group": group, **row} for row in rows]
-        records.append(self.workdir / "trials.jsonl", rows)
+        self.recorder.append("trials.jsonl", rows)
         self.done |= {row["id"]: row for row in rows}
         self.display.left(rows)
 
     def end_plan(self) -> Results:
         """Prints what the whole study will take, and returns the results so far."""
-        document = json.loads((self.workdir / "plan.json").read_text(encoding="utf-8"))
+        document = self._write_plan()
         console.print(
             f"in all about {document['seconds']:.0f} s, {document['process_bytes'] / 1e9:.2f} GB of memory, "
             f"{document['disk_bytes'] / 1e6:.0f} MB on disk; the plan is in {self.workdir / 'plan.json'}"
@@ -192,7 +201,8 @@ class _Study:
             "disk_bytes": directory.size_bytes(self.workdir),
             "process_bytes": _peak_process_bytes(),
         }
-        records.write(self.workdir / "summary.json", summary)
+        if self.planned:  # else nothing has been done, and the summary of what has been stays
+            self.recorder.write("summary.json", summary)
         console.print(table_of_settings(rows, self.config.evaluation.metric))
         spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.seconds.items())
         console.print(f"{len(rows)} trials ({diverged} diverged) in {self.workdir} · seconds: {spent}")
@@ -203,14 +213,15 @@ def _peak_process_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _earlier_executions(file: Path) -> dict[str, Execution]:
-    """Returns how each group of an earlier plan ran, by its signature."""
-    if not file.exists():
-        return {}
-    groups = json.loads(file.read_text(encoding="utf-8"))["groups"]
+def _before(workdir: Path) -> dict[str, Any]:
+    """Returns what the directory holds of earlier runs: results, groups of the plan, and kept weights."""
     return {
-        json.dumps(group["signature"], sort_keys=True): Execution(
-            group["mode"], group["on_device"], group["chunk"], group["reason"]
-        )
-        for group in groups
+        "trials": [row for row in records.read(workdir / "trials.jsonl") if row["status"] in records.DONE],
+        "groups": records.read_document(workdir / "plan.json").get("groups", []),
+        "kept": dict(checkpoint.kept(workdir)),
     }
+
+
+def _execution(group: dict[str, Any] | None) -> Execution | None:
+    """Returns how a group of an earlier plan ran."""
+    return Execution(group["mode"], group["on_device"], group["chunk"], group["reason"]) if group else None

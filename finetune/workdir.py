@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -35,7 +34,7 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any])
     """Writes config.json and the tokenizer; raises UserError if the directory holds a study of something else."""
     file = workdir / "config.json"
     if file.exists():
-        _check_same(_earlier(file), subject, workdir)
+        _check_same(records.read_document(file), subject, workdir)
     document = {
         "command": sys.argv,
         "config": dataclasses.asdict(config),
@@ -50,13 +49,6 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any])
     records.write(file, document)
     if subject.tokenizer is not None and subject.tokenizer.resolve() != (workdir / "tokenizer.json").resolve():
         shutil.copyfile(subject.tokenizer, workdir / "tokenizer.json")
-
-
-def _earlier(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, OSError, TypeError) as error:
-        raise UserError(f"{file} cannot be read ({error}), allowed: the file as a study wrote it, or none") from None
 
 
 def _check_same(earlier: dict[str, Any], subject: Subject, workdir: Path) -> None:

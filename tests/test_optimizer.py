@@ -92,14 +92,15 @@ def test_a_learning_rate_of_zero_leaves_every_bit(name: str) -> None:
     hparams = tasks.scalars(learning_rate=0.0, weight_decay=0.5)
     optimizer = make_optimizer(OptimizerConfig(name=name), hparams, jnp.float32(1), DECAYED)
     params = {path: jnp.asarray(leaf, jnp.float32) for path, leaf in PARAMS.items()}
-    changes, _ = optimizer.update(gradients_at(0), optimizer.init(params), params)
+    gradients = {path: leaf.astype(np.float32) for path, leaf in gradients_at(0).items()}
+    changes, _ = optimizer.update(gradients, optimizer.init(params), params)
     after = optax.apply_updates(params, changes)
     for path in params:
         np.testing.assert_array_equal(after[path], params[path])
 
 
 def test_decay_alone_shrinks_the_leaves_that_decay(name: str) -> None:
-    zeros = jax.tree.map(np.zeros_like, PARAMS)
+    zeros = {path: np.zeros(leaf.shape, np.float32) for path, leaf in PARAMS.items()}
     params = {path: jnp.asarray(leaf, jnp.float32) for path, leaf in PARAMS.items()}
     for coupling, share in (("learning_rate", 0.5 * 0.1 * 0.2), ("independent", 0.5 * 0.2)):
         config = OptimizerConfig(name=name, decay_coupling=coupling)
