@@ -64,22 +64,28 @@ def _checked(argument: str) -> str:
     return argument
 
 
+def _config_file(arguments: list[str]) -> str:
+    files = [each.removeprefix("--config=").split(":")[0] for each in arguments if each.startswith("--config=")]
+    if len(files) != 1 or not Path(files[0]).is_file():
+        given = ", ".join(files)
+        raise UserError(f"--config is {given!r}, allowed: one file, such as --config=configs/quickstart.py")
+    return files[0]
+
+
 def _parse(arguments: list[str]) -> flags.FlagValues:
     """Returns the parsed flags; raises UserError for whatever is wrong with them."""
+    file = _config_file(arguments)
     checked = sorted((_checked(argument) for argument in arguments), key=lambda each: not each.startswith("--config="))
-    file = checked[0].partition("=")[2].split(":")[0] if checked else ""
-    if not checked or not checked[0].startswith("--config=") or not Path(file).is_file():
-        raise UserError(f"--config is {file!r}, allowed: --config=FILE, such as --config=configs/quickstart.py")
     try:
         values = _define_flags(checked)
         rest = values(["finetune", *checked])
         if not isinstance(values.config, settings.Config):
             raise UserError(f"get_config() of {file} returns {values.config!r}, allowed: a finetune.config.Config")
     except flags.Error as error:
-        raise UserError(str(error).splitlines()[0]) from None
+        raise UserError(str(error)) from None
     except UserError:
         raise
-    except Exception as error:  # whatever the user's config file raises
+    except (Exception, SystemExit) as error:  # whatever the user's config file raises
         raise UserError(f"config file {file}: {type(error).__name__}: {error}") from error
     if len(rest) > 1:
         raise UserError(f"argument {rest[1]!r} is no flag, allowed: flags as --help lists them")
@@ -90,13 +96,18 @@ def _parse(arguments: list[str]) -> flags.FlagValues:
 
 def _sweep(file: Path) -> Iterable[Mapping[str, Any]]:
     """Returns what `sweep()` of a config file yields, one empty assignment if there is none."""
-    module = runpy.run_path(str(file))
-    return list(module["sweep"]()) if "sweep" in module else ({},)
+    try:
+        module = runpy.run_path(str(file))
+        return list(module["sweep"]()) if "sweep" in module else ({},)
+    except (Exception, SystemExit) as error:  # whatever the user's sweep raises
+        raise UserError(
+            f"sweep() of {file}: {type(error).__name__}: {error}, allowed: a generator of one dict for each trial"
+        ) from error
 
 
 def _run(arguments: list[str]) -> int:
     values = _parse(arguments)
-    file = next(each.partition("=")[2].split(":")[0] for each in arguments if each.startswith("--config="))
+    file = _config_file(arguments)
     print(f"finetune: {file} -> {values.workdir}", flush=True)
     from finetune import grid, parallel, study  # after the first line, since JAX takes its time
 
@@ -115,7 +126,7 @@ def main() -> int:
     try:
         return _run(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # one line, whatever a library said
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues the study", file=sys.stderr)

@@ -69,7 +69,7 @@ class Keeper:
 
 def kept(workdir: Path) -> list[tuple[str, float]]:
     """Returns (id, value) of every trial whose weights are on disk and whose result is recorded."""
-    values = {row["id"]: row["best"]["value"] for row in records.read(workdir / "trials.jsonl") if row.get("best")}
+    values = {row["id"]: row["best"]["value"] for row in records.read_trials(workdir) if row.get("best")}
     directory = workdir / "checkpoints" / "trials"
     there = [path.name for path in directory.iterdir()] if directory.is_dir() else []
     return sorted((name, values[name]) for name in there if values.get(name) is not None)

@@ -5,6 +5,7 @@ defaults of a trial; a grid varies them.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,6 +92,13 @@ class ExecutionConfig:
 
 
 @dataclass
+class TrunkConfig:
+    # What is frozen is computed once for all members and epochs (cached), or in every step (shared: mode vmap computes
+    # it once a batch for all members, mode loop for each); auto = cached where it pays and fits.
+    mode: str = "auto"  # auto, shared, cached
+
+
+@dataclass
 class CheckpointConfig:
     keep: int = 3  # trials whose weights are kept, best first
 
@@ -103,6 +111,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
+    trunk: TrunkConfig = field(default_factory=TrunkConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     # What trains: all, head, last:K, bias, norm, or path patterns joined by "+", such as "block_5/*+head/*".
     trainable: str = "head"
@@ -117,27 +126,45 @@ CHOICES = {
     "optimizer.schedule": ("constant", "linear", "cosine"),
     "optimizer.decay_coupling": ("learning_rate", "independent"),
     "optimizer.decayed": ("matrices", "all"),
+    "trunk.mode": ("auto", "shared", "cached"),
     "execution.mode": ("auto", "vmap", "loop"),
     "execution.epochs_on_device": ("auto", "scan", "step"),
 }
 
 
+# What a setting may be, by the type of its default.
+_TYPES: dict[type, tuple[type | tuple[type, ...], str]] = {
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+    str: (str, "text"),
+    tuple: ((tuple, list), "a tuple of texts"),
+}
+_LARGEST = 2**31 - 1
+
+
 def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (dotted name, value) for every leaf setting of a config."""
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
+    """Yields (dotted name, value) for every leaf setting of a config, those included that a config file made up."""
+    for name, value in vars(config).items():
         if dataclasses.is_dataclass(value):
-            yield from fields(value, f"{prefix}{item.name}.")
+            yield from fields(value, f"{prefix}{name}.")
         else:
-            yield prefix + item.name, value
+            yield prefix + name, value
 
 
 def check(config: Config) -> None:
-    """Raises UserError for a setting outside its closed list, or a count below zero."""
+    """Raises UserError for a setting that is unknown, of another type or outside its closed list, or no valid count."""
+    defaults = dict(fields(Config()))
     for name, value in fields(config):
+        if name not in defaults:
+            raise one_of("setting", name, defaults)
+        types, allowed = _TYPES[type(defaults[name])]
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise UserError(f"{name} is {value!r}, allowed: {allowed}")
         if name in CHOICES and value not in CHOICES[name]:
             raise one_of(name, value, CHOICES[name])
-        if isinstance(value, int) and not isinstance(value, bool) and value < 0:
-            raise UserError(f"{name} is {value}, allowed: 0 or more")
+        if types is int and not 0 <= value <= _LARGEST:
+            raise UserError(f"{name} is {value}, allowed: 0 to {_LARGEST}")
     if config.evaluation.batch_size < 1:
         raise UserError(f"evaluation.batch_size is {config.evaluation.batch_size}, allowed: 1 or more")
+    if not 0 < config.optimizer.epsilon < math.inf:
+        raise UserError(f"optimizer.epsilon is {config.optimizer.epsilon}, allowed: above 0 and finite")

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ from finetune.errors import UserError, one_of
 
 # Axes that change the program, and the setting each stands for.
 STATIC = {"trainable": "trainable", "optimizer.name": "optimizer.name", "schedule": "optimizer.schedule"}
+
+_LONGEST_AXIS, _MOST_TRIALS = 100_000, 1_000_000
 
 Value = float | int | str
 Assignment = dict[str, Value]
@@ -74,8 +77,8 @@ def _spaced(text: str, values: str) -> list[float]:
         valid = False
     if not valid:
         raise UserError(f"--grid is {text!r}, allowed: {kind}:LOW:HIGH:N with LOW < HIGH, N >= 2, and LOW > 0 for log")
-    if number > 100_000:
-        raise UserError(f"--grid is {text!r}: {number} values, allowed: at most 100000 on an axis")
+    if number > _LONGEST_AXIS:
+        raise UserError(f"--grid is {text!r}: {number} values, allowed: at most {_LONGEST_AXIS} on an axis")
     space = np.geomspace if kind.strip() == "log" else np.linspace
     return [float(f"{value:.6g}") for value in space(low, high, number)]
 
@@ -89,8 +92,8 @@ def parse_axes(texts: Sequence[str], seeds: int | None) -> dict[str, list[Value]
             raise UserError(f"--grid names {name!r} twice, allowed: each axis once, its values separated by commas")
         axes[name] = values
     if seeds is not None:
-        if seeds < 1:
-            raise UserError(f"--seeds is {seeds}, allowed: 1 or more")
+        if not 1 <= seeds <= _LONGEST_AXIS:
+            raise UserError(f"--seeds is {seeds}, allowed: 1 or more, at most {_LONGEST_AXIS}")
         if "seed" in axes:
             raise UserError("both --seeds and --grid=seed=... are given, allowed: one of them")
         axes["seed"] = list(range(seeds))
@@ -102,6 +105,8 @@ def make_trials(
 ) -> list[Trial]:
     """Returns the trials of every assignment of `sweep` crossed with all `axes`, each once, over config's defaults."""
     defaults: Assignment = {**hparams.from_config(config.hparams), **_choices_of(config)}
+    if (size := math.prod(map(len, axes.values()))) > _MOST_TRIALS:
+        raise UserError(f"the grid has {size} trials, allowed: at most {_MOST_TRIALS}")
     trials: dict[str, Trial] = {}
     for paired in sweep:
         for values in itertools.product(*axes.values()):

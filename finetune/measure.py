@@ -14,6 +14,7 @@ from finetune.epoch import epoch_order
 from finetune.errors import UserError
 from finetune.grid import Trial
 from finetune.parallel import OneDevice, choose_layout, from_first_process, padded_size
+from finetune.params import flatten
 from finetune.population import looped, vmapped
 from finetune.step import Recipe, Shared
 from finetune.train import Group, Splits, whole_pass
@@ -123,10 +124,13 @@ def _options(config: ExecutionConfig, work: Workload, size: int) -> list[tuple[s
 def _convolves_on_cpu(work: Workload) -> bool:
     if jax.default_backend() != "cpu":
         return False
-    batch = {name: array[:1] for name, array in work.splits.train.items()}
-    leaves = jax.eval_shape(work.recipe.task.init, jax.random.key(0))
-    program = jax.make_jaxpr(lambda params: work.recipe.task.apply(params, batch, 0.0, None))(leaves)
-    return "conv_general_dilated" in str(program)
+    batch = {name: array[:2] for name, array in work.splits.train.items()}
+    shapes = jax.eval_shape(lambda: flatten(work.recipe.task.init(jax.random.key(0))))
+    params = {path: shapes[path] for path in work.recipe.paths}
+    program = jax.make_jaxpr(
+        lambda params: work.recipe.evaluating_forward(params, work.shared.frozen, batch, 0.0, None)
+    )
+    return "conv_general_dilated" in str(program(params))
 
 
 def _measure(config: ExecutionConfig, work: Workload, mode: str, on_device: bool, size: int) -> Measured | None:

@@ -8,6 +8,7 @@ import jax
 
 from finetune.config import Config
 from finetune.errors import UserError
+from finetune.features import Trunk
 from finetune.grid import Trial
 from finetune.measure import Measured
 from finetune.parallel import OneDevice
@@ -42,6 +43,7 @@ def make_recipe(
     return Recipe(
         task=task,
         forward=full_forward(task),
+        evaluating_forward=full_forward(task),
         paths=tuple(sorted(paths)),
         optimizer=optimizer,
         decayed=decayed_paths(optimizer.decayed, {path: shapes[path] for path in paths}),
@@ -135,6 +137,7 @@ def describe(
     chunks: Sequence[Sequence[Trial]],
     measured: Measured,
     estimate: Estimate,
+    trunk: Trunk,
 ) -> dict[str, Any]:
     """Returns a group as plan.json holds it."""
     return {
@@ -145,6 +148,9 @@ def describe(
         "mode": measured.execution.mode,
         "on_device": measured.execution.on_device,
         "reason": measured.execution.reason,
-        "trunk": "none",
+        "trunk": trunk.mode,
+        "trunk_reason": trunk.reason,
+        "trunk_bytes": trunk.bytes,
+        "trunk_flops": trunk.flops,
         **estimate._asdict(),
     }

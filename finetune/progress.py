@@ -98,6 +98,7 @@ def describe_group(group: dict[str, Any]) -> str:
         f"group {choices}: {group['trials']} trials in {group['chunks']} chunks of {group['chunk']} "
         f"by {group['mode']}, micro-batches of {group['signature']['micro_batch']}; one training program\n"
         f"  why: {group['reason']}\n"
+        f"  trunk {group['trunk']}: {group['trunk_reason']}\n"
         f"  about {group['seconds']:.0f} s, {group['flops'] / 1e12:.2f} TFLOP, {group['bytes'] / 1e6:.0f} MB at once, "
         f"{group['disk_bytes'] / 1e6:.1f} MB on disk"
     )

@@ -11,6 +11,7 @@ from typing import Any
 from finetune.errors import UserError
 
 COMPLETE, DIVERGED, STOPPED, FAILED = "complete", "diverged", "stopped", "failed"
+_TRIAL = {"id", "hparams", "status", "metrics", "best", "steps", "reason"}  # what every row of trials.jsonl holds
 DONE = (COMPLETE, DIVERGED)  # statuses that are results; the others run again
 
 
@@ -37,9 +38,15 @@ def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     if not lines:
         return
     with path.open("a", encoding="utf-8") as file:
-        file.write(lines)
+        file.write("\n" * _is_cut(path) + lines)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _is_cut(path: Path) -> bool:
+    """Says whether the last line of a file has no end, as a crash leaves it."""
+    with path.open("rb") as file:
+        return file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -52,11 +59,24 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_trials(workdir: Path) -> list[dict[str, Any]]:
+    """Returns the rows of trials.jsonl; raises UserError if it is damaged beyond lines that were cut short."""
+    file = workdir / "trials.jsonl"
+    try:
+        rows = read(file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({error}), allowed: the file as a study wrote it, or none") from None
+    for row in rows:
+        if not isinstance(row, dict) or not row.keys() >= _TRIAL:
+            raise UserError(f"{file} holds {str(row)[:40]!r}, allowed: rows as a study wrote them")
+    return rows
+
+
 def read_document(path: Path) -> dict[str, Any]:
     """Returns a JSON file of a study, empty if it is absent; raises UserError if it is damaged."""
     try:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}), allowed: the file as a study wrote it, or none") from None
 
 

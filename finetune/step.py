@@ -31,7 +31,8 @@ class Recipe(NamedTuple):
     """What one compiled program is made of, the same for every member of a group."""
 
     task: Task
-    forward: Forward
+    forward: Forward  # of training
+    evaluating_forward: Forward
     paths: tuple[str, ...]  # of the leaves that train
     optimizer: OptimizerConfig
     decayed: frozenset[str]
@@ -189,7 +190,7 @@ def _update(
 
 def eval_step(recipe: Recipe, params: Leaves, shared: Shared, batch: Batch) -> dict[str, jax.Array]:
     """Returns the sums of the loss, without smoothing, and of every metric over a batch, and its "examples"."""
-    outputs = recipe.forward(params, shared.frozen, batch, 0.0, None)
+    outputs = recipe.evaluating_forward(params, shared.frozen, batch, 0.0, None)
     values = {"loss": recipe.task.loss(outputs, batch, jnp.zeros((), outputs.dtype))}
     values |= {name: metric(outputs, batch) for name, metric in recipe.task.metrics.items()}
     weight = batch["weight"]

@@ -14,6 +14,7 @@ from finetune import checkpoint, measure, plan, records
 from finetune import config as settings
 from finetune import workdir as directory
 from finetune.config import Config
+from finetune.features import HostSplit, Pass, Trunk, choose_trunk, cut_frozen, cut_recipe, cut_splits
 from finetune.grid import Trial, Value, make_trials
 from finetune.measure import Execution, Measured, Workload
 from finetune.parallel import from_first_process, is_first_process
@@ -79,13 +80,26 @@ def run(
     study = _Study(config, workdir, subject, trials)
     study.seconds["load"] = time.monotonic() - started
     console.print(f"{subject}\n{len(trials)} trials in {len(groups)} groups, {len(study.done)} of them done before")
-    for number, (group, recipe) in enumerate(zip(groups, recipes, strict=True)):
-        left = [trial for trial in group if trial.id(subject.fingerprint) not in study.done]
-        if left:
-            measured, chunks = study.prepare(left, recipe)
-            if not plan_only:
-                study.train(number, measured, chunks)
+    jobs = [
+        study.job(number, group, recipe) for number, (group, recipe) in enumerate(zip(groups, recipes, strict=True))
+    ]
+    jobs = [job for job in jobs if job.trials]
+    study.compute_features(jobs, plan_only)
+    for job in jobs:
+        measured, chunks = study.prepare(job)
+        if not plan_only:
+            study.train(job.number, measured, chunks)
     return study.end_plan() if plan_only else study.end()
+
+
+class Job(NamedTuple):
+    """A group with trials that are not done yet, and what becomes of its frozen part."""
+
+    number: int
+    trials: list[Trial]
+    recipe: Recipe
+    trunk: Trunk
+    signature: dict[str, Any]
 
 
 class _Study:
@@ -102,21 +116,49 @@ class _Study:
         self.seconds: dict[str, float] = {}
         self.compiled: dict[str, int] = {}
         self.planned: list[dict[str, Any]] = []
+        self.splits = subject.dataset[:3]
+        self.features: list[HostSplit] = []
+        self.trunk_seconds = 0.0
         epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in self.done)
         self.display = Display(len(self.ids), list(self.done.values()), int(epochs), config.evaluation.metric)
 
-    def prepare(self, trials: Sequence[Trial], recipe: Recipe) -> tuple[Measured, list[list[Trial]]]:
+    def job(self, number: int, trials: Sequence[Trial], recipe: Recipe) -> Job:
+        """Returns what is left to do of group `number`."""
+        left = [trial for trial in trials if trial.id(self.subject.fingerprint) not in self.done]
+        signature = plan.signature(self.subject.fingerprint, recipe, trials)
+        earlier = self.earlier.get(json.dumps(signature, sort_keys=True))
+        mode = earlier["trunk"] if earlier else self.config.trunk.mode
+        free = measure.free_bytes() // 2  # the other half is for members
+        trunk = choose_trunk(mode, recipe, self.subject.shapes, self.splits, trials, free)
+        return Job(number, left, recipe, trunk, signature)
+
+    def compute_features(self, jobs: Sequence[Job], plan_only: bool) -> None:
+        """Runs the trunks of all groups over the data, or finds out how long that would take."""
+        started = time.monotonic()
+        trunk_pass = Pass(
+            [job.trunk for job in jobs], self.subject.base, self.splits, self.config.evaluation.batch_size
+        )
+        if plan_only:
+            self.features = trunk_pass.imagined()
+            self.trunk_seconds = trunk_pass.estimated_seconds()
+        else:
+            self.features = trunk_pass.run()
+            self.trunk_seconds = time.monotonic() - started
+        self._spend("trunk", time.monotonic() - started)
+
+    def prepare(self, job: Job) -> tuple[Measured, list[list[Trial]]]:
         """Returns the group compiled in the way that is best on this machine, and its chunks; writes the plan."""
         started = time.monotonic()
-        trained, frozen = partition(self.subject.base, frozenset(recipe.paths))
+        trials, signature, trunk = job.trials, job.signature, job.trunk
+        trained, frozen = partition(self.subject.base, frozenset(job.recipe.paths))
         trained_bytes = checkpoint.content(trained)
-        signature = plan.signature(self.subject.fingerprint, recipe, trials)
+        pretrained = {path: leaf for path, leaf in trained.items() if path in self.subject.pretrained}
         work = Workload(
-            recipe=recipe,
+            recipe=cut_recipe(job.recipe, trunk),
             trials=max(plan.chunks_of(trials, len(trials))[0], key=len),
             metric=self.config.evaluation.metric,
-            shared=Shared(frozen, {path: leaf for path, leaf in trained.items() if path in self.subject.pretrained}),
-            splits=Splits(*self.subject.dataset[:3]),
+            shared=Shared(cut_frozen(frozen, trunk), pretrained),
+            splits=Splits(*cut_splits(self.splits, self.features, trunk)),
             eval_batch=self.config.evaluation.batch_size,
             trained_bytes=trained_bytes,
         )
@@ -125,7 +167,7 @@ class _Study:
         chunks, _ = plan.chunks_of(trials, measured.execution.size)
         estimate = plan.estimate(measured, chunks, trained_bytes, self.config.checkpoint.keep)
         self._spend("compile", time.monotonic() - started)
-        self.planned.append(plan.describe(signature, trials, chunks, measured, estimate))
+        self.planned.append(plan.describe(signature, trials, chunks, measured, estimate, trunk))
         console.print(describe_group(self.planned[-1]))
         self._write_plan()
         return measured, chunks
@@ -136,6 +178,7 @@ class _Study:
         document = {
             "trials": len(self.ids),
             "groups": [*self.earlier.values(), *self.planned],
+            "trunk_seconds": self.trunk_seconds,
             "seconds": sum(self.seconds.values()) + sum(group["seconds"] for group in self.planned),
             "disk_bytes": directory.size_bytes(self.workdir) + base + sum(each["disk_bytes"] for each in self.planned),
             "process_bytes": _peak_process_bytes(),
@@ -216,7 +259,7 @@ def _peak_process_bytes() -> int:
 def _before(workdir: Path) -> dict[str, Any]:
     """Returns what the directory holds of earlier runs: results, groups of the plan, and kept weights."""
     return {
-        "trials": [row for row in records.read(workdir / "trials.jsonl") if row["status"] in records.DONE],
+        "trials": [row for row in records.read_trials(workdir) if row["status"] in records.DONE],
         "groups": records.read_document(workdir / "plan.json").get("groups", []),
         "kept": dict(checkpoint.kept(workdir)),
     }

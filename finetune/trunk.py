@@ -1,28 +1,28 @@
-"""The split of a model's program into what every trial shares and what each trial has for itself.
+"""The split of a model's program into what all trials share and what each has for itself.
 
 A forward pass is a list of equations. An equation belongs to
 
     the constants  if it depends on frozen parameters alone: computed once,
     the trunk      if it also depends on the example, and on that one example alone: computed once per example,
-    the tail       if it depends on a trainable parameter, a hyperparameter, a random key, or another example.
+    the tail       if it depends on a trainable parameter, a hyperparameter, a random key, or other examples.
 
-Values that the trunk hands to the tail are features. Which ones is a minimum cut: of all ways to compute what the tail
+Values that the trunk hands to the tail are features. Which ones is a minimum cut: of all ways to give the tail what it
 needs, the one with the fewest bytes per example, where the tail may repeat what is cheap but no matrix product,
-convolution or lookup. Of two ways with as many bytes the one that repeats less is taken.
+convolution or lookup. Of two ways with as many bytes it is the one that repeats less.
 
 The tail is again a `Forward`: constants take the place of frozen leaves, and features join the arrays of the batch.
-Nothing is declared by the user, and no equation is changed: trunk and tail evaluate the model's own.
+The user declares nothing, and no equation is rewritten: both parts evaluate the model's own.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from finetune.batch_axis import ELEMENTWISE, REDUCTIONS, SIZES, Mixed, axes_of
+from finetune.batch_axis import ELEMENTWISE, REDUCTIONS, SIZES, Axis, Mixed, axes_of
 from finetune.errors import UserError
 from finetune.jaxpr import Equation, Program, alike, bodies, evaluate, names, needed, trace
 from finetune.mincut import smallest_cut
@@ -31,18 +31,15 @@ from finetune.step import Forward, seed_key
 from finetune.task import Batch
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
+Features = dict[str, jax.Array]  # name -> [B, ...]
 
-# Besides elementwise functions and reductions, what the tail may repeat: moving and copying.
-_CHEAP = (
-    ELEMENTWISE
-    | REDUCTIONS
-    | set("broadcast_in_dim concatenate iota pad reshape rev slice split squeeze transpose".split())
-)
-_CUSTOM = ("custom_jvp_call", "custom_vjp_call")
+# What the tail may repeat: computing entry by entry, reducing, moving, copying.
+_MOVES = "broadcast_in_dim concatenate iota pad reshape rev slice split squeeze transpose"
+_CHEAP = ELEMENTWISE | REDUCTIONS | frozenset(_MOVES.split())
 
 
 class Kind(IntEnum):
-    """What an equation or a value belongs to; it belongs to the largest of its inputs' kinds."""
+    """What a value belongs to: the largest of the kinds of all that it is computed from."""
 
     CONSTANT = 0
     TRUNK = 1
@@ -50,16 +47,18 @@ class Kind(IntEnum):
 
 
 # Of the arguments of a `Forward`: trainable leaves, frozen leaves, batch, dropout, keys.
-_ARGUMENT_KINDS = (Kind.TAIL, Kind.CONSTANT, Kind.TRUNK, Kind.TAIL, Kind.TAIL)
+_KINDS = (Kind.TAIL, Kind.CONSTANT, Kind.TRUNK, Kind.TAIL, Kind.TAIL)
+_AXES = (None, None, 0, None, 0)
 
 
 class Cut:
-    """A forward pass, cut in two. Works at any batch size, under jit, vmap and grad.
+    """A forward pass cut in two, for batches of any size; both parts may be jitted, vmapped and differentiated.
 
-    features: name -> shape and dtype of ONE example's feature. The name is a hash of how the feature is computed, so
-        that cuts of other groups and other runs know it again; it does not depend on the values of weights.
-    reads: names of the arrays of the batch that the tail still reads.
-    refused: None, or why something that is frozen could not join the trunk: examples influence each other there.
+    features: name -> shape and dtype of the feature of ONE example. The name is a hash of the program that computes
+        it, so cuts of other groups and other processes know it again. It says nothing of the values of weights.
+    reads: names of the arrays of a batch, besides the features, that the tail reads.
+    refused: None, or why something that is frozen is not in the trunk: there, examples influence each other. The trunk
+        ends before it, so that the features of an example never depend on other examples.
     key: a hash of the program that computes all features.
     """
 
@@ -67,125 +66,204 @@ class Cut:
         self, forward: Forward, params: Shapes, frozen: Shapes, example: Shapes, dropout: jax.ShapeDtypeStruct,
         keys: bool,
     ):  # fmt: skip
-        self._forward, self._example = forward, dict(example)
-        self._arguments = (dict(params), dict(frozen), dropout, keys)
-        self._programs: dict[int, tuple[Program, Any]] = {}
-        two, three = (self._trace(size) for size in SIZES)
-        leaves = jax.tree_util.tree_flatten_with_path(self._structs(SIZES[0]))[0]
-        self._names = names(two, [jax.tree_util.keystr(path) for path, _ in leaves])
-        arguments = [path[0].idx for path, _ in leaves]
-        entered = [0 if argument in (2, 4) else None for argument in arguments]
-        axes = axes_of(two, three, entered) if alike(two, three) else _unlike(two)
-        self._axes: dict[int, Any] = dict(enumerate(axes))
-        self.refused: str | None = None
-        self._kinds = self._mark(two, [_ARGUMENT_KINDS[argument] for argument in arguments])
-        self._choose(two)
+        """Cuts `forward`, given its arguments' shapes, of ONE example without batch axis, and whether it has keys."""
+        self._forward, self._traced = forward, dict[int, tuple[Program, Any]]()
+        self._shapes = dict(params), dict(frozen), dict(example), dropout, jax.eval_shape(seed_key, 0, 0)
+        self._has_keys = keys
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(self._arguments(SIZES[0]))]
+        self._program, other = (self._trace(size)[0] for size in SIZES)
+        self._alike = alike(self._program, other)
+        self._names = names(self._program, [jax.tree_util.keystr(path) for path in paths])
+        self._axes: list[Axis] = [Mixed("the program changes with the batch size")] * len(self._names)
+        if self._alike:
+            self._axes = axes_of(self._program, other, [_AXES[path[0].idx] for path in paths])
+        self._kinds, self.refused = _mark(self._program, self._axes, [_KINDS[path[0].idx] for path in paths])
+        self._choose()
+        self.key = hashlib.sha256("\n".join(self.features).encode()).hexdigest()
 
-    def _choose(self, two: Program) -> None:
-        """Settles which values cross: features, computed constants, frozen leaves and arrays of the batch."""
-        raw = set(two.inputs) | set(two.literals)
-        constant = {value for value, kind in self._kinds.items() if kind == Kind.CONSTANT}
-        features = self._cut(two, raw)
-        repeated = needed(two, raw | constant | features, two.outputs)
-        read = {value for equation in repeated for value in equation.inputs} | set(two.outputs)
-        self._features = {f"feature:{self._names[value]}": value for value in sorted(features)}
-        self.features = {name: self._of_one(two, value) for name, value in self._features.items()}
-        self._constants = {f"constant:{self._names[value]}": value for value in sorted((read & constant) - raw)}
-        _, frozen, batch, _, _ = self._numbers(two)
-        self._leaves = {path: value for path, value in frozen.items() if value in read}
-        self._raw = {name: value for name, value in batch.items() if value in read}
-        self.reads = frozenset(self._raw)
-        self.key = hashlib.sha256("\n".join(sorted(self.features)).encode()).hexdigest()
+    def _choose(self) -> None:
+        """Settles what the tail takes: features, constants, frozen leaves, and arrays of the batch."""
+        program = self._program
+        given = {*program.inputs, *program.literals}
+        constants = {value for value, kind in enumerate(self._kinds) if kind == Kind.CONSTANT} - given
+        features = _cheapest_features(program, self._kinds, self._bytes_per_example)
+        tail = needed(program, given | constants | features, program.outputs)
+        read = {*program.outputs, *(value for equation in tail for value in equation.inputs)}
+        _, frozen, batch, _, _ = self._numbered(program)
+        self._features = {f"feature:{self._names[value]}": value for value in features}
+        self._features = dict(sorted(self._features.items()))
+        self._computed = {f"constant:{self._names[value]}": value for value in sorted(constants & read)}
+        self._leaves = {path: value for path, value in frozen.items() if value in read or not self._alike}
+        self._arrays = {name: value for name, value in batch.items() if value in read or not self._alike}
+        self.features = {name: self._one_example(value) for name, value in self._features.items()}
+        self.reads = frozenset(self._arrays)
 
     def constants(self, frozen: Leaves) -> Leaves:
-        """Returns what the tail takes for frozen leaves: those it reads, and values computed from leaves alone."""
-        program, _ = self._trace(SIZES[0])
-        _, numbers, *_ = self._numbers(program)
+        """Returns what the tail takes for frozen leaves: those it reads, and what is computed from leaves alone."""
+        numbers = self._numbered(self._program)[1]
 
         def compute(frozen: Leaves) -> Leaves:
-            known = {value: frozen[path] for path, value in numbers.items()}
-            values = evaluate(program, known, self._constants.values())
-            return {name: values[value] for name, value in self._constants.items()}
+            known = {value: frozen[path] for path, value in numbers.items() if path in frozen}
+            values = evaluate(self._program, known, self._computed.values())
+            return {name: values[value] for name, value in self._computed.items()}
 
-        leaves = {path: frozen[path] for path in self._leaves}
-        return leaves | (jax.jit(compute)({path: frozen[path] for path in numbers}) if self._constants else {})
+        return {path: frozen[path] for path in self._leaves} | jax.jit(compute)(frozen)
 
-    def trunk(self, frozen: Leaves, batch: Batch, done: dict[str, Any] | None = None) -> dict[str, jax.Array]:
-        """Returns the features {name: [B, ...]} of a batch.
+    def trunk(self, frozen: Leaves, batch: Batch, done: dict[str, Any] | None = None) -> Features:
+        """Returns the features of a batch.
 
-        done: values by name that another cut's trunk has computed from the same arguments; this one's are added.
+        done: what trunks of other cuts have computed from these arguments, by name; what this one computes is added.
         """
         size = _batch_size(batch)
         if size == 1:
-            return {name: value[:1] for name, value in self.trunk(frozen, _twice(batch), done).items()}
+            return {name: both[:1] for name, both in self.trunk(frozen, _twice(batch), done).items()}
         program, _ = self._trace(size)
         done = {} if done is None else done
-        _, leaves, arrays, *_ = self._numbers(program)
+        _, leaves, arrays, _, _ = self._numbered(program)
         known = {value: done[name] for value, name in enumerate(self._names) if name in done}
-        known |= {value: frozen[path] for path, value in leaves.items()}
+        known |= {value: frozen[path] for path, value in leaves.items() if path in frozen}
         known |= {value: batch[name] for name, value in arrays.items() if name in batch}
         values = evaluate(program, known, self._features.values())
         done.update((self._names[value], array) for value, array in values.items())
-        return {
-            name: self._pack(values[value], value, (size, *self.features[name].shape))
-            for name, value in self._features.items()
-        }
+        return {name: self._pack(values[value], value, size) for name, value in self._features.items()}
 
     def tail(
         self, params: Leaves, constants: Leaves, batch: Batch, dropout: jax.Array | float, keys: jax.Array | None
     ) -> Any:
-        """Returns the outputs of the forward pass; `batch` holds the features and the arrays that the tail `reads`."""
+        """Returns the outputs of the forward pass; `batch` holds the features and the arrays that the tail reads."""
         size = _batch_size(batch)
-        if size == 1:
+        if size == 1 and self._alike:
             outputs = self.tail(params, constants, _twice(batch), dropout, None if keys is None else _twice(keys))
-            return jax.tree.map(lambda output: output[:1], outputs)
+            return jax.tree.map(lambda both: both[:1], outputs)
         program, shapes = self._trace(size)
-        trained, _, _, rate, key = self._numbers(program)
-        known = {value: params[path] for path, value in trained.items()}
-        known |= {value: constants[name] for name, value in (self._leaves | self._constants).items()}
-        known |= {value: batch[name] for name, value in self._raw.items()}
-        for name, value in self._features.items():
-            known[value] = self._unpack(batch[name], value, program.avals[value].shape)
-        known[rate] = jnp.asarray(dropout, program.avals[rate].dtype)
-        if key is not None:
-            known[key] = keys
+        leaves, _, _, rate, key = self._numbered(program)
+        known = {value: params[path] for path, value in leaves.items()}
+        known |= {value: constants[name] for name, value in (self._leaves | self._computed).items()}
+        known |= {value: batch[name] for name, value in self._arrays.items()}
+        known |= {value: self._unpack(batch[name], value, size) for name, value in self._features.items()}
+        known |= {rate: jnp.asarray(dropout, program.avals[rate].dtype)} | ({key: keys} if self._has_keys else {})
         values = evaluate(program, known, program.outputs)
         return jax.tree.unflatten(jax.tree.structure(shapes), [values[value] for value in program.outputs])
 
-    def _structs(self, size: int) -> tuple[Any, ...]:
-        params, frozen, dropout, keys = self._arguments
-        batch = {name: jax.ShapeDtypeStruct((size, *one.shape), one.dtype) for name, one in self._example.items()}
-        key = jax.ShapeDtypeStruct((size,), jax.eval_shape(seed_key, 0, 0).dtype) if keys else None
-        return params, frozen, batch, dropout, key
+    def _arguments(self, size: int) -> tuple[Any, ...]:
+        params, frozen, example, dropout, key = self._shapes
+        batch, keys = jax.tree.map(
+            lambda one: jax.ShapeDtypeStruct((size, *one.shape), one.dtype), (example, key if self._has_keys else None)
+        )
+        return params, frozen, batch, dropout, keys
 
-    def _numbers(self, program: Program) -> tuple[Any, ...]:
-        """Returns the numbers of the program's inputs in the place of the arguments of a `Forward`."""
-        return jax.tree.unflatten(jax.tree.structure(self._structs(SIZES[0])), program.inputs)
+    def _numbered(self, program: Program) -> tuple[Any, ...]:
+        """Returns the numbers of a program's inputs, arranged as the arguments of a `Forward`."""
+        return jax.tree.unflatten(jax.tree.structure(self._arguments(SIZES[0])), program.inputs)
 
     def _trace(self, size: int) -> tuple[Program, Any]:
-        """Returns the program at a batch size; it numbers values as those at other sizes do."""
-        if size not in self._programs:
-            program, shapes = trace(self._forward, *self._structs(size))
-            if size not in SIZES and not alike(program, self._programs[SIZES[0]][0]):
-                raise UserError(f"the model's program for a batch of {size} differs from that of {SIZES[0]} examples")
-            self._programs[size] = program, shapes
-        return self._programs[size]
+        """Returns (program, output shapes) for a batch size; values have the same numbers for every size."""
+        if size not in self._traced:
+            program, shapes = trace(self._forward, *self._arguments(size))
+            if size not in SIZES and self._alike and not alike(program, self._program):
+                raise UserError(
+                    f"a batch of {size} examples runs another program than one of {SIZES[0]}, "
+                    "allowed: a model that computes every batch alike, or trunk.mode none"
+                )
+            self._traced[size] = program, shapes
+        return self._traced[size]
 
-    def _mark(self, program: Program, inputs: list[Kind]) -> dict[int, Kind]:
-        """Returns the kind of every value, and notes the first reason for which a frozen one is in the tail."""
-        kinds = dict(zip(program.inputs, inputs, strict=True)) | dict.fromkeys(program.literals, Kind.CONSTANT)
-        live = {id(equation.origin) for equation in needed(program, (), program.outputs)}
-        for equation in program.equations:
-            kind = max((kinds[value] for value in equation.inputs), default=Kind.CONSTANT)
-            axes = [self._axes[value] for value in equation.outputs]
-            mixed = next((axis for axis in axes if isinstance(axis, Mixed)), None)
-            if mixed is not None:
-                if kind == Kind.TRUNK or (kind == Kind.TAIL and self._frozen_below(equation, kinds)):
-                    self.refused = self.refused or mixed.reason
-                kind = Kind.TAIL
-            elif equation.origin.effects:
-                kind = Kind.TAIL
-            elif kind == Kind.CONSTANT and any(axis is not None for axis in axes):
-                kind = Kind.TRUNK  # a copy for each example
-            kinds.update(dict.fromkeys(equation.outputs, kind))
-        return kinds
+    def _one_example(self, value: int) -> jax.ShapeDtypeStruct:
+        """Returns the shape of one example's part of a value; several entries behind each example stay an axis."""
+        aval, axis = self._program.avals[value], self._axis(value)
+        entries = aval.shape[axis] // SIZES[0]
+        inner = () if entries == 1 else (entries,)
+        return jax.ShapeDtypeStruct((*aval.shape[:axis], *inner, *aval.shape[axis + 1 :]), aval.dtype)
+
+    def _axis(self, value: int) -> int:
+        axis = self._axes[value]
+        assert isinstance(axis, int)  # of whatever is of the trunk
+        return axis
+
+    def _bytes_per_example(self, value: int) -> int:
+        one = self._one_example(value)
+        return one.size * one.dtype.itemsize
+
+    def _pack(self, array: jax.Array, value: int, size: int) -> jax.Array:
+        """Returns a value with the axis of examples put first and apart."""
+        axis, shape = self._axis(value), array.shape
+        apart = array.reshape(*shape[:axis], size, shape[axis] // size, *shape[axis + 1 :])
+        return jnp.moveaxis(apart, axis, 0).reshape(size, *self._one_example(value).shape)
+
+    def _unpack(self, packed: jax.Array, value: int, size: int) -> jax.Array:
+        axis, shape = self._axis(value), self._trace(size)[0].avals[value].shape
+        apart = packed.reshape(size, *shape[:axis], shape[axis] // size, *shape[axis + 1 :])
+        return jnp.moveaxis(apart, 0, axis).reshape(shape)
+
+
+def features_of(cuts: Iterable[Cut]) -> Callable[[Leaves, Batch], Features]:
+    """Returns the trunks of several cuts as one pass: (frozen leaves of all, batch) -> features of all.
+
+    What several need is computed once: a frozen block is one computation, for whichever group it is frozen.
+    """
+    cuts = tuple(cuts)
+
+    def trunk(frozen: Leaves, batch: Batch) -> Features:
+        done: dict[str, Any] = {}
+        return {name: feature for cut in cuts for name, feature in cut.trunk(frozen, batch, done).items()}
+
+    return trunk
+
+
+def _mark(program: Program, axes: list[Axis], inputs: list[Kind]) -> tuple[list[Kind], str | None]:
+    """Returns the kind of every value, and the first reason for which a frozen one cannot join the trunk."""
+    kinds = [Kind.CONSTANT] * len(program.avals)
+    for value, kind in zip(program.inputs, inputs, strict=True):
+        kinds[value] = kind
+    depends, refused = list(kinds), None  # kinds as they would be if no examples were mixed
+    live = {equation.outputs for equation in needed(program, (), program.outputs)}
+    for equation in program.equations:
+        depend = max((depends[value] for value in equation.inputs), default=Kind.CONSTANT)
+        kind = max((kinds[value] for value in equation.inputs), default=Kind.CONSTANT)
+        mixed = next((axis for value in equation.outputs if isinstance(axis := axes[value], Mixed)), None)
+        if mixed and depend == Kind.TRUNK and equation.outputs in live:
+            refused = refused or mixed.reason
+        if mixed or equation.origin.effects:
+            kind = Kind.TAIL
+        elif kind == Kind.CONSTANT and any(axes[value] is not None for value in equation.outputs):
+            kind = Kind.TRUNK  # a copy of a constant for each example
+        for value in equation.outputs:
+            depends[value], kinds[value] = depend, kind
+    return kinds, refused
+
+
+def _cheapest_features(program: Program, kinds: list[Kind], bytes_per_example: Callable[[int], int]) -> set[int]:
+    """Returns the values of the trunk with the fewest bytes from which the tail can go on.
+
+    Paths lead from what the tail reads, through equations that it may repeat, to what only the trunk may compute. Where
+    they end at arrays of the batch there is nothing to hand over.
+    """
+    edges: dict[int, list[int]] = {}
+    costly: set[int] = set()
+    start = {value for value in program.outputs if kinds[value] == Kind.TRUNK}
+    for equation in needed(program, (), program.outputs):
+        inputs = [value for value in equation.inputs if kinds[value] == Kind.TRUNK]
+        if kinds[equation.outputs[0]] == Kind.TAIL:
+            start.update(inputs)
+        elif kinds[equation.outputs[0]] == Kind.TRUNK:
+            edges.update(dict.fromkeys(equation.outputs, inputs))
+            costly.update(() if _is_cheap(equation) else equation.outputs)
+    weight = {value: bytes_per_example(value) for value in edges}
+    cheap_edges = {value: inputs for value, inputs in edges.items() if value not in costly}
+    return smallest_cut(start, cheap_edges, costly, weight)
+
+
+def _is_cheap(equation: Equation) -> bool:
+    name = equation.primitive.name
+    if name in ("custom_jvp_call", "custom_vjp_call"):
+        return all(_is_cheap(inner) for body in bodies(equation) for inner in body.equations)
+    return name in _CHEAP
+
+
+def _batch_size(batch: Batch) -> int:
+    return next(iter(batch.values())).shape[0]
+
+
+def _twice(arrays: Any) -> Any:
+    """Returns a batch of one example as two: JAX leaves broadcasts to one example out, which makes another program."""
+    return jax.tree.map(lambda array: jnp.concatenate([array, array]), arrays)

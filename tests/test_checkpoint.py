@@ -1,0 +1,167 @@
+"""Weights on disk: round trips, the best few trials, and what is damaged."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finetune import checkpoint, records
+from finetune.errors import UserError
+
+
+def leaves(value: float, *names: str) -> dict[str, np.ndarray]:
+    return {name: np.full((2, 3), value, np.float32) for name in names or ("block_0/kernel", "head/kernel")}
+
+
+def record(workdir: Path, values: dict[str, float | None]) -> None:
+    rest = {"hparams": {}, "status": "complete", "metrics": {}, "steps": 1, "reason": None}
+    rows = [
+        {"id": identity, "best": None if value is None else {"epoch": 1, "value": value}, **rest}
+        for identity, value in values.items()
+    ]
+    records.append(workdir / "trials.jsonl", rows)
+
+
+def on_disk(workdir: Path) -> set[str]:
+    return {path.name for path in (workdir / "checkpoints" / "trials").iterdir()}
+
+
+def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    stored = {
+        "embeddings/word/embedding": random.normal(size=(5, 4)).astype(np.float32),
+        "block_0/mlp/up/bias": np.array([np.float32(1e-40), -0.0, 3.5], np.float32),
+        "scale": np.array(2.5, np.float32),
+        "head/kernel": random.normal(size=(4, 2)),
+        "ids": np.arange(3, dtype=np.int32),
+    }
+    checkpoint.save(tmp_path / "base", stored)
+    loaded = checkpoint.load(tmp_path / "base")
+    assert loaded.keys() == stored.keys()
+    for path, leaf in stored.items():
+        assert loaded[path].dtype == leaf.dtype, path
+        assert np.asarray(loaded[path]).tobytes() == leaf.tobytes(), path
+
+
+def test_saving_again_replaces(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "base", leaves(1, "old/kernel"))
+    checkpoint.save(tmp_path / "base", leaves(2, "new/kernel"))
+    loaded = checkpoint.load(tmp_path / "base")
+    assert loaded.keys() == {"new/kernel"}
+    np.testing.assert_array_equal(loaded["new/kernel"], 2)
+
+
+def test_the_keeper_keeps_the_best_and_removes_what_they_displace(tmp_path: Path) -> None:
+    keeper = checkpoint.Keeper(tmp_path, 2, {}, writes=True)
+    for identity, value, expected in [
+        ("a", 0.5, {"a"}),
+        ("b", 0.3, {"a", "b"}),
+        ("c", 0.2, {"a", "b"}),
+        ("d", 0.4, {"a", "d"}),
+        ("e", 0.4, {"a", "d"}),
+        ("f", 0.9, {"a", "f"}),
+    ]:
+        assert keeper.wants(value) == (identity in expected)
+        keeper.offer(identity, value, leaves(value), leaves(-value))
+        assert on_disk(tmp_path) == expected
+    trial = tmp_path / "checkpoints" / "trials" / "f"
+    np.testing.assert_array_equal(checkpoint.load(trial / "best")["head/kernel"], np.float32(0.9))
+    np.testing.assert_array_equal(checkpoint.load(trial / "last")["head/kernel"], np.float32(-0.9))
+
+
+def test_a_keeper_of_none_keeps_none(tmp_path: Path) -> None:
+    keeper = checkpoint.Keeper(tmp_path, 0, {}, writes=True)
+    assert not keeper.wants(1.0)
+    keeper.offer("a", 1.0, leaves(1), leaves(1))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_keeper_that_does_not_write_decides_the_same(tmp_path: Path) -> None:
+    keeper = checkpoint.Keeper(tmp_path, 1, {}, writes=False)
+    keeper.offer("a", 0.5, leaves(1), leaves(1))
+    assert not keeper.wants(0.5)
+    assert keeper.wants(0.6)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_continued_study_remembers_what_is_kept(tmp_path: Path) -> None:
+    first = checkpoint.Keeper(tmp_path, 2, {}, writes=True)
+    for identity, value in {"a": 0.5, "b": 0.7}.items():
+        first.offer(identity, value, leaves(value), leaves(value))
+    record(tmp_path, {"a": 0.5, "b": 0.7, "gone": 0.9, "diverged": None})
+    found = dict(checkpoint.kept(tmp_path))
+    assert found == {"a": 0.5, "b": 0.7}
+    again = checkpoint.Keeper(tmp_path, 2, found, writes=True)
+    assert not again.wants(0.4)
+    again.offer("c", 0.6, leaves(0.6), leaves(0.6))
+    assert on_disk(tmp_path) == {"b", "c"}
+
+
+def test_the_best_parameters_are_the_base_with_the_best_trial_over_it(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "checkpoints" / "base", leaves(0, "stem/kernel", "block_0/kernel", "head/kernel"))
+    keeper = checkpoint.Keeper(tmp_path, 3, {}, writes=True)
+    for identity, value in {"a": 0.5, "b": 0.75, "c": 0.25}.items():
+        keeper.offer(identity, value, leaves(value, "head/kernel"), leaves(-1, "head/kernel"))
+    record(tmp_path, {"a": 0.5, "b": 0.75, "c": 0.25})
+    best = checkpoint.load_best(tmp_path)
+    assert {path: float(np.asarray(leaf)[0, 0]) for path, leaf in best.items()} == {
+        "stem/kernel": 0.0,
+        "block_0/kernel": 0.0,
+        "head/kernel": 0.75,
+    }
+
+
+def test_a_study_without_weights(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no finished trial's weights"):
+        checkpoint.load_best(tmp_path)
+    record(tmp_path, {"a": 0.5})
+    with pytest.raises(UserError, match="holds no finished trial's weights"):
+        checkpoint.load_best(tmp_path)
+
+
+def test_what_is_a_study(tmp_path: Path) -> None:
+    assert not checkpoint.is_study(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({}))
+    assert not checkpoint.is_study(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    assert checkpoint.is_study(tmp_path)
+
+
+def damage_remove(path: Path) -> None:
+    shutil.rmtree(path)
+
+
+def damage_empty(path: Path) -> None:
+    for file in list(path.iterdir()):
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+
+
+def damage_metadata(path: Path) -> None:
+    (path / "_METADATA").write_text("{")
+
+
+def damage_data(path: Path) -> None:
+    """Cuts every file that holds values to half."""
+    files = [file for file in path.rglob("*") if file.is_file() and file.name[0] not in "_"]
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def damage_values(path: Path) -> None:
+    shutil.rmtree(next(file for file in path.rglob("d") if file.is_dir()))
+
+
+@pytest.mark.parametrize("damage", [damage_remove, damage_empty, damage_metadata, damage_data, damage_values])
+def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, damage: object) -> None:
+    checkpoint.save(tmp_path / "base", leaves(1, "head/kernel"))
+    damage(tmp_path / "base")  # type: ignore[operator]
+    with pytest.raises(UserError, match="checkpoint '.*base' cannot be read .*, allowed: one that finetune wrote") as e:
+        checkpoint.load(tmp_path / "base")
+    assert "\n" not in str(e.value)
+
+
+def test_the_bytes_of_leaves() -> None:
+    assert checkpoint.content(leaves(0) | {"scale": np.float64(1)}) == 2 * 2 * 3 * 4 + 8

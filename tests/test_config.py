@@ -1,0 +1,105 @@
+import ast
+import dataclasses
+import runpy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from finetune import config as settings
+from finetune.config import Config, HparamsConfig
+from finetune.errors import UserError
+from finetune.grid import make_trials
+from finetune.hparams import NAMES
+
+ROOT = Path(settings.__file__).parent
+CONFIGS = sorted((ROOT.parent / "configs").glob("*.py"))
+
+
+def unread(config) -> list[str]:
+    """Returns the settings that no module but config.py reads, as an attribute or by name where getattr is called."""
+    read = set()
+    for file in ROOT.rglob("*.py"):
+        if file != Path(settings.__file__):
+            nodes = list(ast.walk(ast.parse(file.read_text())))
+            read |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+            if any(isinstance(node, ast.Name) and node.id == "getattr" for node in nodes) or file.parent.name == "models":
+                read |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return [name for name, _ in settings.fields(config) if name.split(".")[-1] not in read]
+
+
+def test_every_setting_is_read():
+    assert unread(Config()) == []
+
+
+def test_a_setting_that_nothing_reads_is_found():
+    @dataclass
+    class Larger(Config):
+        hparams: HparamsConfig = field(default_factory=lambda: dataclasses.make_dataclass("H", [("glee", int, 1)])())
+        patience: int = 3
+
+    assert unread(Larger()) == ["hparams.glee", "patience"]
+
+
+def test_hyperparameters_are_those_of_the_program():
+    assert tuple(each.name for each in dataclasses.fields(HparamsConfig)) == NAMES
+
+
+def test_closed_lists_hold_their_defaults():
+    defaults = dict(settings.fields(Config()))
+    for name, allowed in settings.CHOICES.items():
+        assert defaults[name] in allowed
+
+
+def test_defaults_pass():
+    settings.check(Config())
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_every_config_file_builds(file):
+    module = runpy.run_path(str(file))
+    assert module["__doc__"]
+    config = module["get_config"]()
+    settings.check(config)
+    make_trials(config, {}, module.get("sweep", lambda: ({},))())
+
+
+def test_there_are_config_files():
+    assert {file.stem for file in CONFIGS} >= {"quickstart"}
+
+
+def change(name, value):
+    config = Config()
+    *sections, leaf = name.split(".")
+    section = config
+    for each in sections:
+        section = getattr(section, each)
+    setattr(section, leaf, value)
+    return config
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("hparams.epoch", 3, "setting is 'hparams.epoch', .*did you mean 'hparams.epochs'"),
+        ("hparams.epochs", True, "hparams.epochs is True, allowed: a whole number"),
+        ("hparams.epochs", 2.0, "hparams.epochs is 2.0, allowed: a whole number"),
+        ("hparams.learning_rate", "1", "hparams.learning_rate is '1', allowed: a number"),
+        ("data.name", Path("x"), "data.name is .*, allowed: text"),
+        ("data.classes", "ab", "data.classes is 'ab', allowed: a tuple"),
+        ("data.max_length", 2**31, "data.max_length is 2147483648, allowed: 0 to 2147483647"),
+        ("execution.chunk", -1, "execution.chunk is -1, allowed: 0 to"),
+        ("optimizer.epsilon", float("nan"), "optimizer.epsilon is nan, allowed: above 0"),
+        ("optimizer.schedule", "cos", "optimizer.schedule is 'cos', allowed: .*did you mean 'cosine'"),
+    ],
+)
+def test_bad_settings(name, value, message):
+    with pytest.raises(UserError, match=message):
+        settings.check(change(name, value))
+
+
+@pytest.mark.parametrize(
+    "name, value", [("hparams.learning_rate", 1), ("data.classes", ["a"]), ("optimizer.epsilon", 1e-6)]
+)
+def test_settings_of_a_near_type(name, value):
+    settings.check(change(name, value))

@@ -1,0 +1,490 @@
+import functools
+import subprocess
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx, traverse_util
+
+from finetune.errors import UserError
+from finetune.jaxpr import bodies, flatten
+from finetune.models import from_linen
+from finetune.models.bert import Bert
+from finetune.models.vit import Vit
+from finetune.params import abstract, partition, trainable_paths, unflatten
+from finetune.params import flatten as flatten_params
+from finetune.step import full_forward
+from finetune.trunk import Cut, features_of
+
+WIDTH, DEPTH, HEADS, MLP, TOKENS, CLASSES = 8, 3, 2, 12, 6, 3
+SIZES = {"classes": CLASSES, "width": WIDTH, "depth": DEPTH, "heads": HEADS, "mlp_width": MLP}
+BLOCKS = tuple(f"block_{index}" for index in range(DEPTH))
+DENSE = 6  # matrix products with a kernel in a block; two more are without
+
+
+# What is compiled here is small and runs once: it need not be fast.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def struct(shape, dtype):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+TEXT = {"input_ids": struct((TOKENS,), jnp.int32), "length": struct((), jnp.int32)}
+IMAGE = {"image": struct((8, 8, 2), jnp.uint8)}  # 4 patches and a class token
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def bert(**options):
+    sizes = SIZES | {"vocabulary": 11, "positions": 9, "token_types": 2, "epsilon": 1e-5}
+    return Bert(**sizes, dtype=jnp.float64, param_dtype=jnp.float64, **options), TEXT
+
+
+def vit(**options):
+    return Vit(**SIZES, patch_size=4, epsilon=1e-5, dtype=jnp.float64, param_dtype=jnp.float64, **options), IMAGE
+
+
+def batch_of(example, size):
+    random = np.random.default_rng(size)
+    high = {"input_ids": 11, "length": TOKENS + 1, "image": 256}
+    draw = lambda name, one: random.integers(1, high[name], (size, *one.shape)).astype(one.dtype)  # noqa: E731
+    return {name: jnp.asarray(draw(name, one)) for name, one in example.items()}
+
+
+def task_of(model, example):
+    return from_linen(model, example, ("embeddings",), BLOCKS, "head")
+
+
+def draw(shapes):
+    random = np.random.default_rng(0)
+    return {path: jnp.asarray(random.normal(0, 0.4, leaf.shape)) for path, leaf in shapes.items()}
+
+
+def example_keys(size):
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(5, impl="threefry2x32"), jnp.arange(size))
+
+
+class Setup:
+    """A task, random leaves split by `spec`, and their cut."""
+
+    def __init__(self, model, example, spec, keys=False):
+        task = task_of(model, example)
+        shapes = abstract(task)
+        self.forward, self.example = full_forward(task), example
+        self.params, self.frozen = partition(draw(shapes), trainable_paths(spec, task, shapes))
+        self.keys = keys
+        self.cut = cut(self.forward, self.params, self.frozen, example, keys)
+
+
+def cut(forward, params, frozen, example, keys=False):
+    shapes = [{path: struct(leaf.shape, leaf.dtype) for path, leaf in leaves.items()} for leaves in (params, frozen)]
+    return Cut(forward, *shapes, example, struct((), jnp.float64), keys)
+
+
+def whole_and_split(setup, size):
+    """Returns (outputs, gradients) of the whole model, and of the tail on features, for a sum of weighted outputs."""
+    batch, keys = batch_of(setup.example, size), example_keys(size) if setup.keys else None
+    constants = setup.cut.constants(setup.frozen)
+    features = jit(setup.cut.trunk)(setup.frozen, batch)
+    carried = {name: batch[name] for name in setup.cut.reads} | features | {"weight": jnp.ones(size)}
+
+    def run(forward, frozen, batch):
+        def loss(params):
+            outputs = forward(params, frozen, batch, 0.3, keys)
+            return (outputs * jnp.arange(1.0, 1 + outputs.size).reshape(outputs.shape)).sum(), outputs
+
+        return jit(jax.grad(loss, has_aux=True))(setup.params)
+
+    return run(setup.forward, setup.frozen, batch), run(setup.cut.tail, constants, carried)
+
+
+def assert_same(setup, size=4):
+    whole, split = whole_and_split(setup, size)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), whole, split)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(whole[1]))
+
+
+def shapes(setup):
+    return [feature.shape for feature in setup.cut.features.values()]
+
+
+def products(program):
+    inner = sum(products(body) for equation in program.equations for body in bodies(equation))
+    return inner + sum(equation.primitive.name == "dot_general" for equation in program.equations)
+
+
+def tail_products(setup, size=4):
+    batch = batch_of(setup.example, size)
+    features = jax.eval_shape(setup.cut.trunk, setup.frozen, batch)
+    arguments = (setup.params, setup.cut.constants(setup.frozen), {**batch, **features}, 0.1)
+    keys = example_keys(size) if setup.keys else None
+    return products(flatten(jax.make_jaxpr(lambda *arguments: setup.cut.tail(*arguments, keys))(*arguments)))
+
+
+# Per block: query, key, value, scores, mixed, output, up, down.
+CASES = [  # model, spec, shape of the one feature, matrix products in the tail
+    (bert, "head", (WIDTH,), 1),
+    (bert, "last:1", (TOKENS, WIDTH), 8 + 1),
+    (bert, "last:2", (TOKENS, WIDTH), 16 + 1),
+    (bert, "bias", (TOKENS, WIDTH), 24 + 1),  # the sum of the embeddings, before its norm adds a bias
+    (bert, "norm", (TOKENS, WIDTH), 24 + 1),
+    (bert, "block_1/mlp", (TOKENS, WIDTH), 2 + 8 + 1),  # what enters this MLP is also the residual stream
+    (vit, "head", (WIDTH,), 1),
+    (vit, "last:1", (5, WIDTH), 8 + 1),
+    (vit, "bias", (4, WIDTH), 24 + 1),  # the projected patches; the class token is no feature
+    (vit, "norm", (4, WIDTH), 24 + 1),
+    (vit, "block_1/mlp", (5, WIDTH), 2 + 8 + 1),
+]
+
+
+@pytest.mark.parametrize(("model", "spec", "shape", "in_tail"), CASES)
+def test_the_tail_computes_what_the_whole_model_does_from_one_small_feature(model, spec, shape, in_tail):
+    setup = Setup(*model(dropout_at="head"), spec, keys=True)
+    assert_same(setup)
+    for each in (setup, Setup(*model(dropout_at="head"), spec, keys=False)):
+        assert shapes(each) == [shape]
+        assert {feature.dtype for feature in each.cut.features.values()} == {np.dtype("float64")}
+        assert tail_products(each) == in_tail
+        assert each.cut.refused is None
+
+
+@pytest.mark.parametrize("model", [bert, vit])
+def test_a_batch_of_one_example_is_as_good_as_any(model):
+    assert_same(Setup(*model(dropout_at="head"), "last:1", keys=True), size=1)
+
+
+def test_nothing_but_features_is_read_of_a_batch_by_a_head_and_lengths_by_a_block():
+    assert Setup(*bert(), "head").cut.reads == set()
+    assert Setup(*bert(), "last:1").cut.reads == {"length"}
+    assert Setup(*bert(), "all").cut.reads == {"input_ids", "length"}
+    assert Setup(*bert(), "all").cut.features == {}
+
+
+def test_the_tail_is_given_no_leaf_of_the_trunk():
+    setup = Setup(*bert(), "head+block_2/mlp")
+    leaves = {name for name in setup.cut.constants(setup.frozen) if not name.startswith("constant:")}
+    assert all(name.startswith("block_2/mlp_norm") for name in leaves)
+
+
+def test_flops_are_those_of_the_formula():
+    """2·m·n·k for each product; the rest is left out, and small at these sizes: hence the tolerance."""
+    width, tokens, size, mlp = 384, 32, 4, 1536
+    sizes = {"classes": 3, "width": width, "depth": 3, "heads": 2, "mlp_width": mlp, "positions": tokens}
+    model = Bert(**sizes, vocabulary=50, token_types=2, epsilon=1e-5)
+    example = {"input_ids": struct((tokens,), jnp.int32), "length": struct((), jnp.int32)}
+    setup = Setup(model, example, "last:1")
+    shapes = [jax.tree.map(lambda a: struct(a.shape, jnp.float32), a) for a in (setup.params, setup.frozen)]
+    cut = Cut(setup.forward, *shapes, example, struct((), jnp.float32), False)
+    batch = {name: struct((size, *one.shape), one.dtype) for name, one in example.items()}
+    features = jax.eval_shape(cut.trunk, shapes[1], batch)
+    constants = jax.eval_shape(cut.constants, shapes[1])
+    tail_batch = {name: batch[name] for name in cut.reads} | features
+
+    def flops(function, *arguments):
+        return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+    rows = size * tokens
+    block = 2 * rows * (4 * width * width + 2 * width * mlp) + 2 * 2 * rows * tokens * width
+    forward = lambda *arguments: cut.tail(*arguments, 0.0, None)  # noqa: E731
+    assert flops(cut.trunk, shapes[1], batch) == pytest.approx(2 * block, rel=0.05)
+    assert flops(forward, shapes[0], constants, tail_batch) == pytest.approx(block, rel=0.05)
+    # Of the backward pass the first block that trains needs no gradient of its input: query, key and value save one.
+    gradient = jax.grad(lambda *arguments: forward(*arguments).sum())
+    backward = 3 * block - 2 * rows * 3 * width * width
+    assert flops(gradient, shapes[0], constants, tail_batch) == pytest.approx(backward, rel=0.08)
+
+
+def test_dropout_in_the_trunk_leaves_what_comes_before_it():
+    setup = Setup(*bert(dropout_at="all"), "head", keys=True)
+    assert_same(setup)
+    # The embeddings are looked up without a key; every product comes after their dropout.
+    assert shapes(setup) == [(TOKENS, WIDTH)]
+    assert tail_products(setup) == DEPTH * (DENSE + 2) + 1
+    evaluation = Setup(*bert(dropout_at="all"), "head", keys=False)
+    assert shapes(evaluation) == [(WIDTH,)]
+
+
+def test_after_an_augmentation_that_depends_on_a_key_there_are_no_features():
+    task = task_of(*vit(dropout_at="head"))
+
+    def forward(params, frozen, batch, dropout, keys):
+        flip = jax.vmap(jax.random.bernoulli)(keys)[:, None, None, None]
+        images = jnp.where(flip, batch["image"][:, :, ::-1], batch["image"])
+        return task.apply(unflatten({**frozen, **params}), {"image": images}, dropout, keys)
+
+    params, frozen = partition(draw(abstract(task)), frozenset({"head/kernel", "head/bias"}))
+    found = cut(forward, params, frozen, IMAGE, keys=True)
+    assert found.features == {}
+    assert found.reads == {"image"}
+
+
+class Normalised(nn.Module):
+    """Two products with a batch norm between them, and a head."""
+
+    running: bool
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(7, name="first")(x)
+        x = nn.BatchNorm(use_running_average=self.running, momentum=0.9, name="statistics")(x)
+        return nn.Dense(2, name="head")(nn.relu(nn.Dense(5, name="second")(x)))
+
+
+def normalised(running):
+    module = Normalised(running)
+    variables = module.init(jax.random.key(0), jnp.ones((2, 4)))
+
+    def forward(params, frozen, batch, dropout, keys):
+        tree = unflatten({**frozen, **params})
+        return module.apply(tree, batch["x"], mutable=[] if running else ["batch_stats"])[0]
+
+    leaves = {path: jnp.asarray(leaf, jnp.float64) for path, leaf in flatten_params(variables).items()}
+    params, frozen = partition(leaves, frozenset({"params/head/kernel", "params/head/bias"}))
+    return forward, params, frozen
+
+
+def test_batch_statistics_are_refused_and_running_ones_are_not():
+    example = {"x": struct((4,), jnp.float64)}
+    refused = cut(*normalised(running=False), example)
+    assert "reduce_sum" in refused.refused
+    assert "statistics" in refused.refused
+    assert [feature.shape for feature in refused.features.values()] == [(7,)]  # before the examples meet
+    accepted = cut(*normalised(running=True), example)
+    assert accepted.refused is None
+    assert [feature.shape for feature in accepted.features.values()] == [(5,)]
+
+
+def test_refused_trunks_still_give_the_right_result():
+    forward, params, frozen = normalised(running=False)
+    found = cut(forward, params, frozen, {"x": struct((4,), jnp.float64)})
+    batch = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)))}
+    expected = forward(params, frozen, batch, 0.0, None)
+    outputs = found.tail(params, found.constants(frozen), found.trunk(frozen, batch), 0.0, None)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-10)
+
+
+def test_a_program_that_changes_with_the_batch_size_is_left_whole():
+    def forward(params, frozen, batch, dropout, keys):
+        x = batch["x"] @ frozen["kernel"]
+        for _ in range(len(x)):
+            x = jnp.tanh(x)
+        return x @ params["head"]
+
+    params, frozen = {"head": jnp.ones((3, 2))}, {"kernel": jnp.eye(3)}
+    found = cut(forward, params, frozen, {"x": struct((3,), jnp.float64)})
+    assert "batch size" in found.refused
+    assert found.features == {}
+    for size in (1, 5):
+        batch = {"x": jnp.arange(3.0 * size).reshape(size, 3)}
+        outputs = found.tail(params, found.constants(frozen), batch, 0.0, None)
+        np.testing.assert_allclose(outputs, forward(params, frozen, batch, 0.0, None), rtol=1e-12)
+
+
+def test_a_batch_size_that_runs_another_program_is_an_error():
+    def forward(params, frozen, batch, dropout, keys):
+        x = batch["x"] @ frozen["kernel"]
+        return (x if len(x) < 5 else jnp.tanh(x)) @ params["head"]
+
+    found = cut(forward, {"head": jnp.ones((3, 2))}, {"kernel": jnp.eye(3)}, {"x": struct((3,), jnp.float64)})
+    with pytest.raises(UserError, match="batch of 5"):
+        found.trunk({"kernel": jnp.eye(3)}, {"x": jnp.ones((5, 3))})
+
+
+class Stack(nn.Module):
+    """Residual layers, wrapped one by one or scanned over, and a head on the mean over the tokens."""
+
+    wrap: str
+
+    @nn.compact
+    def __call__(self, x):
+        layer = Layer if self.wrap == "plain" else nn.remat(Layer)
+        if self.wrap == "scan":
+            x, _ = nn.scan(Layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)(name="layer")(x)
+        else:
+            for index in range(3):
+                x, _ = layer(name=f"layer_{index}")(x)
+        return nn.Dense(2, name="head")(x.mean(1))
+
+
+class Layer(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return x + nn.Dense(x.shape[-1], name="down")(nn.gelu(nn.Dense(9, name="up")(x))), None
+
+
+def stack(wrap):
+    module = Stack("plain" if wrap == "jit" else wrap)
+
+    def apply(params, x):
+        return module.apply({"params": params}, x)
+
+    apply = jax.jit(apply) if wrap == "jit" else apply
+    variables = module.init(jax.random.key(0), jnp.ones((1, 5, 4)))["params"]
+    leaves = {path: jnp.asarray(leaf, jnp.float64) for path, leaf in flatten_params(variables).items()}
+    return (lambda params, frozen, batch, *_: apply(unflatten({**frozen, **params}), batch["x"])), leaves
+
+
+def nnx_stack():
+    class Model(nnx.Module):
+        def __init__(self, rngs):
+            self.up, self.down, self.head = (
+                nnx.Linear(4, 9, rngs=rngs),
+                nnx.Linear(9, 4, rngs=rngs),
+                nnx.Linear(4, 2, rngs=rngs),
+            )
+
+        def __call__(self, x):
+            return self.head((x + self.down(nnx.gelu(self.up(x)))).mean(1))
+
+    graph, state = nnx.split(Model(nnx.Rngs(0)))
+    pure = nnx.to_pure_dict(state)
+    leaves = {"/".join(path): jnp.asarray(leaf, jnp.float64) for path, leaf in traverse_util.flatten_dict(pure).items()}
+
+    def forward(params, frozen, batch, dropout, keys):
+        nested = traverse_util.unflatten_dict(
+            {tuple(path.split("/")): leaf for path, leaf in {**frozen, **params}.items()}
+        )
+        merged = jax.tree.map(lambda leaf: leaf, state)
+        nnx.replace_by_pure_dict(merged, nested)
+        return nnx.merge(graph, merged)(batch["x"])
+
+    return forward, leaves
+
+
+def plain_function():
+    random = np.random.default_rng(0)
+    leaves = {"up": random.normal(size=(4, 9)), "head": random.normal(size=(4, 2)), "down": random.normal(size=(9, 4))}
+
+    def forward(params, frozen, batch, dropout, keys):
+        leaves = {**frozen, **params}
+        x = batch["x"].reshape(-1, 4)  # tokens of all examples, one after the other
+        x = x + jax.nn.relu(x @ leaves["up"]) @ leaves["down"]
+        return x.reshape(-1, 5, 4).mean(1) @ leaves["head"]
+
+    return forward, jax.tree.map(jnp.asarray, leaves)
+
+
+WRAPS = {wrap: lambda wrap=wrap: stack(wrap) for wrap in ("plain", "jit", "remat", "scan")}
+WRAPS |= {"nnx": nnx_stack, "plain function": plain_function}
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("trained", ["head", "last"])
+def test_wrapped_models_split_at_the_same_place(wrap, trained):
+    forward, leaves = WRAPS[wrap]()
+    chosen = {path for path in leaves if path.startswith("head")}
+    if trained == "last":
+        chosen |= {path for path in leaves if "down" in path and ("layer_" not in path or "layer_2" in path)}
+    params, frozen = partition(leaves, frozenset(chosen))
+    found = cut(forward, params, frozen, {"x": struct((5, 4), jnp.float64)})
+    batch = {"x": jnp.asarray(np.random.default_rng(1).normal(size=(3, 5, 4)))}
+    features = jit(found.trunk)(frozen, batch)
+
+    def loss(forward, frozen, batch):
+        return jit(jax.value_and_grad(lambda params: (forward(params, frozen, batch, 0.0, None) ** 2).sum()))(params)
+
+    expected, actual = loss(forward, frozen, batch), loss(found.tail, found.constants(frozen), {**batch, **features})
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), expected, actual)
+    sizes = sorted(feature.size for feature in found.features.values())
+    # The head reads the mean [4]. The last layer reads its input [5, 4], once where it stays whole (remat; all layers
+    # of a scan); else its hidden values [5, 9] too, whose activation is repeated. Raw inputs cost nothing.
+    last = {"remat": [20], "scan": [], "nnx": [45], "plain function": [45]}.get(wrap, [20, 45])
+    assert sizes == ([4] if trained == "head" else last)
+    assert found.refused is None
+
+
+def test_members_in_a_vmapped_tail_equal_each_alone():
+    setup = Setup(*bert(dropout_at="head"), "last:1", keys=True)
+    batch = batch_of(TEXT, 4)
+    constants, carried = setup.cut.constants(setup.frozen), {**batch, **setup.cut.trunk(setup.frozen, batch)}
+    members = {path: jnp.stack([leaf, leaf * 1.1, leaf - 0.1]) for path, leaf in setup.params.items()}
+    rates, keys = jnp.array([0.0, 0.2, 0.5]), jnp.stack([example_keys(4)] * 3)
+
+    def gradient(forward, params, frozen, batch, rate, keys):
+        return jax.grad(lambda params: (forward(params, frozen, batch, rate, keys) ** 2).sum())(params)
+
+    together = jit(
+        jax.vmap(lambda params, rate, keys: gradient(setup.cut.tail, params, constants, carried, rate, keys))
+    )(members, rates, keys)
+    for index in range(3):
+        member = {path: leaf[index] for path, leaf in members.items()}
+        alone = jit(gradient, static_argnums=0)(setup.forward, member, setup.frozen, batch, rates[index], keys[index])
+        for path, leaf in alone.items():
+            np.testing.assert_allclose(together[path][index], leaf, rtol=1e-10, atol=1e-12)
+
+
+def test_features_of_an_example_do_not_depend_on_the_batch_it_is_in():
+    setup = Setup(*vit(), "last:1")
+    batch = batch_of(IMAGE, 7)
+    (whole,) = setup.cut.trunk(setup.frozen, batch).values()
+    for rows in ([3], [3, 0], [6, 3, 2, 1, 0]):
+        (part,) = setup.cut.trunk(setup.frozen, {"image": batch["image"][jnp.array(rows)]}).values()
+        np.testing.assert_allclose(part, whole[jnp.array(rows)], rtol=1e-12, atol=1e-13)
+
+
+def test_training_and_evaluation_share_features_and_groups_share_one_pass():
+    training, evaluation = (Setup(*bert(dropout_at="head"), "head", keys) for keys in (True, False))
+    assert training.cut.key == evaluation.cut.key
+    assert training.cut.features == evaluation.cut.features
+    groups = [Setup(*bert(dropout_at="head"), spec) for spec in ("head", "last:1", "last:2")]
+    assert len({group.cut.key for group in groups}) == 3
+    together = features_of(group.cut for group in groups)
+    batch, frozen = batch_of(TEXT, 4), {**groups[2].frozen, **groups[0].frozen}
+    features = together(frozen, batch)
+    assert len(features) == 3
+    for group in groups:
+        for name, alone in group.cut.trunk(group.frozen, batch).items():
+            np.testing.assert_array_equal(features[name], alone)
+    # The deepest trunk has all blocks; the others add nothing.
+    assert products(flatten(jax.make_jaxpr(together)(frozen, batch))) == DEPTH * (DENSE + 2)
+
+
+def test_the_key_is_that_of_the_program_in_every_process():
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import jax, test_trunk as t\n"
+        "with jax.enable_x64(True): print(t.Setup(*t.bert(dropout_at='head'), 'last:1').cut.key)"
+    )
+    here = Setup(*bert(dropout_at="head"), "last:1").cut.key
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert here == there
+    sizes = SIZES | {"vocabulary": 11, "positions": 9, "token_types": 2, "epsilon": 1e-6}
+    other = Bert(**sizes, dtype=jnp.float64, param_dtype=jnp.float64, dropout_at="head")
+    assert Setup(other, TEXT, "last:1").cut.key != here
+
+
+def test_bfloat16_kernels_of_the_tail_are_cast_once():
+    setup = Setup(
+        Bert(**SIZES, vocabulary=11, positions=9, token_types=2, epsilon=1e-5, dtype=jnp.bfloat16),
+        TEXT,
+        "head+block_2/mlp/up",
+    )
+    constants = setup.cut.constants(setup.frozen)
+    assert (MLP, WIDTH) in {leaf.shape for leaf in constants.values() if leaf.dtype == jnp.bfloat16}
+    assert not any(leaf.shape == (MLP, WIDTH) and leaf.dtype != jnp.bfloat16 for leaf in constants.values())
+    assert {feature.dtype for feature in setup.cut.features.values()} == {np.dtype(jnp.bfloat16)}
+
+
+def test_custom_derivatives_in_the_tail_are_kept():
+    @jax.custom_vjp
+    def doubled(x):
+        return x
+
+    doubled.defvjp(lambda x: (x, None), lambda _, gradient: (2 * gradient,))
+
+    def forward(params, frozen, batch, dropout, keys):
+        return jax.jit(doubled)((batch["x"] @ frozen["kernel"]) @ params["head"])
+
+    params, frozen = {"head": jnp.ones((3, 1))}, {"kernel": jnp.eye(3)}
+    found = cut(forward, params, frozen, {"x": struct((3,), jnp.float64)})
+    batch = {"x": jnp.arange(6.0).reshape(2, 3)}
+    features = found.trunk(frozen, batch)
+    gradient = jax.grad(lambda params: found.tail(params, {}, features, 0.0, None).sum())(params)["head"]
+    np.testing.assert_allclose(gradient[:, 0], 2 * (np.arange(3.0) + np.arange(3.0, 6.0)))
