@@ -162,7 +162,7 @@ def check(config: Config) -> None:
             raise UserError(f"{name} is {value!r}, allowed: {allowed}")
         if name in CHOICES and value not in CHOICES[name]:
             raise one_of(name, value, CHOICES[name])
-        if types is int and not 0 <= value <= _LARGEST:
+        if types is int and isinstance(value, int) and not 0 <= value <= _LARGEST:
             raise UserError(f"{name} is {value}, allowed: 0 to {_LARGEST}")
     if config.evaluation.batch_size < 1:
         raise UserError(f"evaluation.batch_size is {config.evaluation.batch_size}, allowed: 1 or more")

@@ -71,7 +71,7 @@ def _spaced(text: str, values: str) -> list[float]:
     kind, *parts = values.split(":")
     try:
         low, high, number = float(parts[0]), float(parts[1]), int(parts[2])
-        valid = len(parts) == 3 and number >= 2 and bool(np.isfinite([low, high]).all())
+        valid = len(parts) == 3 and number >= 2 and bool(np.isfinite([low, high, high - low]).all())
         valid = valid and low < high and (low > 0 or kind.strip() == "lin")
     except (ValueError, IndexError):
         valid = False

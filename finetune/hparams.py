@@ -86,8 +86,8 @@ def check(values: dict[str, object]) -> dict[str, float | int]:
         if name not in NAMES:
             raise one_of("hyperparameter", name, NAMES)
         try:
-            number = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+            number = float(value) + 0.0  # type: ignore[arg-type]  # -0.0 becomes 0.0, which is the same trial
+        except (TypeError, ValueError, OverflowError):
             raise UserError(f"{name} is {value!r}, allowed: a number, {RANGES[name]}") from None
         if number not in RANGES[name]:
             raise UserError(f"{name} is {value}, allowed: {RANGES[name]}")

@@ -16,9 +16,13 @@ from rich.table import Table
 from finetune import records
 
 _PLAIN_SECONDS = 5.0  # between lines where the output is no terminal
+_PLAIN_WIDTH = 120  # characters of a line where the output is no terminal
+_SPREAD_WIDTH = 13  # of 0.1234±0.1234
 _ROWS = 10  # settings shown in the table
 
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = _PLAIN_WIDTH
 
 
 class Display:
@@ -28,7 +32,7 @@ class Display:
         self._trials, self._metric, self._member_epochs = trials, metric, member_epochs
         self._status = dict.fromkeys((records.COMPLETE, records.DIVERGED), 0)
         self._best = -math.inf
-        self._done_epochs = 0
+        self._done_epochs = self._epochs_before = 0
         self._losses: tuple[float, float] = (math.nan, math.nan)
         self._started = self._last_line = time.monotonic()
         self._progress = Progress(
@@ -47,6 +51,8 @@ class Display:
     @contextmanager
     def live(self) -> Iterator[None]:
         """Shows the line while the block runs; on no terminal, a line is printed every few seconds instead."""
+        self._started = self._last_line = time.monotonic()
+        self._epochs_before = self._done_epochs
         if not console.is_terminal:
             yield
             return
@@ -66,8 +72,9 @@ class Display:
         now = time.monotonic()
         if not console.is_terminal and now - self._last_line > _PLAIN_SECONDS:
             self._last_line = now
+            pace = (self._done_epochs - self._epochs_before) / (now - self._started)
+            left = (self._member_epochs - self._done_epochs) / pace
             share = self._done_epochs / self._member_epochs
-            left = (now - self._started) * (1 - share) / share
             console.print(f"{self._line()} · {share:.0%} · {left:.0f} s left")
 
     def left(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -114,9 +121,12 @@ def table_of_settings(rows: Sequence[dict[str, Any]], metric: str) -> Table:
     sign = 1 if metric == "loss" else -1
     ordered = sorted(settings.values(), key=lambda each: sign * _mean(each, f"val_{metric}", sign * math.inf))
     title = f"the best of {len(settings)} settings by validation {metric}: mean ± half the range over seeds"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for name in (*(name.replace("_", " ") for name in shown), "seeds", f"val {metric}", f"test {metric}", "best epoch"):
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in (*(name.replace("_", " ") for name in shown), "seeds"):
         table.add_column(name, justify="right")
+    for name in (f"val {metric}", f"test {metric}"):
+        table.add_column(name, justify="right", min_width=_SPREAD_WIDTH)
+    table.add_column("best epoch", justify="right")
     for setting in ordered[:_ROWS]:
         cells = [_cell(setting[0]["hparams"][name]) for name in shown]
         epochs = [row["best"]["epoch"] for row in setting if row["best"]]

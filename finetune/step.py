@@ -180,12 +180,12 @@ def _update(
     hparams = member.hparams
     pull = jax.grad(penalty)(member.params, shared.pretrained, hparams, recipe.decayed)
     gradients = jax.tree.map(lambda total, pulled: total / examples.astype(total.dtype) + pulled, gradient_sum, pull)
-    total = hparams.epochs * -(-recipe.examples // hparams.batch_size)
+    total = hparams.epochs.astype(hparams.learning_rate.dtype) * -(-recipe.examples // hparams.batch_size)
     scale = unit_schedule(recipe.optimizer.schedule, member.updates, total, hparams.warmup_fraction)
     decays = {path: path in recipe.decayed for path in gradients}
     optimizer = make_optimizer(recipe.optimizer, hparams, scale, decays)
     changes, optimizer_state = optimizer.update(gradients, member.optimizer_state, member.params)
-    return optax.apply_updates(member.params, changes), optimizer_state, optax.global_norm(gradients)
+    return optax.apply_updates(member.params, changes), optimizer_state, optax.tree.norm(gradients)
 
 
 def eval_step(recipe: Recipe, params: Leaves, shared: Shared, batch: Batch) -> dict[str, jax.Array]:

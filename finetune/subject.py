@@ -67,7 +67,7 @@ def load(config: Config) -> Subject:
         )
     shapes = abstract(task)
     weights = pretrained.load(config.model, shapes, task.head)
-    drawn = flatten(jax.device_get(jax.jit(task.init)(jax.random.key(0)))) if len(weights) < len(shapes) else {}
+    drawn = _drawn(task, [path for path in shapes if path not in weights])
     return Subject(
         task=task,
         shapes=shapes,
@@ -78,6 +78,16 @@ def load(config: Config) -> Subject:
         tokenizer=Path(config.data.tokenizer) if config.data.tokenizer else tokenizer,
         description=_description(config, architecture, dataset),
     )
+
+
+def _drawn(task: Task, paths: list[str]) -> dict[str, np.ndarray]:
+    """Returns the leaves at `paths` as seed 0 draws them; the others are not computed."""
+
+    def draw(key: jax.Array) -> dict[str, jax.Array]:
+        leaves = flatten(task.init(key))
+        return {path: leaves[path] for path in paths}
+
+    return dict(jax.device_get(jax.jit(draw)(jax.random.key(0))))
 
 
 def _check_vocabulary(dataset: data.Dataset, architecture: dict[str, Any]) -> None:

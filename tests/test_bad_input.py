@@ -1,4 +1,4 @@
-"""What a user can get wrong: each mistake ends with exit status 2 and one line that names it, its value, and the cure."""
+"""What a user can get wrong: each mistake ends with exit status 2 and a line that names it, its value, and the cure."""
 
 import json
 import os

@@ -93,7 +93,7 @@ EVERY_TERM = {
     "name, coupling, batch_size, micro_batch",
     [
         ("adamw", "learning_rate", 4, 4),
-        ("adamw", "independent", 4, 2),
+        ("adamw", "independent", 8, 2),
         ("adamw", "learning_rate", 11, 1),
         ("sgd", "learning_rate", 6, 3),
         ("lion", "learning_rate", 4, 2),
@@ -176,14 +176,19 @@ def test_a_member_starts_from_pretrained_leaves_and_its_seed() -> None:
         assert (first == third).all() == (path in STEM)
 
 
+def test_every_seed_and_purpose_has_a_key_of_its_own() -> None:
+    keys = [jax.random.key_data(seed_key(jnp.int32(seed), purpose)) for seed in range(4) for purpose in range(2)]
+    assert len({tuple(key.tolist()) for key in keys}) == 8
+
+
 def test_updates_come_every_few_micro_batches_and_at_the_end_of_an_epoch() -> None:
     recipe = tasks.make_recipe(tasks.mlp(), "head", EXAMPLES, 2, accumulates=True)
     shared = tasks.make_shared(recipe)
-    member = tasks.start(recipe, shared, batch_size=4, epochs=2)
+    member = tasks.start(recipe, shared, batch_size=8, epochs=2)
     history = run(recipe, shared, member, epochs=3)
-    # 11 examples are 6 micro-batches: 2+2, 2+2, 2+1.
-    assert [int(each.updates) for each in history] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, *[6] * 6]
-    assert [float(each.gradient_examples) for each in history[:8]] == [0, 2, 0, 2, 0, 2, 0, 2]
+    # 11 examples are 6 micro-batches: 2+2+2+2, 2+1.
+    assert [int(each.updates) for each in history] == [0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 4, *[4] * 6]
+    assert [float(each.gradient_examples) for each in history[:8]] == [0, 2, 4, 6, 0, 2, 0, 2]
     assert [float(each.loss_examples) for each in history[1:7]] == [2, 4, 6, 8, 10, 11]
     for before, after in itertools.pairwise(history[12:]):
         for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
@@ -265,6 +270,14 @@ def test_a_member_that_diverges_stays_at_its_last_finite_state(relu: tuple) -> N
             np.testing.assert_array_equal(end, finite)
             assert np.isfinite(end).all()
     assert max(float(jnp.abs(leaf).max()) for leaf in history[-1].params.values()) > 1e29
+
+
+def test_a_member_that_has_diverged_does_not_train_again(relu: tuple) -> None:
+    recipe, shared, step = relu
+    member = tasks.start(recipe, shared)._replace(diverged_update=jnp.int32(0), diverged_quantity=jnp.int32(1))
+    end = run(recipe, shared, member, epochs=1, step=step)[-1]
+    for a, b in zip(jax.tree.leaves(end), jax.tree.leaves(member), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_parameters_beyond_the_largest_float_are_caught(relu: tuple) -> None:

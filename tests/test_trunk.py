@@ -1,4 +1,3 @@
-import functools
 import subprocess
 import sys
 
@@ -19,14 +18,10 @@ from finetune.params import flatten as flatten_params
 from finetune.step import full_forward
 from finetune.trunk import Cut, features_of
 
-WIDTH, DEPTH, HEADS, MLP, TOKENS, CLASSES = 8, 3, 2, 12, 6, 3
+WIDTH, DEPTH, HEADS, MLP, TOKENS, CLASSES = 8, 2, 2, 12, 6, 3
 SIZES = {"classes": CLASSES, "width": WIDTH, "depth": DEPTH, "heads": HEADS, "mlp_width": MLP}
 BLOCKS = tuple(f"block_{index}" for index in range(DEPTH))
 DENSE = 6  # matrix products with a kernel in a block; two more are without
-
-
-# What is compiled here is small and runs once: it need not be fast.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def struct(shape, dtype):
@@ -90,26 +85,31 @@ def cut(forward, params, frozen, example, keys=False):
 
 
 def whole_and_split(setup, size):
-    """Returns (outputs, gradients) of the whole model, and of the tail on features, for a sum of weighted outputs."""
-    batch, keys = batch_of(setup.example, size), example_keys(size) if setup.keys else None
-    constants = setup.cut.constants(setup.frozen)
-    features = jit(setup.cut.trunk)(setup.frozen, batch)
-    carried = {name: batch[name] for name in setup.cut.reads} | features | {"weight": jnp.ones(size)}
+    """Returns (gradients of a weighted sum, outputs) of the whole model, and of the tail on features."""
 
-    def run(forward, frozen, batch):
+    def run(forward, frozen, batch, keys):
         def loss(params):
             outputs = forward(params, frozen, batch, 0.3, keys)
             return (outputs * jnp.arange(1.0, 1 + outputs.size).reshape(outputs.shape)).sum(), outputs
 
-        return jit(jax.grad(loss, has_aux=True))(setup.params)
+        return jax.grad(loss, has_aux=True)(setup.params)
 
-    return run(setup.forward, setup.frozen, batch), run(setup.cut.tail, constants, carried)
+    @jax.jit  # both at once, which takes less time to compile
+    def both(constants, batch, keys):
+        features = setup.cut.trunk(setup.frozen, batch)
+        carried = {name: batch[name] for name in setup.cut.reads} | features | {"weight": jnp.ones(size)}
+        return run(setup.forward, setup.frozen, batch, keys), run(setup.cut.tail, constants, carried, keys)
+
+    keys = example_keys(size) if setup.keys else None
+    return both(setup.cut.constants(setup.frozen), batch_of(setup.example, size), keys)
 
 
 def assert_same(setup, size=4):
     whole, split = whole_and_split(setup, size)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), whole, split)
-    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(whole[1]))
+    # A constant added to all keys cancels in the softmax.
+    changed = {path: leaf for path, leaf in whole[0].items() if not path.endswith("key/bias")}
+    assert all(np.abs(leaf).max() > 1e-9 for leaf in changed.values())
 
 
 def shapes(setup):
@@ -134,14 +134,14 @@ CASES = [  # model, spec, shape of the one feature, matrix products in the tail
     (bert, "head", (WIDTH,), 1),
     (bert, "last:1", (TOKENS, WIDTH), 8 + 1),
     (bert, "last:2", (TOKENS, WIDTH), 16 + 1),
-    (bert, "bias", (TOKENS, WIDTH), 24 + 1),  # the sum of the embeddings, before its norm adds a bias
-    (bert, "norm", (TOKENS, WIDTH), 24 + 1),
-    (bert, "block_1/mlp", (TOKENS, WIDTH), 2 + 8 + 1),  # what enters this MLP is also the residual stream
+    (bert, "bias", (TOKENS, WIDTH), 16 + 1),  # the sum of the embeddings, before its norm adds a bias
+    (bert, "norm", (TOKENS, WIDTH), 16 + 1),
+    (bert, "block_0/mlp", (TOKENS, WIDTH), 2 + 8 + 1),  # what enters this MLP is also the residual stream
     (vit, "head", (WIDTH,), 1),
     (vit, "last:1", (5, WIDTH), 8 + 1),
-    (vit, "bias", (4, WIDTH), 24 + 1),  # the projected patches; the class token is no feature
-    (vit, "norm", (4, WIDTH), 24 + 1),
-    (vit, "block_1/mlp", (5, WIDTH), 2 + 8 + 1),
+    (vit, "bias", (4, WIDTH), 16 + 1),  # the projected patches; the class token is no feature
+    (vit, "norm", (4, WIDTH), 16 + 1),
+    (vit, "block_0/mlp", (5, WIDTH), 2 + 8 + 1),
 ]
 
 
@@ -169,15 +169,15 @@ def test_nothing_but_features_is_read_of_a_batch_by_a_head_and_lengths_by_a_bloc
 
 
 def test_the_tail_is_given_no_leaf_of_the_trunk():
-    setup = Setup(*bert(), "head+block_2/mlp")
+    setup = Setup(*bert(), "head+block_1/mlp")
     leaves = {name for name in setup.cut.constants(setup.frozen) if not name.startswith("constant:")}
-    assert all(name.startswith("block_2/mlp_norm") for name in leaves)
+    assert all(name.startswith("block_1/mlp_norm") for name in leaves)
 
 
 def test_flops_are_those_of_the_formula():
     """2·m·n·k for each product; the rest is left out, and small at these sizes: hence the tolerance."""
     width, tokens, size, mlp = 384, 32, 4, 1536
-    sizes = {"classes": 3, "width": width, "depth": 3, "heads": 2, "mlp_width": mlp, "positions": tokens}
+    sizes = {"classes": 3, "width": width, "depth": DEPTH, "heads": 2, "mlp_width": mlp, "positions": tokens}
     model = Bert(**sizes, vocabulary=50, token_types=2, epsilon=1e-5)
     example = {"input_ids": struct((tokens,), jnp.int32), "length": struct((), jnp.int32)}
     setup = Setup(model, example, "last:1")
@@ -194,7 +194,7 @@ def test_flops_are_those_of_the_formula():
     rows = size * tokens
     block = 2 * rows * (4 * width * width + 2 * width * mlp) + 2 * 2 * rows * tokens * width
     forward = lambda *arguments: cut.tail(*arguments, 0.0, None)  # noqa: E731
-    assert flops(cut.trunk, shapes[1], batch) == pytest.approx(2 * block, rel=0.05)
+    assert flops(cut.trunk, shapes[1], batch) == pytest.approx(block, rel=0.05)
     assert flops(forward, shapes[0], constants, tail_batch) == pytest.approx(block, rel=0.05)
     # Of the backward pass the first block that trains needs no gradient of its input: query, key and value save one.
     gradient = jax.grad(lambda *arguments: forward(*arguments).sum())
@@ -386,10 +386,12 @@ def test_wrapped_models_split_at_the_same_place(wrap, trained):
     params, frozen = partition(leaves, frozenset(chosen))
     found = cut(forward, params, frozen, {"x": struct((5, 4), jnp.float64)})
     batch = {"x": jnp.asarray(np.random.default_rng(1).normal(size=(3, 5, 4)))}
-    features = jit(found.trunk)(frozen, batch)
+    features = found.trunk(frozen, batch)
 
     def loss(forward, frozen, batch):
-        return jit(jax.value_and_grad(lambda params: (forward(params, frozen, batch, 0.0, None) ** 2).sum()))(params)
+        return jax.jit(jax.value_and_grad(lambda params: (forward(params, frozen, batch, 0.0, None) ** 2).sum()))(
+            params
+        )
 
     expected, actual = loss(forward, frozen, batch), loss(found.tail, found.constants(frozen), {**batch, **features})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), expected, actual)
@@ -411,13 +413,13 @@ def test_members_in_a_vmapped_tail_equal_each_alone():
     def gradient(forward, params, frozen, batch, rate, keys):
         return jax.grad(lambda params: (forward(params, frozen, batch, rate, keys) ** 2).sum())(params)
 
-    together = jit(
+    together = jax.jit(
         jax.vmap(lambda params, rate, keys: gradient(setup.cut.tail, params, constants, carried, rate, keys))
     )(members, rates, keys)
+    alone = jax.jit(lambda params, *rest: gradient(setup.forward, params, setup.frozen, batch, *rest))
     for index in range(3):
         member = {path: leaf[index] for path, leaf in members.items()}
-        alone = jit(gradient, static_argnums=0)(setup.forward, member, setup.frozen, batch, rates[index], keys[index])
-        for path, leaf in alone.items():
+        for path, leaf in alone(member, rates[index], keys[index]).items():
             np.testing.assert_allclose(together[path][index], leaf, rtol=1e-10, atol=1e-12)
 
 
@@ -425,7 +427,7 @@ def test_features_of_an_example_do_not_depend_on_the_batch_it_is_in():
     setup = Setup(*vit(), "last:1")
     batch = batch_of(IMAGE, 7)
     (whole,) = setup.cut.trunk(setup.frozen, batch).values()
-    for rows in ([3], [3, 0], [6, 3, 2, 1, 0]):
+    for rows in ([3], [6, 3, 0]):
         (part,) = setup.cut.trunk(setup.frozen, {"image": batch["image"][jnp.array(rows)]}).values()
         np.testing.assert_allclose(part, whole[jnp.array(rows)], rtol=1e-12, atol=1e-13)
 
@@ -464,7 +466,7 @@ def test_bfloat16_kernels_of_the_tail_are_cast_once():
     setup = Setup(
         Bert(**SIZES, vocabulary=11, positions=9, token_types=2, epsilon=1e-5, dtype=jnp.bfloat16),
         TEXT,
-        "head+block_2/mlp/up",
+        "head+block_1/mlp/up",
     )
     constants = setup.cut.constants(setup.frozen)
     assert (MLP, WIDTH) in {leaf.shape for leaf in constants.values() if leaf.dtype == jnp.bfloat16}

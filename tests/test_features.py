@@ -1,0 +1,103 @@
+"""The decision to cache what is frozen, and runs with and without a cache."""
+
+import jax
+import numpy as np
+import pytest
+
+from finetune import study
+from finetune.config import Config
+from finetune.features import Pass, choose_trunk
+from finetune.grid import Trial
+from finetune.params import abstract
+from tests.tasks import base_leaves, data, make_recipe, mlp, row
+
+PLENTY = 10**12
+
+
+def trunk_of(recipe, split, mode="auto", free_bytes=PLENTY):
+    trials = [Trial(row(), {})]
+    return choose_trunk(mode, recipe, abstract(recipe.task), [split] * 3, trials, free_bytes)
+
+
+def test_wide_frozen_part_is_cached():
+    recipe = make_recipe(mlp(width=256), "head", examples=10, micro_batch=2)
+    trunk = trunk_of(recipe, data(10))
+    assert trunk.mode == "cached"
+    assert trunk.bytes == 3 * 10 * 256 * 4  # what enters the head, of three splits
+    products = 2 * (6 * 256 + 256 * 256)
+    np.testing.assert_allclose(trunk.flops, 3 * 10 * products, rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("trainable", "changes", "mode", "reason"),
+    [
+        ("all", {}, "none", "nothing is frozen"),
+        ("head", {"mode": "shared"}, "shared", "so set"),
+        ("stem", {}, "shared", "comes after what trains"),
+        ("head", {"free_bytes": 100}, "shared", "do not fit into"),
+    ],
+)
+def test_what_is_not_cached_says_why(trainable, changes, mode, reason):
+    trunk = trunk_of(make_recipe(mlp(width=256), trainable, examples=10, micro_batch=2), data(10), **changes)
+    assert trunk.mode == mode
+    assert reason in trunk.reason
+
+
+def test_narrow_frozen_part_is_not_worth_it():
+    recipe = make_recipe(mlp(), "head", examples=10, micro_batch=2)
+    assert "FLOPs a byte" in trunk_of(recipe, data(10)).reason
+    assert trunk_of(recipe, data(10), mode="cached").mode == "cached"
+
+
+def test_pass_gives_the_features_of_every_example():
+    recipe = make_recipe(mlp(), "head", examples=10, micro_batch=2)
+    split, base = data(10), base_leaves(mlp())
+    trunk = trunk_of(recipe, split, mode="cached")
+    features = Pass([trunk], base, [split] * 3, batch_size=4).run()
+    hidden = np.tanh(split["x"] @ base["stem/kernel"] + base["stem/bias"])
+    hidden = np.tanh(hidden @ base["block_0/kernel"] + base["block_0/bias"])
+    for of_split in features:
+        (found,) = of_split.values()
+        np.testing.assert_allclose(found, hidden, rtol=1e-5, atol=1e-6)
+
+
+def config(trainable: str, mode: str, dropout_at: str) -> Config:
+    config = Config(trainable=trainable)
+    config.model.name, config.model.pretrained = "vit", ""
+    config.model.width, config.model.depth, config.model.heads, config.model.mlp_width = 16, 2, 2, 32
+    config.model.patch_size, config.model.dropout_at = 4, dropout_at
+    config.data.name, config.data.train_examples = "digits", 40
+    config.hparams.epochs, config.hparams.dropout = 2, 0.1
+    config.trunk.mode, config.execution.devices = mode, 1
+    config.execution.mode = "vmap"
+    return config
+
+
+@pytest.mark.parametrize(("trainable", "dropout_at"), [("head", "head"), ("last:1", "head"), ("bias", "head")])
+def test_cached_and_shared_runs_agree(tmp_path, trainable, dropout_at):
+    axes = {"learning_rate": [1e-3, 1e-2], "batch_size": [8, 16]}
+    tables = [
+        study.run(config(trainable, mode, dropout_at), tmp_path / mode, axes).table().set_index("id").sort_index()
+        for mode in ("cached", "shared")
+    ]
+    assert tables[0].index.equals(tables[1].index)
+    for metric in ("train_loss", "val_loss", "test_loss"):
+        np.testing.assert_allclose(tables[0][metric], tables[1][metric], rtol=1e-5)
+
+
+def test_dropout_within_the_frozen_part_is_not_cached(tmp_path):
+    found = study.run(config("head", "auto", "all"), tmp_path, plan_only=True)
+    assert found.trials == []
+    assert '"trunk": "shared"' in (tmp_path / "plan.json").read_text()
+
+
+def test_groups_share_one_pass(tmp_path):
+    tables = {}
+    for name, arms in {"together": ["head", "last:1"], "head": ["head"], "last:1": ["last:1"]}.items():
+        both = config("head", "cached", "head")
+        tables[name] = study.run(both, tmp_path / name.replace(":", ""), {"trainable": arms}).table()
+    assert len(tables["together"]) == 2
+    alone = {tables[name]["trainable"][0]: tables[name]["val_loss"][0] for name in ("head", "last:1")}
+    for arm, loss in zip(tables["together"]["trainable"], tables["together"]["val_loss"], strict=True):
+        np.testing.assert_allclose(loss, alone[arm], rtol=1e-5)
+    assert jax.device_count() == 8
