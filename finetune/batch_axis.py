@@ -70,8 +70,8 @@ def axes_of(two: Program, three: Program, inputs: Sequence[int | None]) -> list[
         else:
             step = _Step(equation, other, entered, [two.avals[value].shape for value in equation.inputs], *shapes)  # type: ignore[arg-type]
             found = _follow(step)
-        for value, axis in zip(equation.outputs, found, strict=True):
-            axes[value] = axis
+        for value, leaving in zip(equation.outputs, found, strict=True):
+            axes[value] = leaving
     return axes
 
 

@@ -1,6 +1,5 @@
 """The decision to cache what is frozen, and runs with and without a cache."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -64,7 +63,7 @@ def test_pass_gives_the_features_of_every_example():
 def config(trainable: str, mode: str, dropout_at: str) -> Config:
     config = Config(trainable=trainable)
     config.model.name, config.model.pretrained = "vit", ""
-    config.model.width, config.model.depth, config.model.heads, config.model.mlp_width = 16, 2, 2, 32
+    config.model.width, config.model.depth, config.model.heads, config.model.mlp_width = 16, 1, 2, 32
     config.model.patch_size, config.model.dropout_at = 4, dropout_at
     config.data.name, config.data.train_examples = "digits", 40
     config.hparams.epochs, config.hparams.dropout = 2, 0.1
@@ -73,11 +72,11 @@ def config(trainable: str, mode: str, dropout_at: str) -> Config:
     return config
 
 
-@pytest.mark.parametrize(("trainable", "dropout_at"), [("head", "head"), ("last:1", "head"), ("bias", "head")])
-def test_cached_and_shared_runs_agree(tmp_path, trainable, dropout_at):
+@pytest.mark.parametrize("trainable", ["head", "last:1"])
+def test_cached_and_shared_runs_agree(tmp_path, trainable):
     axes = {"learning_rate": [1e-3, 1e-2], "batch_size": [8, 16]}
     tables = [
-        study.run(config(trainable, mode, dropout_at), tmp_path / mode, axes).table().set_index("id").sort_index()
+        study.run(config(trainable, mode, "head"), tmp_path / mode, axes).table().set_index("id").sort_index()
         for mode in ("cached", "shared")
     ]
     assert tables[0].index.equals(tables[1].index)
@@ -91,13 +90,10 @@ def test_dropout_within_the_frozen_part_is_not_cached(tmp_path):
     assert '"trunk": "shared"' in (tmp_path / "plan.json").read_text()
 
 
-def test_groups_share_one_pass(tmp_path):
-    tables = {}
-    for name, arms in {"together": ["head", "last:1"], "head": ["head"], "last:1": ["last:1"]}.items():
-        both = config("head", "cached", "head")
-        tables[name] = study.run(both, tmp_path / name.replace(":", ""), {"trainable": arms}).table()
-    assert len(tables["together"]) == 2
-    alone = {tables[name]["trainable"][0]: tables[name]["val_loss"][0] for name in ("head", "last:1")}
-    for arm, loss in zip(tables["together"]["trainable"], tables["together"]["val_loss"], strict=True):
-        np.testing.assert_allclose(loss, alone[arm], rtol=1e-5)
-    assert jax.device_count() == 8
+def test_groups_share_one_pass(tmp_path, monkeypatch):
+    passes = []
+    monkeypatch.setattr(study, "Pass", lambda *arguments: passes.append(Pass(*arguments)) or passes[-1])
+    found = study.run(config("head", "cached", "head"), tmp_path, {"trainable": ["head", "last:1"]})
+    assert len(found.trials) == 2
+    (features, *_) = passes[0].imagined()
+    assert sorted(array.shape[1:] for array in features.values()) == [(5, 16), (16,)]  # 4 patches and a class token

@@ -226,6 +226,16 @@ def test_after_an_augmentation_that_depends_on_a_key_there_are_no_features():
     assert found.reads == {"image"}
 
 
+def test_what_a_hyperparameter_touches_is_in_the_tail():
+    def forward(params, frozen, batch, dropout, keys):
+        x = jnp.tanh(batch["x"] @ frozen["first"])
+        return jnp.tanh((x * (1 - dropout)) @ frozen["second"]) @ params["head"]
+
+    frozen = {"first": jnp.ones((3, 5)), "second": jnp.ones((5, 2))}
+    found = cut(forward, {"head": jnp.ones((2, 1))}, frozen, {"x": struct((3,), jnp.float64)})
+    assert [feature.shape for feature in found.features.values()] == [(5,)]
+
+
 class Normalised(nn.Module):
     """Two products with a batch norm between them, and a head."""
 
