@@ -75,11 +75,6 @@ def kept(workdir: Path) -> list[tuple[str, float]]:
     return sorted((name, values[name]) for name in there if values.get(name) is not None)
 
 
-def is_study(path: Path) -> bool:
-    """Says whether `path` is the work directory of a study with checkpoints."""
-    return (path / "config.json").is_file() and (path / "checkpoints").is_dir()
-
-
 def load_best(workdir: Path) -> HostLeaves:
     """Returns the full parameters of a study's best trial at its best epoch; raises UserError if there is none."""
     values = dict(kept(workdir))

@@ -164,6 +164,8 @@ def check(config: Config) -> None:
             raise one_of(name, value, CHOICES[name])
         if types is int and isinstance(value, int) and not 0 <= value <= _LARGEST:
             raise UserError(f"{name} is {value}, allowed: 0 to {_LARGEST}")
+    if not config.data.name:
+        raise UserError("data.name is empty, allowed: a packaged set, tfds:NAME, or a path")
     if config.evaluation.batch_size < 1:
         raise UserError(f"evaluation.batch_size is {config.evaluation.batch_size}, allowed: 1 or more")
     if not 0 < config.optimizer.epsilon < math.inf:

@@ -14,6 +14,7 @@ from finetune import checkpoint, measure, plan, records
 from finetune import config as settings
 from finetune import workdir as directory
 from finetune.config import Config
+from finetune.errors import UserError
 from finetune.features import HostSplit, Pass, Trunk, choose_trunk, cut_frozen, cut_recipe, cut_splits
 from finetune.grid import Trial, Value, make_trials
 from finetune.measure import Execution, Measured, Workload
@@ -191,13 +192,19 @@ class _Study:
         self._save_base()
         started = time.monotonic()
         listener = Listener(self._epoch, functools.partial(self._left, number))
+        evaluating = 0.0
         with self.display.live():
             for chunk in chunks:
                 ids = [trial.id(self.subject.fingerprint) for trial in chunk]
-                train_chunk(measured.group, chunk, ids, measured.execution.size, listener)
-        self._spend("train", time.monotonic() - started)
+                evaluating += train_chunk(measured.group, chunk, ids, measured.execution.size, listener)
+        self._spend("eval", evaluating)
+        self._spend("train", time.monotonic() - started - evaluating)
         for name, program in measured.group.programs.compiled.items():
-            self.compiled[name] = self.compiled.get(name, 0) + len(program.executables)
+            self._count_compiles(name, 1)
+            self._count_compiles(f"{name}_after_compaction", len(program.executables) - 1)
+
+    def _count_compiles(self, what: str, number: int) -> None:
+        self.compiled[what] = self.compiled.get(what, 0) + number
 
     def _spend(self, what: str, seconds: float) -> None:
         self.seconds[what] = self.seconds.get(what, 0.0) + seconds
@@ -240,6 +247,8 @@ class _Study:
             "diverged": diverged,
             "failed": len(self.ids) - len(rows),
             "compiles": self.compiled,
+            "trunk_passes": int(any(group["trunk"] == "cached" for group in self.planned)),
+            "flops": sum(group["flops"] + group["trunk_flops"] for group in self.planned),
             "seconds": self.seconds,
             "disk_bytes": directory.size_bytes(self.workdir),
             "process_bytes": _peak_process_bytes(),
@@ -260,9 +269,17 @@ def _before(workdir: Path) -> dict[str, Any]:
     """Returns what the directory holds of earlier runs: results, groups of the plan, and kept weights."""
     return {
         "trials": [row for row in records.read_trials(workdir) if row["status"] in records.DONE],
-        "groups": records.read_document(workdir / "plan.json").get("groups", []),
+        "groups": _earlier_groups(workdir / "plan.json"),
         "kept": dict(checkpoint.kept(workdir)),
     }
+
+
+def _earlier_groups(file: Path) -> list[dict[str, Any]]:
+    groups = records.read_document(file).get("groups", [])
+    wanted = {"signature", "mode", "on_device", "chunk", "reason", "trunk"}
+    if not isinstance(groups, list) or not all(isinstance(each, dict) and each.keys() >= wanted for each in groups):
+        raise UserError(f"{file} holds no groups as a study writes them, allowed: the file as it was, or none")
+    return groups
 
 
 def _execution(group: dict[str, Any] | None) -> Execution | None:

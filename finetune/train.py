@@ -1,8 +1,10 @@
 """One chunk of a group from start to end: train, validate, keep the best, let the finished go, until none is left."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from finetune import hparams, records
@@ -55,21 +57,24 @@ class Listener(NamedTuple):
     left: Callable[[list[Row], Callable[[str], tuple[Leaves, Leaves]]], None]
 
 
-def train_chunk(group: Group, trials: Sequence[Trial], ids: Sequence[str], size: int, listener: Listener) -> None:
+def train_chunk(group: Group, trials: Sequence[Trial], ids: Sequence[str], size: int, listener: Listener) -> float:
     """Trains trials that share a data_seed to their ends, as a population of `size` >= their number.
 
-    Tells `listener` of every epoch, and of every trial when it ends; places beyond the last trial are ghosts.
+    Tells `listener` of every epoch, and of every trial when it ends; places beyond the last trial are ghosts. Returns
+    the seconds that were spent on evaluation.
     """
     programs, layout, recipe = group.programs, group.layout, group.recipe
     validation = whole_pass(group, group.splits.validation)
     members = programs.init(group.shared, hparams.stack([trial.hparams for trial in trials], size))
     places = [Entry(trial, identity, []) for trial, identity in zip(trials, ids, strict=True)]
-    epoch = 0
+    epoch, evaluating = 0, 0.0
     while places:
         epoch += 1
         order = epoch_order(int(trials[0].hparams["data_seed"]), epoch - 1, recipe.examples, recipe.micro_batch)
         bounds = np.int32(epoch - 1), np.int32(0), np.int32(len(order.examples))
         members = programs.train(members, group.shared, group.splits.train, layout.put_order(order), *bounds)
+        jax.block_until_ready(members)
+        started = time.monotonic()
         members, report = programs.validate(members, group.shared, *validation, np.int32(epoch))
         listener.epoch(_record_epoch(places, epoch, report))
         alive = [i for i, entry in enumerate(places) if _status(entry, epoch, report, i) is None]
@@ -79,6 +84,8 @@ def train_chunk(group: Group, trials: Sequence[Trial], ids: Sequence[str], size:
             places, size = [places[i] for i in alive], smaller
             if places:
                 members = programs.take(members, [*alive, *alive[:1] * (size - len(alive))])
+        evaluating += time.monotonic() - started
+    return evaluating
 
 
 def shrunk(alive: int, size: int, layout: OneDevice) -> int:
