@@ -1,6 +1,6 @@
 """A small ViT from scratch on handwritten digits.
 
-    python -m finetune --config=configs/digits_vit.py --workdir=runs/digits
+python -m finetune --config=configs/digits_vit.py --workdir=runs/digits
 """
 
 from finetune.config import Config

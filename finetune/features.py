@@ -4,7 +4,7 @@ trunk.py cuts a program; here it is decided what a cut is worth, and its trunk i
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,8 @@ HostSplit = dict[str, np.ndarray]
 
 # Reading a cached byte in every epoch costs time too: with fewer FLOPs for each, computing again is as good.
 _FLOPS_A_BYTE = 50.0
+# Examples a batch of the pass on CPU: MiniLM on 64 tokens took 8.5 ms a text in batches of 16, 12.3 ms in 128.
+_CPU_BATCH = 16
 
 
 class Trunk(NamedTuple):
@@ -114,17 +116,26 @@ class Pass:
     def __init__(self, trunks: Sequence[Trunk], base: HostSplit, splits: Sequence[HostSplit], batch_size: int):
         self._cached = [trunk for trunk in trunks if trunk.mode == "cached"]
         self._base = jax.device_put(base) if self._cached else {}
-        self._splits, self._batch_size = splits, batch_size
+        self._splits = splits
+        self._batch_size = min(batch_size, _CPU_BATCH) if jax.default_backend() == "cpu" else batch_size
         self._programs = [
             jax.jit(features_of([_cuts(trunk)[number] for trunk in self._cached])) for number in range(len(splits))
         ]
 
-    def run(self) -> list[HostSplit]:
-        """Returns the features of every split by name, arrays [examples, ...]."""
+    @property
+    def batches(self) -> int:
+        """The number of batches of the whole pass."""
+        return sum(-(-len(split["label"]) // self._batch_size) for split in self._splits) if self._cached else 0
+
+    def run(self, advance: Callable[[], None]) -> list[HostSplit]:
+        """Returns the features of every split by name, arrays [examples, ...]; calls `advance` after every batch."""
         found = []
         for number, split in enumerate(self._splits):
             examples = len(split["label"]) if self._cached else 0
-            pieces = [self._batch(number, start) for start in range(0, examples, self._batch_size)]
+            pieces = []
+            for start in range(0, examples, self._batch_size):
+                pieces.append(jax.device_get(self._batch(number, start)))
+                advance()
             found.append(_joined(pieces, examples) if pieces else {})
         return found
 
@@ -145,8 +156,7 @@ class Pass:
         jax.block_until_ready(self._batch(0, 0))
         started = time.monotonic()
         jax.block_until_ready(self._batch(0, 0))
-        batches = sum(-(-len(split["label"]) // self._batch_size) for split in self._splits)
-        return batches * (time.monotonic() - started)
+        return self.batches * (time.monotonic() - started)
 
     def _batch(self, number: int, start: int) -> dict[str, jax.Array]:
         """Returns the features of a batch of a split, which starts over at its end: all batches have one size."""
@@ -155,5 +165,5 @@ class Pass:
         return self._programs[number](self._base, {name: array[index] for name, array in split.items()})
 
 
-def _joined(pieces: Sequence[dict[str, jax.Array]], examples: int) -> HostSplit:
-    return {name: np.concatenate([np.asarray(piece[name]) for piece in pieces])[:examples] for name in pieces[0]}
+def _joined(pieces: Sequence[HostSplit], examples: int) -> HostSplit:
+    return {name: np.concatenate([piece[name] for piece in pieces])[:examples] for name in pieces[0]}

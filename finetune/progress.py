@@ -3,13 +3,14 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -25,6 +26,41 @@ if not console.is_terminal:
     console.width = _PLAIN_WIDTH
 
 
+class _Lines:
+    """A line every few seconds, for output that is no terminal."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+
+    def print(self, text: str, share: float) -> None:
+        """Prints `text` with the share that is done and the seconds left, unless a line came just before."""
+        now = time.monotonic()
+        if not console.is_terminal and share > 0 and now - self._last > _PLAIN_SECONDS:
+            self._last = now
+            left = (now - self._started) * (1 - share) / share
+            console.print(f"{text} · {share:.0%} · {left:.0f} s left")
+
+
+@contextmanager
+def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Shows how many of `total` pieces of work are done; gives the function to call after each."""
+    lines, done = _Lines(), 0
+    bar = Progress(TextColumn(what), BarColumn(bar_width=24), TimeRemainingColumn(), console=console, transient=True)
+    task = bar.add_task(what, total=total)
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        bar.advance(task)
+        lines.print(what, done / total)
+
+    if total and console.is_terminal:
+        with bar:
+            yield advance
+    else:
+        yield advance
+
+
 class Display:
     """Counts trials and epochs as they end, and shows them live."""
 
@@ -34,29 +70,23 @@ class Display:
         self._best = -math.inf
         self._done_epochs = self._epochs_before = 0
         self._losses: tuple[float, float] = (math.nan, math.nan)
-        self._started = self._last_line = time.monotonic()
+        self._lines = _Lines()
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("epochs of trials · left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
+            BarColumn(bar_width=40), MofNCompleteColumn(), TextColumn("epochs · left"), TimeRemainingColumn()
         )
         self._bar = self._progress.add_task("training", total=member_epochs)
+        self._live = Live(console=console, transient=True, get_renderable=self._table)
         for row in done:
             self._count(row)
 
     @contextmanager
     def live(self) -> Iterator[None]:
         """Shows the line while the block runs; on no terminal, a line is printed every few seconds instead."""
-        self._started = self._last_line = time.monotonic()
-        self._epochs_before = self._done_epochs
+        self._lines, self._epochs_before = _Lines(), self._done_epochs
         if not console.is_terminal:
             yield
             return
-        with self._progress:
+        with self._live:
             yield
 
     def epoch(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -65,17 +95,12 @@ class Display:
             return
         values = [row[f"val_{self._metric}"] for row in rows]
         self._losses = (_median([row["train_loss"] for row in rows]), _median(values))
-        best = np.nanmin(values) if self._metric == "loss" else np.nanmax(values) if not np.isnan(values).all() else -1
-        self._best = max(self._best, -best if self._metric == "loss" else best)
+        sign = -1 if self._metric == "loss" else 1
+        self._best = max([self._best, *(sign * value for value in values if math.isfinite(value))])
         self._done_epochs += len(rows)
-        self._progress.update(self._bar, completed=self._done_epochs, description=self._line())
-        now = time.monotonic()
-        if not console.is_terminal and now - self._last_line > _PLAIN_SECONDS:
-            self._last_line = now
-            pace = (self._done_epochs - self._epochs_before) / (now - self._started)
-            left = (self._member_epochs - self._done_epochs) / pace
-            share = self._done_epochs / self._member_epochs
-            console.print(f"{self._line()} · {share:.0%} · {left:.0f} s left")
+        self._progress.update(self._bar, completed=self._done_epochs)
+        share = (self._done_epochs - self._epochs_before) / max(1, self._member_epochs - self._epochs_before)
+        self._lines.print(self._line(), share)
 
     def left(self, rows: Sequence[dict[str, Any]]) -> None:
         """Takes rows of trials.jsonl."""
@@ -85,13 +110,27 @@ class Display:
     def _count(self, row: dict[str, Any]) -> None:
         self._status[row["status"]] = self._status.get(row["status"], 0) + 1
 
-    def _line(self) -> str:
+    def _cells(self) -> dict[str, str]:
+        """Returns how the study stands, by name."""
         done, diverged = self._status[records.COMPLETE], self._status[records.DIVERGED]
         best = -self._best if self._metric == "loss" else self._best
-        return (
-            f"train loss {self._losses[0]:.4f} · val {self._metric} {self._losses[1]:.4f} (best {best:.4f}) · "
-            f"trials {done} done, {diverged} diverged, {self._trials - done - diverged} left"
-        )
+        return {
+            "done": str(done),
+            "diverged": str(diverged),
+            "left": str(self._trials - done - diverged),
+            "train loss": f"{self._losses[0]:.4f}",
+            f"val {self._metric}": f"{self._losses[1]:.4f}",
+            "best so far": f"{best:.4f}" if math.isfinite(best) else "-",
+        }
+
+    def _table(self) -> Group:
+        cells = self._cells()
+        table = Table(*cells, box=box.SIMPLE_HEAD, pad_edge=False)
+        table.add_row(*cells.values())
+        return Group(table, self._progress)
+
+    def _line(self) -> str:
+        return "trials: " + ", ".join(f"{name} {value}" for name, value in self._cells().items())
 
 
 def _median(values: Sequence[float]) -> float:
@@ -102,7 +141,8 @@ def describe_group(group: dict[str, Any]) -> str:
     """Returns a group of plan.json in words."""
     choices = ", ".join(f"{name} {group['signature'][name]}" for name in ("trainable", "optimizer.name", "schedule"))
     return (
-        f"group {choices}: {group['trials']} trials in {group['chunks']} chunks of {group['chunk']} "
+        f"group {choices}: {group['trials']} trials in {group['chunks']} chunk{'s' * (group['chunks'] > 1)} "
+        f"of {group['chunk']} "
         f"by {group['mode']}, micro-batches of {group['signature']['micro_batch']}; one training program\n"
         f"  why: {group['reason']}\n"
         f"  trunk {group['trunk']}: {group['trunk_reason']}\n"

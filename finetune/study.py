@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
+import jax
 
 from finetune import checkpoint, measure, plan, records
 from finetune import config as settings
@@ -20,37 +20,11 @@ from finetune.grid import Trial, Value, make_trials
 from finetune.measure import Execution, Measured, Workload
 from finetune.parallel import from_first_process, is_first_process
 from finetune.params import partition
-from finetune.progress import Display, console, describe_group, table_of_settings
+from finetune.progress import Display, console, counted, describe_group, table_of_settings
+from finetune.results import Results
 from finetune.step import Recipe, Shared
 from finetune.subject import Subject, load
 from finetune.train import Leaves, Listener, Row, Splits, train_chunk
-
-
-class Results(NamedTuple):
-    """What a study has found so far."""
-
-    workdir: Path
-    trials: list[Row]  # rows of trials.jsonl, those asked for
-
-    @property
-    def exit_status(self) -> int:
-        """0 if all trials are done, 1 if some have failed."""
-        return int(any(row["status"] not in records.DONE for row in self.trials))
-
-    def table(self) -> pd.DataFrame:
-        """Returns one row a trial: id, hyperparameters, status, metrics, best_epoch, steps, reason."""
-        return pd.DataFrame(
-            {
-                "id": row["id"],
-                **row["hparams"],
-                "status": row["status"],
-                **row["metrics"],
-                "best_epoch": row["best"]["epoch"] if row["best"] else None,
-                "steps": row["steps"],
-                "reason": row["reason"],
-            }
-            for row in self.trials
-        )
 
 
 def run(
@@ -87,9 +61,10 @@ def run(
     jobs = [job for job in jobs if job.trials]
     study.compute_features(jobs, plan_only)
     for job in jobs:
-        measured, chunks = study.prepare(job)
-        if not plan_only:
-            study.train(job.number, measured, chunks)
+        if plan_only:
+            study.prepare(job)
+        else:
+            study.train(job)
     return study.end_plan() if plan_only else study.end()
 
 
@@ -143,7 +118,8 @@ class _Study:
             self.features = trunk_pass.imagined()
             self.trunk_seconds = trunk_pass.estimated_seconds()
         else:
-            self.features = trunk_pass.run()
+            with counted("frozen part over the data", trunk_pass.batches) as advance:
+                self.features = trunk_pass.run(advance)
             self.trunk_seconds = time.monotonic() - started
         self._spend("trunk", time.monotonic() - started)
 
@@ -180,19 +156,37 @@ class _Study:
             "trials": len(self.ids),
             "groups": [*self.earlier.values(), *self.planned],
             "trunk_seconds": self.trunk_seconds,
-            "seconds": sum(self.seconds.values()) + sum(group["seconds"] for group in self.planned),
+            "seconds": self.seconds["load"]
+            + self.trunk_seconds
+            + self.seconds.get("compile", 0.0)
+            + sum(group["seconds"] for group in self.planned),
             "disk_bytes": directory.size_bytes(self.workdir) + base + sum(each["disk_bytes"] for each in self.planned),
             "process_bytes": _peak_process_bytes(),
         }
         self.recorder.write("plan.json", document)
         return document
 
-    def train(self, number: int, measured: Measured, chunks: Sequence[Sequence[Trial]]) -> None:
-        """Trains the chunks of group `number` to their ends."""
+    def train(self, job: Job) -> None:
+        """Trains the trials of a group to their ends; where memory runs out on the way, the rest in smaller chunks."""
         self._save_base()
-        started = time.monotonic()
+        while job.trials:
+            measured, chunks = self.prepare(job)
+            try:
+                self._train_chunks(job.number, measured, chunks)
+            except jax.errors.JaxRuntimeError as error:
+                size = measured.execution.size
+                if "RESOURCE_EXHAUSTED" not in str(error) or size == 1:
+                    raise
+                console.print(f"out of memory with chunks of {size}: going on with {-(-size // 2)}")
+                self.config.execution.chunk = -(-size // 2)
+                self.planned.pop()
+            del measured, chunks  # before the next ones ask for memory
+            left = [trial for trial in job.trials if trial.id(self.subject.fingerprint) not in self.done]
+            job = job._replace(trials=left)
+
+    def _train_chunks(self, number: int, measured: Measured, chunks: Sequence[Sequence[Trial]]) -> None:
+        started, evaluating = time.monotonic(), 0.0
         listener = Listener(self._epoch, functools.partial(self._left, number))
-        evaluating = 0.0
         with self.display.live():
             for chunk in chunks:
                 ids = [trial.id(self.subject.fingerprint) for trial in chunk]

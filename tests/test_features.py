@@ -52,7 +52,7 @@ def test_pass_gives_the_features_of_every_example():
     recipe = make_recipe(mlp(), "head", examples=10, micro_batch=2)
     split, base = data(10), base_leaves(mlp())
     trunk = trunk_of(recipe, split, mode="cached")
-    features = Pass([trunk], base, [split] * 3, batch_size=4).run()
+    features = Pass([trunk], base, [split] * 3, batch_size=4).run(lambda: None)
     hidden = np.tanh(split["x"] @ base["stem/kernel"] + base["stem/bias"])
     hidden = np.tanh(hidden @ base["block_0/kernel"] + base["block_0/bias"])
     for of_split in features:

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import formulas
@@ -12,50 +11,13 @@ import numpy as np
 import optax
 import pytest
 import tasks
+from training import STEM, read, train_member
 
-from finetune.epoch import Order, epoch_order, make_order
+from finetune.epoch import epoch_order, make_order
 from finetune.params import Leaves, flatten, unflatten
-from finetune.step import (
-    QUANTITIES,
-    Member,
-    Position,
-    Recipe,
-    Shared,
-    eval_step,
-    keep_best,
-    seed_key,
-    train_step,
-)
+from finetune.step import Position, Shared, eval_step, keep_best, seed_key, train_step
 
 EXAMPLES = 11
-STEM = ("stem/kernel", "stem/bias")
-
-
-@pytest.fixture
-def float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
-
-
-def run(
-    recipe: Recipe, shared: Shared, member: Member, epochs: int, data_seed: int = 0, step: Any = None
-) -> list[Member]:
-    """Returns the member before training and after every micro-batch."""
-    split = tasks.data(EXAMPLES)
-    step = step or jax.jit(functools.partial(train_step, recipe))
-    history = [member]
-    for epoch in range(epochs):
-        order = epoch_order(data_seed, epoch, EXAMPLES, recipe.micro_batch)
-        for micro in range(len(order.examples)):
-            batch, last = read(split, order, micro), micro == len(order.examples) - 1
-            position = Position(jnp.int32(epoch), jnp.int32(micro), jnp.bool_(last))
-            history.append(step(history[-1], shared, batch, position))
-    return history
-
-
-def read(split: dict[str, np.ndarray], order: Order, row: int) -> dict[str, np.ndarray]:
-    index = order.examples[row]
-    return {name: array[index] for name, array in split.items()} | {"index": index, "weight": order.weight[row]}
 
 
 def by_hand(name: str, h: dict[str, float], start: Leaves, pretrained: Leaves, coupling: str) -> tuple[Leaves, int]:
@@ -109,7 +71,7 @@ def test_training_equals_the_formula(
     shared = tasks.make_shared(recipe, STEM)
     changes = EVERY_TERM | {"batch_size": batch_size}
     member = tasks.start(recipe, shared, **changes)
-    end = run(recipe, shared, member, epochs=4)[-1]  # one epoch beyond the horizon
+    end = train_member(recipe, shared, member, epochs=4)[-1]  # one epoch beyond the horizon
     expected, updates = by_hand(name, tasks.row(**changes), member.params, shared.pretrained, coupling)
     assert int(end.updates) == updates == 3 * -(-11 // batch_size)
     for path, leaf in expected.items():
@@ -121,7 +83,7 @@ def test_partition_equals_masking_the_whole_tree(float64: None) -> None:
     recipe = tasks.make_recipe(task, "last:1+!block_0/bias", EXAMPLES, 4, schedule="constant")
     shared = tasks.make_shared(recipe)
     member = tasks.start(recipe, shared, weight_decay=0.1, warmup_fraction=0.0, epochs=9)
-    history = run(recipe, shared, member, epochs=2)[:6]
+    history = train_member(recipe, shared, member, epochs=2)[:6]
 
     def masked_loss(params: Any, batch: Any) -> jax.Array:
         loss = task.loss(task.apply(params, batch, 0.0, None), batch, 0.0)
@@ -185,7 +147,7 @@ def test_updates_come_every_few_micro_batches_and_at_the_end_of_an_epoch() -> No
     recipe = tasks.make_recipe(tasks.mlp(), "head", EXAMPLES, 2, accumulates=True)
     shared = tasks.make_shared(recipe)
     member = tasks.start(recipe, shared, batch_size=8, epochs=2)
-    history = run(recipe, shared, member, epochs=3)
+    history = train_member(recipe, shared, member, epochs=3)
     # 11 examples are 6 micro-batches: 2+2+2+2, 2+1.
     assert [int(each.updates) for each in history] == [0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 4, *[4] * 6]
     assert [float(each.gradient_examples) for each in history[:8]] == [0, 2, 4, 6, 0, 2, 0, 2]
@@ -199,7 +161,7 @@ def test_the_sum_of_losses_is_that_of_the_parameters_at_each_step() -> None:
     recipe = tasks.make_recipe(tasks.mlp(), "all", EXAMPLES, 4)
     shared = tasks.make_shared(recipe)
     h = tasks.row(label_smoothing=0.2, epochs=1)
-    history = run(recipe, shared, tasks.start(recipe, shared, **h), epochs=1)
+    history = train_member(recipe, shared, tasks.start(recipe, shared, **h), epochs=1)
     split, permutation = tasks.data(EXAMPLES), epoch_order(0, 0, EXAMPLES, 1).examples[:, 0]
     total = 0.0
     for step, first in enumerate(range(0, EXAMPLES, 4)):
@@ -242,64 +204,9 @@ def test_one_trace_whatever_the_hyperparameters() -> None:
     ]  # fmt: skip
     member = tasks.start(recipe, shared)
     for each in changes:
-        run(recipe, shared, member._replace(hparams=tasks.scalars(**each)), epochs=2, step=step)
+        train_member(recipe, shared, member._replace(hparams=tasks.scalars(**each)), epochs=2, step=step)
     assert sum(traces) == 1
     assert step._cache_size() == 1
-
-
-@pytest.fixture(scope="module")
-def relu() -> tuple[Recipe, Shared, Any]:
-    """A recipe whose relu hides a NaN that comes from below, what it shares, and its compiled step."""
-    task = tasks.mlp(activation=lambda x: jnp.where(x > 0, x, 0))
-    recipe = tasks.make_recipe(task, "all", EXAMPLES, 4, schedule="constant")
-    return recipe, tasks.make_shared(recipe), jax.jit(functools.partial(train_step, recipe))
-
-
-def test_a_member_that_diverges_stays_at_its_last_finite_state(relu: tuple) -> None:
-    recipe, shared, step = relu
-    member = tasks.start(recipe, shared, learning_rate=1e30, warmup_fraction=0.0)
-    history = run(recipe, shared, member, epochs=2, step=step)
-    # The first update moves every weight by about 1e30; the product of three such layers is beyond float32.
-    assert [int(each.diverged_update) for each in history] == [-1, -1, 1, 1, 1, 1, 1]
-    assert QUANTITIES[int(history[-1].diverged_quantity)] == "loss"
-    assert [int(each.updates) for each in history] == [0, 1, 1, 1, 1, 1, 1]
-    for name in ("params", "optimizer_state", "loss_sum", "loss_examples"):
-        for end, finite in zip(
-            jax.tree.leaves(getattr(history[-1], name)), jax.tree.leaves(getattr(history[1], name)), strict=True
-        ):
-            np.testing.assert_array_equal(end, finite)
-            assert np.isfinite(end).all()
-    assert max(float(jnp.abs(leaf).max()) for leaf in history[-1].params.values()) > 1e29
-
-
-def test_a_member_that_has_diverged_does_not_train_again(relu: tuple) -> None:
-    recipe, shared, step = relu
-    member = tasks.start(recipe, shared)._replace(diverged_update=jnp.int32(0), diverged_quantity=jnp.int32(1))
-    end = run(recipe, shared, member, epochs=1, step=step)[-1]
-    for a, b in zip(jax.tree.leaves(end), jax.tree.leaves(member), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_parameters_beyond_the_largest_float_are_caught(relu: tuple) -> None:
-    recipe, shared, step = relu
-    member = tasks.start(recipe, shared, learning_rate=1.0, weight_decay=3e38, warmup_fraction=0.0)
-    member = member._replace(params={path: 10 * leaf for path, leaf in member.params.items()})
-    end = run(recipe, shared, member, epochs=1, step=step)[-1]
-    assert (int(end.diverged_update), QUANTITIES[int(end.diverged_quantity)]) == (0, "parameters")
-
-
-@pytest.mark.parametrize("path, quantity", [("stem/bias", "parameters"), ("block_0/kernel", "gradient")])
-def test_nan_weights_behind_a_finite_loss_are_caught(relu: tuple, path: str, quantity: str) -> None:
-    recipe, shared, step = relu
-    member = tasks.start(recipe, shared)
-    poisoned = member.params[path].at[..., 0].set(jnp.nan)
-    member = member._replace(params={**member.params, path: poisoned})
-    batch = read(tasks.data(EXAMPLES), epoch_order(0, 0, EXAMPLES, 4), 0)
-    assert np.isfinite(eval_step(recipe, member.params, shared, batch)["loss"])
-    end = run(recipe, shared, member, epochs=1, step=step)[-1]
-    # A kernel decays: the gradient of its penalty, 0·NaN, shows the NaN first.
-    assert (int(end.diverged_update), QUANTITIES[int(end.diverged_quantity)]) == (0, quantity)
-    assert int(end.updates) == 0
 
 
 def test_keep_best_keeps_the_larger_value_and_the_earlier_of_ties() -> None:

@@ -1,7 +1,5 @@
-"""Whole studies, from a config to the files of a work directory: a tiny ViT on digits, and other sources of data."""
+"""Whole studies of digits, from a config to the files of a work directory."""
 
-import csv
-import io
 import itertools
 import json
 import math
@@ -10,62 +8,11 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
-from PIL import Image
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from studies import EXAMPLES, NUMBERS, VIT, close, digits, document, rows_of
 
 from finetune import checkpoint, study
-from finetune.config import Config, DataConfig, ExecutionConfig, ModelConfig
 
-VIT = {"name": "vit", "pretrained": "", "width": 16, "depth": 1, "heads": 2, "mlp_width": 16, "patch_size": 4}
 AXES = {"learning_rate": [0.003, 0.03], "batch_size": [8, 16], "epochs": [1, 2], "seed": [0, 1]}
-EXAMPLES = 40
-NUMBERS = ("train_loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
-
-
-def digits(trainable="head", **execution):
-    """Returns the config of a quick study of digits on one device."""
-    config = Config(trainable=trainable)
-    config.model = ModelConfig(**VIT)
-    config.data = DataConfig(name="digits", train_examples=EXAMPLES, validation_examples=30)
-    config.execution = ExecutionConfig(**{"mode": "vmap", "devices": 1} | execution)
-    return config
-
-
-def rows_of(workdir, name="trials.jsonl"):
-    return [json.loads(line) for line in (workdir / name).read_text().splitlines()]
-
-
-def document(workdir, name):
-    return json.loads((workdir / name).read_text())
-
-
-def close(found, expected, tolerance):
-    """Checks that two studies have the same trials, with the same results but for rounding."""
-    found, expected = ({row["id"]: row for row in rows} for rows in (found, expected))
-    assert found.keys() == expected.keys()
-    for identity, row in found.items():
-        for key in ("hparams", "seed", "status", "steps"):
-            assert row[key] == expected[identity][key]
-        assert row["best"]["epoch"] == expected[identity]["best"]["epoch"]
-        for name in NUMBERS:
-            assert row["metrics"][name] == pytest.approx(expected[identity]["metrics"][name], rel=tolerance)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Lets the studies of this module, which have the same few programs, compile each once."""
-    settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs"))}
-    settings |= {"jax_persistent_cache_min_compile_time_secs": 0, "jax_persistent_cache_min_entry_size_bytes": -1}
-    before = {name: getattr(jax.config, name) for name in settings}
-    for values in (settings, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is settings:
-            yield
 
 
 @pytest.fixture(scope="module")
@@ -265,67 +212,18 @@ def test_a_study_starts_from_the_best_weights_of_another(tmp_path):
     assert document(tmp_path / "second", "config.json")["architecture"]["width"] == VIT["width"]
 
 
-def picture(label):
-    stream = io.BytesIO()
-    Image.fromarray(np.full((8, 8), 250 * label, np.uint8)).save(stream, "PNG")
-    return stream.getvalue()
+def test_out_of_memory_goes_on_in_smaller_chunks(tmp_path, monkeypatch):
+    axes = {"learning_rate": [0.003, 0.03], "seed": [0, 1]}
+    expected = study.run(digits(), tmp_path / "plenty", axes)
+    train_chunk, sizes = study.train_chunk, []
 
+    def scarce(group, trials, ids, size, listener):
+        sizes.append(size)
+        if size > 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
+        return train_chunk(group, trials, ids, size, listener)
 
-def image_folder(directory):
-    for split, label, number in itertools.product(("train", "test"), (0, 1), range(6)):
-        (directory / split / f"class {label}").mkdir(parents=True, exist_ok=True)
-        (directory / split / f"class {label}" / f"{number}.png").write_bytes(picture(label))
-    return str(directory)
-
-
-def table(directory):
-    directory.mkdir()
-    with (directory / "texts.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["sentence", "verdict"])
-        writer.writerows([[f"{word} {word}", word] for word in ("good", "bad") * 12])
-    tokenizer = Tokenizer(WordLevel({"[UNK]": 0, "good": 1, "bad": 2}, "[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.save(str(directory / "tokenizer.json"))
-    return str(directory / "texts.csv")
-
-
-def prepared_set(directory):
-    import tensorflow_datasets
-
-    class BlackAndWhite(tensorflow_datasets.core.GeneratorBasedBuilder):
-        VERSION = tensorflow_datasets.core.Version("1.0.0")
-
-        def _info(self):
-            features = tensorflow_datasets.features
-            columns = {"image": features.Image(shape=(8, 8, 1)), "label": features.ClassLabel(names=["black", "white"])}
-            return tensorflow_datasets.core.DatasetInfo(builder=self, features=features.FeaturesDict(columns))
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples(), "test": self._generate_examples()}
-
-        def _generate_examples(self):
-            for number in range(12):
-                yield number, {"image": picture(number % 2), "label": number % 2}
-
-    BlackAndWhite(data_dir=directory, file_format="array_record").download_and_prepare()
-    return "tfds:black_and_white"
-
-
-@pytest.mark.parametrize("make, classes", [(image_folder, 2), (table, 2), (prepared_set, 2)])
-def test_sources(tmp_path, monkeypatch, make, classes):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
-    name = make(tmp_path / "data")
-    config = digits()
-    config.data = DataConfig(name=name, text_column="sentence", label_column="verdict")
-    if make is table:
-        config.model = ModelConfig(**VIT | {"name": "bert", "patch_size": 0})
-        config.data.tokenizer = str(tmp_path / "data" / "tokenizer.json")
-    if make is prepared_set:
-        config.data.label_column = "label"
-    config.hparams.batch_size, config.hparams.epochs, config.hparams.learning_rate = 4, 8, 0.01
-    results = study.run(config, tmp_path / "study")
-    assert results.exit_status == 0
-    assert len(document(tmp_path / "study", "config.json")["classes"]) == classes
-    assert results.trials[0]["metrics"]["test_accuracy"] == 1.0
-    assert (tmp_path / "study" / "tokenizer.json").exists() == (make is table)
+    monkeypatch.setattr(study, "train_chunk", scarce)
+    found = study.run(digits(), tmp_path / "scarce", axes)
+    assert sizes == [4, 2, 2]
+    close(found.trials, expected.trials, 1e-5)

@@ -1,87 +1,39 @@
+"""A trunk and a tail compute what the whole model does, from one small feature."""
+
 import subprocess
 import sys
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx, traverse_util
+from cuts import (
+    DENSE,
+    DEPTH,
+    IMAGE,
+    MLP,
+    SIZES,
+    TEXT,
+    TOKENS,
+    WIDTH,
+    Setup,
+    batch_of,
+    bert,
+    cut,
+    draw,
+    example_keys,
+    products,
+    struct,
+    task_of,
+    vit,
+)
 
-from finetune.errors import UserError
-from finetune.jaxpr import bodies, flatten
-from finetune.models import from_linen
+from finetune.jaxpr import flatten
 from finetune.models.bert import Bert
-from finetune.models.vit import Vit
-from finetune.params import abstract, partition, trainable_paths, unflatten
-from finetune.params import flatten as flatten_params
-from finetune.step import full_forward
+from finetune.params import abstract, partition, unflatten
 from finetune.trunk import Cut, features_of
 
-WIDTH, DEPTH, HEADS, MLP, TOKENS, CLASSES = 8, 2, 2, 12, 6, 3
-SIZES = {"classes": CLASSES, "width": WIDTH, "depth": DEPTH, "heads": HEADS, "mlp_width": MLP}
-BLOCKS = tuple(f"block_{index}" for index in range(DEPTH))
-DENSE = 6  # matrix products with a kernel in a block; two more are without
-
-
-def struct(shape, dtype):
-    return jax.ShapeDtypeStruct(shape, dtype)
-
-
-TEXT = {"input_ids": struct((TOKENS,), jnp.int32), "length": struct((), jnp.int32)}
-IMAGE = {"image": struct((8, 8, 2), jnp.uint8)}  # 4 patches and a class token
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    with jax.enable_x64(True):
-        yield
-
-
-def bert(**options):
-    sizes = SIZES | {"vocabulary": 11, "positions": 9, "token_types": 2, "epsilon": 1e-5}
-    return Bert(**sizes, dtype=jnp.float64, param_dtype=jnp.float64, **options), TEXT
-
-
-def vit(**options):
-    return Vit(**SIZES, patch_size=4, epsilon=1e-5, dtype=jnp.float64, param_dtype=jnp.float64, **options), IMAGE
-
-
-def batch_of(example, size):
-    random = np.random.default_rng(size)
-    high = {"input_ids": 11, "length": TOKENS + 1, "image": 256}
-    draw = lambda name, one: random.integers(1, high[name], (size, *one.shape)).astype(one.dtype)  # noqa: E731
-    return {name: jnp.asarray(draw(name, one)) for name, one in example.items()}
-
-
-def task_of(model, example):
-    return from_linen(model, example, ("embeddings",), BLOCKS, "head")
-
-
-def draw(shapes):
-    random = np.random.default_rng(0)
-    return {path: jnp.asarray(random.normal(0, 0.4, leaf.shape)) for path, leaf in shapes.items()}
-
-
-def example_keys(size):
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(5, impl="threefry2x32"), jnp.arange(size))
-
-
-class Setup:
-    """A task, random leaves split by `spec`, and their cut."""
-
-    def __init__(self, model, example, spec, keys=False):
-        task = task_of(model, example)
-        shapes = abstract(task)
-        self.forward, self.example = full_forward(task), example
-        self.params, self.frozen = partition(draw(shapes), trainable_paths(spec, task, shapes))
-        self.keys = keys
-        self.cut = cut(self.forward, self.params, self.frozen, example, keys)
-
-
-def cut(forward, params, frozen, example, keys=False):
-    shapes = [{path: struct(leaf.shape, leaf.dtype) for path, leaf in leaves.items()} for leaves in (params, frozen)]
-    return Cut(forward, *shapes, example, struct((), jnp.float64), keys)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def whole_and_split(setup, size):
@@ -114,11 +66,6 @@ def assert_same(setup, size=4):
 
 def shapes(setup):
     return [feature.shape for feature in setup.cut.features.values()]
-
-
-def products(program):
-    inner = sum(products(body) for equation in program.equations for body in bodies(equation))
-    return inner + sum(equation.primitive.name == "dot_general" for equation in program.equations)
 
 
 def tail_products(setup, size=4):
@@ -236,183 +183,6 @@ def test_what_a_hyperparameter_touches_is_in_the_tail():
     assert [feature.shape for feature in found.features.values()] == [(5,)]
 
 
-class Normalised(nn.Module):
-    """Two products with a batch norm between them, and a head."""
-
-    running: bool
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.Dense(7, name="first")(x)
-        x = nn.BatchNorm(use_running_average=self.running, momentum=0.9, name="statistics")(x)
-        return nn.Dense(2, name="head")(nn.relu(nn.Dense(5, name="second")(x)))
-
-
-def normalised(running):
-    module = Normalised(running)
-    variables = module.init(jax.random.key(0), jnp.ones((2, 4)))
-
-    def forward(params, frozen, batch, dropout, keys):
-        tree = unflatten({**frozen, **params})
-        return module.apply(tree, batch["x"], mutable=[] if running else ["batch_stats"])[0]
-
-    leaves = {path: jnp.asarray(leaf, jnp.float64) for path, leaf in flatten_params(variables).items()}
-    params, frozen = partition(leaves, frozenset({"params/head/kernel", "params/head/bias"}))
-    return forward, params, frozen
-
-
-def test_batch_statistics_are_refused_and_running_ones_are_not():
-    example = {"x": struct((4,), jnp.float64)}
-    refused = cut(*normalised(running=False), example)
-    assert "reduce_sum" in refused.refused
-    assert "statistics" in refused.refused
-    assert [feature.shape for feature in refused.features.values()] == [(7,)]  # before the examples meet
-    accepted = cut(*normalised(running=True), example)
-    assert accepted.refused is None
-    assert [feature.shape for feature in accepted.features.values()] == [(5,)]
-
-
-def test_refused_trunks_still_give_the_right_result():
-    forward, params, frozen = normalised(running=False)
-    found = cut(forward, params, frozen, {"x": struct((4,), jnp.float64)})
-    batch = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)))}
-    expected = forward(params, frozen, batch, 0.0, None)
-    outputs = found.tail(params, found.constants(frozen), found.trunk(frozen, batch), 0.0, None)
-    np.testing.assert_allclose(outputs, expected, rtol=1e-10)
-
-
-def test_a_program_that_changes_with_the_batch_size_is_left_whole():
-    def forward(params, frozen, batch, dropout, keys):
-        x = batch["x"] @ frozen["kernel"]
-        for _ in range(len(x)):
-            x = jnp.tanh(x)
-        return x @ params["head"]
-
-    params, frozen = {"head": jnp.ones((3, 2))}, {"kernel": jnp.eye(3)}
-    found = cut(forward, params, frozen, {"x": struct((3,), jnp.float64)})
-    assert "batch size" in found.refused
-    assert found.features == {}
-    for size in (1, 5):
-        batch = {"x": jnp.arange(3.0 * size).reshape(size, 3)}
-        outputs = found.tail(params, found.constants(frozen), batch, 0.0, None)
-        np.testing.assert_allclose(outputs, forward(params, frozen, batch, 0.0, None), rtol=1e-12)
-
-
-def test_a_batch_size_that_runs_another_program_is_an_error():
-    def forward(params, frozen, batch, dropout, keys):
-        x = batch["x"] @ frozen["kernel"]
-        return (x if len(x) < 5 else jnp.tanh(x)) @ params["head"]
-
-    found = cut(forward, {"head": jnp.ones((3, 2))}, {"kernel": jnp.eye(3)}, {"x": struct((3,), jnp.float64)})
-    with pytest.raises(UserError, match="batch of 5"):
-        found.trunk({"kernel": jnp.eye(3)}, {"x": jnp.ones((5, 3))})
-
-
-class Stack(nn.Module):
-    """Residual layers, wrapped one by one or scanned over, and a head on the mean over the tokens."""
-
-    wrap: str
-
-    @nn.compact
-    def __call__(self, x):
-        layer = Layer if self.wrap == "plain" else nn.remat(Layer)
-        if self.wrap == "scan":
-            x, _ = nn.scan(Layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)(name="layer")(x)
-        else:
-            for index in range(3):
-                x, _ = layer(name=f"layer_{index}")(x)
-        return nn.Dense(2, name="head")(x.mean(1))
-
-
-class Layer(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        return x + nn.Dense(x.shape[-1], name="down")(nn.gelu(nn.Dense(9, name="up")(x))), None
-
-
-def stack(wrap):
-    module = Stack("plain" if wrap == "jit" else wrap)
-
-    def apply(params, x):
-        return module.apply({"params": params}, x)
-
-    apply = jax.jit(apply) if wrap == "jit" else apply
-    variables = module.init(jax.random.key(0), jnp.ones((1, 5, 4)))["params"]
-    leaves = {path: jnp.asarray(leaf, jnp.float64) for path, leaf in flatten_params(variables).items()}
-    return (lambda params, frozen, batch, *_: apply(unflatten({**frozen, **params}), batch["x"])), leaves
-
-
-def nnx_stack():
-    class Model(nnx.Module):
-        def __init__(self, rngs):
-            self.up, self.down, self.head = (
-                nnx.Linear(4, 9, rngs=rngs),
-                nnx.Linear(9, 4, rngs=rngs),
-                nnx.Linear(4, 2, rngs=rngs),
-            )
-
-        def __call__(self, x):
-            return self.head((x + self.down(nnx.gelu(self.up(x)))).mean(1))
-
-    graph, state = nnx.split(Model(nnx.Rngs(0)))
-    pure = nnx.to_pure_dict(state)
-    leaves = {"/".join(path): jnp.asarray(leaf, jnp.float64) for path, leaf in traverse_util.flatten_dict(pure).items()}
-
-    def forward(params, frozen, batch, dropout, keys):
-        nested = traverse_util.unflatten_dict(
-            {tuple(path.split("/")): leaf for path, leaf in {**frozen, **params}.items()}
-        )
-        merged = jax.tree.map(lambda leaf: leaf, state)
-        nnx.replace_by_pure_dict(merged, nested)
-        return nnx.merge(graph, merged)(batch["x"])
-
-    return forward, leaves
-
-
-def plain_function():
-    random = np.random.default_rng(0)
-    leaves = {"up": random.normal(size=(4, 9)), "head": random.normal(size=(4, 2)), "down": random.normal(size=(9, 4))}
-
-    def forward(params, frozen, batch, dropout, keys):
-        leaves = {**frozen, **params}
-        x = batch["x"].reshape(-1, 4)  # tokens of all examples, one after the other
-        x = x + jax.nn.relu(x @ leaves["up"]) @ leaves["down"]
-        return x.reshape(-1, 5, 4).mean(1) @ leaves["head"]
-
-    return forward, jax.tree.map(jnp.asarray, leaves)
-
-
-WRAPS = {wrap: lambda wrap=wrap: stack(wrap) for wrap in ("plain", "jit", "remat", "scan")}
-WRAPS |= {"nnx": nnx_stack, "plain function": plain_function}
-
-
-@pytest.mark.parametrize("wrap", WRAPS)
-@pytest.mark.parametrize("trained", ["head", "last"])
-def test_wrapped_models_split_at_the_same_place(wrap, trained):
-    forward, leaves = WRAPS[wrap]()
-    chosen = {path for path in leaves if path.startswith("head")}
-    if trained == "last":
-        chosen |= {path for path in leaves if "down" in path and ("layer_" not in path or "layer_2" in path)}
-    params, frozen = partition(leaves, frozenset(chosen))
-    found = cut(forward, params, frozen, {"x": struct((5, 4), jnp.float64)})
-    batch = {"x": jnp.asarray(np.random.default_rng(1).normal(size=(3, 5, 4)))}
-    features = found.trunk(frozen, batch)
-
-    def loss(forward, frozen, batch):
-        return jax.jit(jax.value_and_grad(lambda params: (forward(params, frozen, batch, 0.0, None) ** 2).sum()))(
-            params
-        )
-
-    expected, actual = loss(forward, frozen, batch), loss(found.tail, found.constants(frozen), {**batch, **features})
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), expected, actual)
-    sizes = sorted(feature.size for feature in found.features.values())
-    # The head reads the mean [4]. The last layer reads its input [5, 4], once where it stays whole (remat; all layers
-    # of a scan); else its hidden values [5, 9] too, whose activation is repeated. Raw inputs cost nothing.
-    last = {"remat": [20], "scan": [], "nnx": [45], "plain function": [45]}.get(wrap, [20, 45])
-    assert sizes == ([4] if trained == "head" else last)
-    assert found.refused is None
-
-
 def test_members_in_a_vmapped_tail_equal_each_alone():
     setup = Setup(*bert(dropout_at="head"), "last:1", keys=True)
     batch = batch_of(TEXT, 4)
@@ -461,8 +231,8 @@ def test_training_and_evaluation_share_features_and_groups_share_one_pass():
 
 def test_the_key_is_that_of_the_program_in_every_process():
     code = (
-        "import sys; sys.path.insert(0, 'tests'); import jax, test_trunk as t\n"
-        "with jax.enable_x64(True): print(t.Setup(*t.bert(dropout_at='head'), 'last:1').cut.key)"
+        "import sys; sys.path.insert(0, 'tests'); import jax, cuts\n"
+        "with jax.enable_x64(True): print(cuts.Setup(*cuts.bert(dropout_at='head'), 'last:1').cut.key)"
     )
     here = Setup(*bert(dropout_at="head"), "last:1").cut.key
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

@@ -1,0 +1,93 @@
+"""Work directories that cannot be written, are damaged, or belong to another study."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from finetune import __main__
+
+
+def test_workdirs_that_cannot_be_written(inputs, tmp_path, fails, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        fails([f"--config={inputs}/vit.py", f"--workdir={path}"], [str(path), "is a file", "a directory"])
+    fails([f"--config={inputs}/vit.py", "--workdir=/proc/study"], ["/proc/study", "a writable directory"])
+
+    def refuse(*arguments, **settings):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    fails([f"--config={inputs}/vit.py", f"--workdir={tmp_path}/study"], ["Permission denied", "a writable directory"])
+
+
+@pytest.fixture(scope="module")
+def study(inputs, tmp_path_factory):
+    """A study of one trial that has run to its end."""
+    directory = tmp_path_factory.mktemp("finished") / "study"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["finetune", f"--config={inputs}/vit.py", f"--workdir={directory}"])
+        assert __main__.main() == 0
+    return directory
+
+
+OTHER_STUDIES = {
+    "other data": (["--config.data.split_seed=1"], ["differs in data"]),
+    "other model": (["--config.model.depth=2"], ["differs in architecture"]),
+    "other metric": (["--config.evaluation.metric=loss"], ["differs in metric"]),
+    "weights of itself": (["--config.model.pretrained={study}"], ["differs in weights"]),
+}
+
+
+@pytest.mark.parametrize("arguments, words", OTHER_STUDIES.values(), ids=OTHER_STUDIES)
+def test_workdir_of_another_study(inputs, study, fails, arguments, words):
+    before = (study / "config.json").read_text()
+    arguments = [each.format(study=study) for each in arguments]
+    fails([f"--config={inputs}/vit.py", f"--workdir={study}", *arguments], [str(study), *words, "a new directory"])
+    assert (study / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "file, content",
+    [
+        ("config.json", "{"),
+        ("config.json", b"\xff"),
+        ("plan.json", "{"),
+        ("plan.json", b"\xff"),
+        ("trials.jsonl", "[1]\n"),
+        ("trials.jsonl", '{"id": 3}\n'),
+        ("trials.jsonl", b"\xff\n"),
+    ],
+)
+def test_damaged_workdir(inputs, study, tmp_path, fails, file, content):
+    shutil.copytree(study, tmp_path / "study")
+    (tmp_path / "study" / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    fails([f"--config={inputs}/vit.py", f"--workdir={tmp_path}/study"], [str(tmp_path / "study" / file), "allowed"])
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"description": []}'])
+def test_workdir_of_something_else(inputs, study, tmp_path, fails, content):
+    shutil.copytree(study, tmp_path / "study")
+    (tmp_path / "study" / "config.json").write_text(content)
+    fails([f"--config={inputs}/vit.py", f"--workdir={tmp_path}/study"], ["differs in data, weights", "a new directory"])
+
+
+def test_weights_of_a_study(inputs, study, tmp_path, fails):
+    def start(*words, arguments=()):
+        weights = f"--config.model.pretrained={tmp_path}/earlier"
+        fails([f"--config={inputs}/vit.py", f"--workdir={tmp_path}/study", weights, *arguments], words)
+
+    shutil.copytree(study, tmp_path / "earlier")
+    start("weights of a 'vit'", "'bert'", arguments=["--config.model.name=bert"])
+    start("model.width is 4", "allowed", "8", arguments=["--config.model.width=4"])
+    trial = next((tmp_path / "earlier/checkpoints/trials").iterdir())
+    for file in (each for each in (trial / "best").rglob("*") if each.is_file()):
+        file.write_bytes(b"")
+    start("checkpoint", f"{trial}/best", "cannot be read")
+    (tmp_path / "earlier/trials.jsonl").write_text('{"id": 3}\n')
+    start("trials.jsonl", "allowed")
+    (tmp_path / "earlier/trials.jsonl").unlink()
+    start(str(tmp_path / "earlier"), "no finished trial")
+    (tmp_path / "earlier/config.json").write_text("{}")
+    start("config.json", "architecture")
