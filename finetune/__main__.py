@@ -1,5 +1,6 @@
 """python -m finetune: flags -> study.run. `--help` lists them; README shows them at work."""
 
+import os
 import runpy
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -120,10 +121,10 @@ def _run(arguments: list[str]) -> int:
 def main() -> int:
     """Runs the command line and returns its exit status."""
     arguments = sys.argv[1:]
-    if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
-        _print_help()
-        return 0
     try:
+        if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
+            _print_help()
+            return 0
         return _run(arguments)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # one line, whatever a library said
@@ -131,6 +132,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command continues the study", file=sys.stderr)
         return _INTERRUPTED
+    except BrokenPipeError:  # the reader has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 if __name__ == "__main__":

@@ -145,6 +145,7 @@ def describe(
         "trials": len(trials),
         "chunk": measured.execution.size,
         "chunks": len(chunks),
+        "population_sizes": _sizes(measured, chunks),
         "mode": measured.execution.mode,
         "on_device": measured.execution.on_device,
         "reason": measured.execution.reason,
@@ -154,3 +155,12 @@ def describe(
         "trunk_flops": trunk.flops,
         **estimate._asdict(),
     }
+
+
+def _sizes(measured: Measured, chunks: Sequence[Sequence[Trial]]) -> list[int]:
+    """Returns the sizes through which populations shrink, largest first; each is compiled once."""
+    sizes = {measured.execution.size}
+    for chunk in chunks:
+        horizons = [int(trial.hparams["epochs"]) for trial in chunk]
+        sizes |= {size for size, _, _ in stages(horizons, measured.execution.size, measured.group.layout)}
+    return sorted(sizes, reverse=True)

@@ -140,11 +140,14 @@ def _median(values: Sequence[float]) -> float:
 def describe_group(group: dict[str, Any]) -> str:
     """Returns a group of plan.json in words."""
     choices = ", ".join(f"{name} {group['signature'][name]}" for name in ("trainable", "optimizer.name", "schedule"))
+    smaller = group["population_sizes"][1:]
+    after = f", again for {', '.join(map(str, smaller))} as members finish" if smaller else ""
     return (
         f"group {choices}: {group['trials']} trials in {group['chunks']} chunk{'s' * (group['chunks'] > 1)} "
-        f"of {group['chunk']} "
-        f"by {group['mode']}, micro-batches of {group['signature']['micro_batch']}; one training program\n"
+        f"of {group['chunk']} by {group['mode']}\n"
         f"  why: {group['reason']}\n"
+        f"  programs: one to train, compiled for {group['population_sizes'][0]} members{after}; "
+        f"micro-batches of {group['signature']['micro_batch']}\n"
         f"  trunk {group['trunk']}: {group['trunk_reason']}\n"
         f"  about {group['seconds']:.0f} s, {group['flops'] / 1e12:.2f} TFLOP, {group['bytes'] / 1e6:.0f} MB at once, "
         f"{group['disk_bytes'] / 1e6:.1f} MB on disk"
