@@ -53,9 +53,9 @@ class Solo:
         if key not in self._steps:
             recipe = recipe_for([row], **self._optimizer)
             assert not recipe.accumulates
-            functions = (jax.jit(functools.partial(each, recipe)) for each in (init_member, train_step))
+            functions = (jax.jit(functools.partial(each, recipe)) for each in (init_member, train_step, eval_step))
             self._steps[key] = recipe, *functions
-        recipe, init, step = self._steps[key]
+        recipe, init, step, evaluate = self._steps[key]
         shared = tasks.make_shared(recipe, pretrained)
         member, split = init(shared, tasks.scalars(**row)), tasks.data(EXAMPLES)
         for epoch in range(int(row["epochs"])):
@@ -70,7 +70,7 @@ class Solo:
                 last = jnp.bool_(micro == len(starts) - 1)
                 member = step(member, shared, batch, Position(jnp.int32(epoch), jnp.int32(micro), last))
         validation = tasks.data(VALIDATION) | {"weight": np.ones(VALIDATION, np.float32)}
-        sums = eval_step(recipe, member.params, shared, validation)
+        sums = evaluate(member.params, shared, validation)
         return member, {name: float(sums[name]) / VALIDATION for name in ("loss", "accuracy")}
 
 

@@ -186,7 +186,7 @@ def test_what_a_hyperparameter_touches_is_in_the_tail():
 def test_members_in_a_vmapped_tail_equal_each_alone():
     setup = Setup(*bert(dropout_at="head"), "last:1", keys=True)
     batch = batch_of(TEXT, 4)
-    constants, carried = setup.cut.constants(setup.frozen), {**batch, **setup.cut.trunk(setup.frozen, batch)}
+    constants, carried = setup.cut.constants(setup.frozen), {**batch, **jax.jit(setup.cut.trunk)(setup.frozen, batch)}
     members = {path: jnp.stack([leaf, leaf * 1.1, leaf - 0.1]) for path, leaf in setup.params.items()}
     rates, keys = jnp.array([0.0, 0.2, 0.5]), jnp.stack([example_keys(4)] * 3)
 
@@ -206,9 +206,10 @@ def test_members_in_a_vmapped_tail_equal_each_alone():
 def test_features_of_an_example_do_not_depend_on_the_batch_it_is_in():
     setup = Setup(*vit(), "last:1")
     batch = batch_of(IMAGE, 7)
-    (whole,) = setup.cut.trunk(setup.frozen, batch).values()
+    trunk = jax.jit(setup.cut.trunk)
+    (whole,) = trunk(setup.frozen, batch).values()
     for rows in ([3], [6, 3, 0]):
-        (part,) = setup.cut.trunk(setup.frozen, {"image": batch["image"][jnp.array(rows)]}).values()
+        (part,) = trunk(setup.frozen, {"image": batch["image"][jnp.array(rows)]}).values()
         np.testing.assert_allclose(part, whole[jnp.array(rows)], rtol=1e-12, atol=1e-13)
 
 
