@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from finetune.errors import UserError
 
@@ -53,11 +54,11 @@ class OneDevice:
 
     def take(self, members: Any, indices: Sequence[int]) -> Any:
         """Returns the members at `indices`."""
-        return _gather(members, jnp.asarray(indices, jnp.int32))
+        return _take(members, jnp.asarray(indices, jnp.int32))
 
 
 @jax.jit
-def _gather(tree: Any, indices: jax.Array) -> Any:
+def _take(tree: Any, indices: jax.Array) -> Any:
     return jax.tree.map(lambda leaf: leaf[indices], tree)
 
 
@@ -81,8 +82,11 @@ class MembersOverDevices(OneDevice):
         return jnp.asarray(leaf.reshape(self.count, -1, *leaf.shape[1:])[self._local])
 
     def put_all(self, tree: Any) -> Any:
-        mesh = jax.sharding.Mesh(np.array(self.devices), ("devices",))
-        return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+        whole = NamedSharding(Mesh(np.array(self.devices), ("devices",)), PartitionSpec())
+        if jax.process_count() == 1:
+            return jax.device_put(tree, whole)
+        # Not device_put, which compares the values of all processes, one exchange for each leaf.
+        return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(whole, np.asarray(leaf)), tree)
 
     def put_order(self, order: Any) -> Any:
         return self.put_all(order)
@@ -128,6 +132,7 @@ class BatchOverDevices(MembersOverDevices):
         return jnp.asarray(padded.reshape(batches, self.count, -1).swapaxes(0, 1)[self._local])
 
     def fetch(self, tree: Any) -> Any:
+        jax.block_until_ready(tree)  # on all devices, so that no two programs exchange values at once
         return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data), tree)
 
     def take(self, members: Any, indices: Sequence[int]) -> Any:

@@ -1,6 +1,5 @@
 """Weights on disk: round trips, the best few trials, and what is damaged."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -119,14 +118,6 @@ def test_a_study_without_weights(tmp_path: Path) -> None:
     record(tmp_path, {"a": 0.5})
     with pytest.raises(UserError, match="holds no finished trial's weights"):
         checkpoint.load_best(tmp_path)
-
-
-def test_what_is_a_study(tmp_path: Path) -> None:
-    assert not checkpoint.is_study(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps({}))
-    assert not checkpoint.is_study(tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    assert checkpoint.is_study(tmp_path)
 
 
 def damage_remove(path: Path) -> None:

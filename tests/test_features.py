@@ -96,4 +96,5 @@ def test_groups_share_one_pass(tmp_path, monkeypatch):
     found = study.run(config("head", "cached", "head"), tmp_path, {"trainable": ["head", "last:1"]})
     assert len(found.trials) == 2
     (features, *_) = passes[0].imagined()
-    assert sorted(array.shape[1:] for array in features.values()) == [(5, 16), (16,)]  # 4 patches and a class token
+    # The last block is fed by 4 patches; the tail adds the class token itself. The head is fed by 16 numbers.
+    assert sorted(array.shape[1:] for array in features.values()) == [(4, 16), (16,)]

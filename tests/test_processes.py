@@ -20,7 +20,8 @@ _STUDY = [
 
 
 def start(workdir, *flags):
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    flags_of_xla = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=2")
+    environment = os.environ | {"XLA_FLAGS": flags_of_xla, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "finetune", *_STUDY, f"--workdir={workdir}", *flags]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
