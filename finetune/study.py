@@ -54,7 +54,7 @@ def run(
         console.quiet = True
     study = _Study(config, workdir, subject, trials)
     study.seconds["load"] = time.monotonic() - started
-    console.print(f"{subject}\n{len(trials)} trials in {len(groups)} groups, {len(study.done)} of them done before")
+    console.print(f"{subject}\ntrials: {len(trials)}, done before: {len(study.done)}, groups: {len(groups)}")
     jobs = [
         study.job(number, group, recipe) for number, (group, recipe) in enumerate(zip(groups, recipes, strict=True))
     ]
