@@ -140,13 +140,15 @@ def _median(values: Sequence[float]) -> float:
 def describe_group(group: dict[str, Any]) -> str:
     """Returns a group of plan.json in words."""
     choices = ", ".join(f"{name} {group['signature'][name]}" for name in ("trainable", "optimizer.name", "schedule"))
-    smaller = group["population_sizes"][1:]
-    after = f", again for {', '.join(map(str, smaller))} as members finish" if smaller else ""
+    first, *smaller = group["population_sizes"]
+    compiled = f"compiled for {first} members" if group["mode"] == "vmap" else "called for each member"
+    if smaller and group["mode"] == "vmap":
+        compiled += f", again for {', '.join(map(str, smaller))} as members finish"
     return (
         f"group {choices}: {group['trials']} trials in {group['chunks']} chunk{'s' * (group['chunks'] > 1)} "
         f"of {group['chunk']} by {group['mode']}\n"
         f"  why: {group['reason']}\n"
-        f"  programs: one to train, compiled for {group['population_sizes'][0]} members{after}; "
+        f"  programs: one to train, {compiled}; "
         f"micro-batches of {group['signature']['micro_batch']}\n"
         f"  trunk {group['trunk']}: {group['trunk_reason']}\n"
         f"  about {group['seconds']:.0f} s, {group['flops'] / 1e12:.2f} TFLOP, {group['bytes'] / 1e6:.0f} MB at once, "
