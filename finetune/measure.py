@@ -14,15 +14,14 @@ from finetune.epoch import epoch_order
 from finetune.errors import UserError
 from finetune.grid import Trial
 from finetune.parallel import OneDevice, choose_layout, from_first_process, padded_size
-from finetune.params import flatten
+from finetune.params import abstract
 from finetune.population import looped, vmapped
 from finetune.step import Recipe, Shared
 from finetune.train import Group, Splits, whole_pass
 
 _MEMORY_SHARE = 0.8  # of the free memory that a group may take
-_STATE_COPIES = (
-    8  # of the trained leaves at once: parameters, two moments, gradient, update, best, and their successors
-)
+# Of the trained leaves at once: parameters, two moments, gradient, update, best, and their successors.
+_STATE_COPIES = 8
 _WARM_SECONDS = 2.0  # a first call this slow is measurement enough
 
 
@@ -73,7 +72,6 @@ def choose(config: ExecutionConfig, work: Workload, earlier: Execution | None) -
     computation. Raises UserError if not even one member fits.
     """
     size = earlier.size if earlier else min(config.chunk or len(work.trials), len(work.trials), _upper_bound(work))
-    size = int(from_first_process(str(size)))
     while True:
         options = [(earlier.mode, earlier.on_device)] if earlier else _options(config, work, size)
         tried = [_measure(config, work, mode, on_device, size) for mode, on_device in options]
@@ -93,11 +91,12 @@ def choose(config: ExecutionConfig, work: Workload, earlier: Execution | None) -
 
 
 def free_bytes() -> int:
-    """Returns the memory that a program may still take: of the first device, or of the machine on CPU."""
+    """Returns the memory that a program may still take: of the first process's first device, or machine on CPU."""
     statistics = jax.local_devices()[0].memory_stats() or {}
+    free = psutil.virtual_memory().available
     if "bytes_limit" in statistics:
-        return int(_MEMORY_SHARE * (statistics["bytes_limit"] - statistics["bytes_in_use"]))
-    return int(_MEMORY_SHARE * psutil.virtual_memory().available)
+        free = statistics["bytes_limit"] - statistics["bytes_in_use"]
+    return int(from_first_process(str(int(_MEMORY_SHARE * free))))
 
 
 def _upper_bound(work: Workload) -> int:
@@ -125,7 +124,7 @@ def _convolves_on_cpu(work: Workload) -> bool:
     if jax.default_backend() != "cpu":
         return False
     batch = {name: array[:2] for name, array in work.splits.train.items()}
-    shapes = jax.eval_shape(lambda: flatten(work.recipe.task.init(jax.random.key(0))))
+    shapes = abstract(work.recipe.task)
     params = {path: shapes[path] for path in work.recipe.paths}
     program = jax.make_jaxpr(
         lambda params: work.recipe.evaluating_forward(params, work.shared.frozen, batch, 0.0, None)

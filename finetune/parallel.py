@@ -3,6 +3,9 @@
 Three layouts, one interface. `OneDevice`; `MembersOverDevices`, where each device trains its own members and no
 device talks to another; `BatchOverDevices`, for fewer members than devices, where every device holds all members, reads
 its part of a micro-batch, and sums of losses and gradients are added with `psum`.
+
+Several processes (hosts) run the same program on the devices of all. Each holds the members of its own devices, and
+`fetch` gathers them on every process: all must take the same decisions, so what is measured is the first one's word.
 """
 
 import os
@@ -134,10 +137,6 @@ class BatchOverDevices(MembersOverDevices):
     def fetch(self, tree: Any) -> Any:
         jax.block_until_ready(tree)  # on all devices, so that no two programs exchange values at once
         return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data), tree)
-
-    def take(self, members: Any, indices: Sequence[int]) -> Any:
-        wanted = np.asarray(indices, np.int32)
-        return self.put_all(jax.tree.map(lambda leaf: leaf[wanted], self.fetch(members)))
 
 
 def choose_layout(members: int, limit: int) -> OneDevice:

@@ -5,7 +5,6 @@ moves all. `looped`: members are a list, and the one-member program is called fo
 """
 
 import functools
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,11 +21,9 @@ Members = Any  # Member with leading member axes, or a list of Member
 
 
 class Program:
-    """A function compiled ahead of time, once for each set of argument shapes, with the cost of doing so."""
+    """A function compiled ahead of time, once for each set of argument shapes."""
 
-    def __init__(self, name: str, jitted: Any):
-        self.name = name
-        self.compile_seconds = 0.0
+    def __init__(self, jitted: Any):
         self.executables: dict[Any, Any] = {}
         self._jitted = jitted
 
@@ -34,9 +31,7 @@ class Program:
         """Returns the executable for arguments of these shapes; compiles it the first time."""
         key = _shapes(arguments)
         if self.executables.get(key) is None:
-            started = time.monotonic()
             self.executables[key] = self._jitted.lower(*arguments).compile()
-            self.compile_seconds += time.monotonic() - started
         return self.executables[key]
 
     def __call__(self, *arguments: Any) -> Any:
@@ -82,7 +77,6 @@ _TEST = (MEMBERS, ALL, ALL, ORDER, ALL)  # best parameters, shared, split, order
 
 
 def _over_members(
-    name: str,
     recipe: Recipe,
     function: Callable[..., Any],
     roles: tuple[str, ...],
@@ -91,19 +85,19 @@ def _over_members(
 ) -> Program:
     """Returns the program that applies a function of one member to all of them."""
     axes = tuple(0 if role == MEMBERS else None for role in roles)
-    return Program(name, layout.compile(jax.vmap(functools.partial(function, recipe), axes), roles, donate))
+    return Program(layout.compile(jax.vmap(functools.partial(function, recipe), axes), roles, donate))
 
 
 def vmapped(recipe: Recipe, metric: str, layout: OneDevice, on_device: bool) -> Programs:
     """Returns the programs that move all members in one call, laid out over devices by `layout`."""
     recipe = recipe._replace(batch_axis=layout.batch_axis)
-    init = _over_members("init", recipe, init_member, _INIT, layout)
+    init = _over_members(recipe, init_member, _INIT, layout)
     if on_device:
-        train: _Rows | _Steps = _Rows(_over_members("train", recipe, train_rows, _TRAIN_ROWS, layout, donate=(0,)))
+        train: _Rows | _Steps = _Rows(_over_members(recipe, train_rows, _TRAIN_ROWS, layout, donate=(0,)))
     else:
-        train = _Steps(_over_members("train", recipe, train_one, _TRAIN_ONE, layout, donate=(0,)))
-    check = _over_members("validate", recipe, _validate_by(metric), _VALIDATE, layout, donate=(0,))
-    test = _over_members("test", recipe, evaluate, _TEST, layout)
+        train = _Steps(_over_members(recipe, train_one, _TRAIN_ONE, layout, donate=(0,)))
+    check = _over_members(recipe, _validate_by(metric), _VALIDATE, layout, donate=(0,))
+    test = _over_members(recipe, evaluate, _TEST, layout)
 
     def validate_all(*arguments: Any) -> tuple[Members, Report]:
         members, report = check(*arguments)
@@ -124,12 +118,12 @@ def vmapped(recipe: Recipe, metric: str, layout: OneDevice, on_device: bool) -> 
 def looped(recipe: Recipe, metric: str, layout: OneDevice, on_device: bool) -> Programs:
     """Returns the programs that call the one-member program for each member of a list, on one device."""
     del layout
-    init = Program("init", jax.jit(functools.partial(init_member, recipe)))
+    init = Program(jax.jit(functools.partial(init_member, recipe)))
     step = train_rows if on_device else train_one
-    program = Program("train", jax.jit(functools.partial(step, recipe), donate_argnums=0))
+    program = Program(jax.jit(functools.partial(step, recipe), donate_argnums=0))
     train = _Rows(program) if on_device else _Steps(program)
-    check = Program("validate", jax.jit(functools.partial(_validate_by(metric), recipe), donate_argnums=0))
-    test = Program("test", jax.jit(functools.partial(evaluate, recipe)))
+    check = Program(jax.jit(functools.partial(_validate_by(metric), recipe), donate_argnums=0))
+    test = Program(jax.jit(functools.partial(evaluate, recipe)))
 
     def init_all(shared: Shared, hparams: Hparams) -> list[Member]:
         return [init(shared, Hparams(*scalars)) for scalars in zip(*hparams, strict=True)]

@@ -55,10 +55,7 @@ def run(
     study = _Study(config, workdir, subject, trials)
     study.seconds["load"] = time.monotonic() - started
     console.print(f"{subject}\ntrials: {len(trials)}, done before: {len(study.done)}, groups: {len(groups)}")
-    jobs = [
-        study.job(number, group, recipe) for number, (group, recipe) in enumerate(zip(groups, recipes, strict=True))
-    ]
-    jobs = [job for job in jobs if job.trials]
+    jobs = [study.job(*each) for each in zip(range(len(groups)), groups, recipes, strict=True) if study.left(each[1])]
     study.compute_features(jobs, plan_only)
     for job in jobs:
         if plan_only:
@@ -86,7 +83,7 @@ class _Study:
         self.ids = {trial.id(subject.fingerprint): trial for trial in trials}
         before = json.loads(from_first_process(json.dumps(_before(workdir))))
         self.done = {row["id"]: row for row in before["trials"] if row["id"] in self.ids}
-        self.earlier = {json.dumps(each["signature"], sort_keys=True): each for each in before["groups"]}
+        self.earlier = {_key(each["signature"]): each for each in before["groups"]}
         self.recorder = records.Recorder(workdir, is_first_process())
         self.keeper = checkpoint.Keeper(workdir, config.checkpoint.keep, before["kept"], is_first_process())
         self.seconds: dict[str, float] = {}
@@ -98,15 +95,18 @@ class _Study:
         epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in self.done)
         self.display = Display(len(self.ids), list(self.done.values()), int(epochs), config.evaluation.metric)
 
+    def left(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Returns those of `trials` that are not done yet."""
+        return [trial for trial in trials if trial.id(self.subject.fingerprint) not in self.done]
+
     def job(self, number: int, trials: Sequence[Trial], recipe: Recipe) -> Job:
         """Returns what is left to do of group `number`."""
-        left = [trial for trial in trials if trial.id(self.subject.fingerprint) not in self.done]
         signature = plan.signature(self.subject.fingerprint, recipe, trials)
-        earlier = self.earlier.get(json.dumps(signature, sort_keys=True))
+        earlier = self.earlier.get(_key(signature))
         mode = earlier["trunk"] if earlier else self.config.trunk.mode
         free = measure.free_bytes() // 2  # the other half is for members
         trunk = choose_trunk(mode, recipe, self.subject.shapes, self.splits, trials, free)
-        return Job(number, left, recipe, trunk, signature)
+        return Job(number, self.left(trials), recipe, trunk, signature)
 
     def compute_features(self, jobs: Sequence[Job], plan_only: bool) -> None:
         """Runs the trunks of all groups over the data, or finds out how long that would take."""
@@ -139,7 +139,7 @@ class _Study:
             eval_batch=self.config.evaluation.batch_size,
             trained_bytes=trained_bytes,
         )
-        earlier = self.earlier.pop(json.dumps(signature, sort_keys=True), None)
+        earlier = self.earlier.pop(_key(signature), None)
         measured = measure.choose(self.config.execution, work, _execution(earlier))
         chunks, _ = plan.chunks_of(trials, measured.execution.size)
         estimate = plan.estimate(measured, chunks, trained_bytes, self.config.checkpoint.keep)
@@ -181,8 +181,7 @@ class _Study:
                 self.config.execution.chunk = -(-size // 2)
                 self.planned.pop()
             del measured, chunks  # before the next ones ask for memory
-            left = [trial for trial in job.trials if trial.id(self.subject.fingerprint) not in self.done]
-            job = job._replace(trials=left)
+            job = job._replace(trials=self.left(job.trials))
 
     def _train_chunks(self, number: int, measured: Measured, chunks: Sequence[Sequence[Trial]]) -> None:
         started, evaluating = time.monotonic(), 0.0
@@ -274,6 +273,10 @@ def _earlier_groups(file: Path) -> list[dict[str, Any]]:
     if not isinstance(groups, list) or not all(isinstance(each, dict) and each.keys() >= wanted for each in groups):
         raise UserError(f"{file} holds no groups as a study writes them, allowed: the file as it was, or none")
     return groups
+
+
+def _key(signature: dict[str, Any]) -> str:
+    return json.dumps(signature, sort_keys=True)
 
 
 def _execution(group: dict[str, Any] | None) -> Execution | None:
