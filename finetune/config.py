@@ -93,14 +93,19 @@ class ExecutionConfig:
 
 @dataclass
 class TrunkConfig:
-    # What is frozen is computed once for all members and epochs (cached), or in every step (shared: mode vmap computes
-    # it once a batch for all members, mode loop for each); auto = cached where it pays and fits.
-    mode: str = "auto"  # auto, shared, cached
+    # What is frozen is computed by each member (none), once a batch for all members (shared), or once for all members
+    # and epochs (cached); auto = cached where it pays and fits.
+    mode: str = "auto"  # auto, none, shared, cached
+    dtype: str = "float32"  # of cached features: float32, bfloat16
+    store: str = ""  # directory that keeps features for the next study; empty = "features" in the cache of assets
+    store_gigabytes: float = 10.0  # of all features kept there, the oldest dropped first; 0 = none
 
 
 @dataclass
 class CheckpointConfig:
     keep: int = 3  # trials whose weights are kept, best first
+    trials: tuple[str, ...] = ()  # ids of others whose weights are kept too
+    interval_seconds: float = 60.0  # between saves of what is being trained; 0 = after every epoch
 
 
 @dataclass
@@ -126,7 +131,8 @@ CHOICES = {
     "optimizer.schedule": ("constant", "linear", "cosine"),
     "optimizer.decay_coupling": ("learning_rate", "independent"),
     "optimizer.decayed": ("matrices", "all"),
-    "trunk.mode": ("auto", "shared", "cached"),
+    "trunk.mode": ("auto", "none", "shared", "cached"),
+    "trunk.dtype": ("float32", "bfloat16"),
     "execution.mode": ("auto", "vmap", "loop"),
     "execution.epochs_on_device": ("auto", "scan", "step"),
 }
@@ -168,5 +174,13 @@ def check(config: Config) -> None:
         raise UserError("data.name is empty, allowed: a packaged set, tfds:NAME, or a path")
     if config.evaluation.batch_size < 1:
         raise UserError(f"evaluation.batch_size is {config.evaluation.batch_size}, allowed: 1 or more")
+    if not 0 <= config.trunk.store_gigabytes < math.inf:
+        raise UserError(f"trunk.store_gigabytes is {config.trunk.store_gigabytes}, allowed: 0 or more, and finite")
+    if config.trunk.mode == "none" and config.execution.mode == "vmap":
+        raise UserError("trunk.mode is 'none' and execution.mode 'vmap', which shares what is frozen, allowed: 'loop'")
+    if not 0 <= config.checkpoint.interval_seconds < math.inf:
+        raise UserError(
+            f"checkpoint.interval_seconds is {config.checkpoint.interval_seconds}, allowed: 0 or more, and finite"
+        )
     if not 0 < config.optimizer.epsilon < math.inf:
         raise UserError(f"optimizer.epsilon is {config.optimizer.epsilon}, allowed: above 0 and finite")

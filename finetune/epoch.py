@@ -37,7 +37,8 @@ def epoch_order(data_seed: int, epoch: int, examples: int, batch_size: int) -> O
     return make_order(permutation, batch_size)
 
 
-def _read(split: Split, order: Order, row: jax.Array) -> Split:
+def read(split: Any, order: Order, row: Any) -> dict[str, Any]:
+    """Returns the batch in `row` of an order: arrays of the split, and the "index" and "weight" of its examples."""
     index = order.examples[row]
     batch = {name: array[index] for name, array in split.items()}
     return batch | {"index": index, "weight": order.weight[row]}
@@ -48,7 +49,7 @@ def train_one(
 ) -> Member:
     """Returns a member after one micro-batch: row `row` of `order`."""
     return train_step(
-        recipe, member, shared, _read(split, order, row), Position(epoch, row, row == order.examples.shape[0] - 1)
+        recipe, member, shared, read(split, order, row), Position(epoch, row, row == order.examples.shape[0] - 1)
     )
 
 
@@ -79,7 +80,7 @@ def evaluate(
     """Returns the mean loss and metrics of one member over the first `stop` batches of a split."""
 
     def batch_sums(row: jax.Array) -> dict[str, jax.Array]:
-        return eval_step(recipe, params, shared, _read(split, order, row))
+        return eval_step(recipe, params, shared, read(split, order, row))
 
     def body(row: jax.Array, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return jax.tree.map(jnp.add, sums, batch_sums(row))
@@ -119,7 +120,14 @@ def validate(
     epoch: jax.Array,
 ) -> tuple[Member, Report]:
     """Returns a member that keeps its best parameters by `metric`, and how it stands; `epoch` is how many are done."""
-    metrics = evaluate(recipe, member.params, shared, split, order, stop)
+    return judge(recipe, metric, member, evaluate(recipe, member.params, shared, split, order, stop), epoch)
+
+
+def judge(
+    recipe: Recipe, metric: str, member: Member, metrics: dict[str, jax.Array], epoch: jax.Array
+) -> tuple[Member, Report]:
+    """Returns a member that keeps its best parameters by `metric`, given its metrics, and how it stands."""
+    del recipe
     value = -metrics["loss"] if metric == "loss" else metrics[metric]
     member = keep_best(member, value.astype(member.best.value.dtype), epoch)
     report = Report(

@@ -11,13 +11,16 @@ import psutil
 from finetune import hparams
 from finetune.config import ExecutionConfig
 from finetune.epoch import epoch_order
-from finetune.errors import UserError
+from finetune.errors import OutOfMemory
+from finetune.feature_store import FeatureStore
+from finetune.features import Room
+from finetune.feed import fed
 from finetune.grid import Trial
 from finetune.parallel import OneDevice, choose_layout, from_first_process, padded_size
 from finetune.params import abstract
 from finetune.population import looped, vmapped
-from finetune.step import Recipe, Shared
-from finetune.train import Group, Splits, whole_pass
+from finetune.train import Group, whole_pass
+from finetune.workload import Workload
 
 _MEMORY_SHARE = 0.8  # of the free memory that a group may take
 # Of the trained leaves at once: parameters, two moments, gradient, update, best, and their successors.
@@ -53,18 +56,6 @@ class Measured(NamedTuple):
     one_member_row_seconds: float | None  # of training, where the one-member program was timed
 
 
-class Workload(NamedTuple):
-    """A group before it is known how to run it; arrays on the host."""
-
-    recipe: Recipe
-    trials: Sequence[Trial]  # those that may share a chunk
-    metric: str
-    shared: Shared
-    splits: Splits
-    eval_batch: int
-    trained_bytes: int  # of the leaves that one member trains
-
-
 def choose(config: ExecutionConfig, work: Workload, earlier: Execution | None) -> Measured:
     """Returns the group compiled in the fastest way that fits into memory.
 
@@ -79,7 +70,8 @@ def choose(config: ExecutionConfig, work: Workload, earlier: Execution | None) -
         if fitting:
             break
         if size == 1:
-            raise UserError(f"one member needs more than the {free_bytes() / 1e9:.1f} GB that are free, allowed: less")
+            free = f"{free_bytes() / 1e9:.1f} GB"
+            raise OutOfMemory(f"one member needs more than the {free} that are free, allowed: a smaller model or batch")
         size = -(-size // 2)
     best = min(fitting, key=lambda each: each.cost.train_row_seconds)
     looped_seconds = [each.one_member_row_seconds for each in fitting if each.one_member_row_seconds]
@@ -99,6 +91,12 @@ def free_bytes() -> int:
     return int(from_first_process(str(int(_MEMORY_SHARE * free))))
 
 
+def feature_room(store: FeatureStore) -> Room:
+    """Returns the bytes that features may take; half of the free memory is left to members."""
+    host = int(_MEMORY_SHARE * psutil.virtual_memory().available) // 2
+    return Room(free_bytes() // 2, int(from_first_process(str(max(host, store.room_bytes)))))
+
+
 def _upper_bound(work: Workload) -> int:
     """Returns how many members fit if nothing but the state of what they train counted."""
     return max(1, free_bytes() // (_STATE_COPIES * work.trained_bytes))
@@ -114,9 +112,11 @@ def _options(config: ExecutionConfig, work: Workload, size: int) -> list[tuple[s
     modes = ["vmap", "loop"] if size > 1 and single_device else ["vmap"] if size > 1 else ["loop"]
     if config.mode != "auto":
         modes = [config.mode]
+    if work.stays_on_host or (modes == ["loop"] and work.is_handed("loop")):
+        return [(mode, False) for mode in modes]
     if config.epochs_on_device != "auto":
         return [(mode, config.epochs_on_device == "scan") for mode in modes]
-    stepped = [(mode, False) for mode in modes if mode == "loop" and _convolves_on_cpu(work)]
+    stepped = [(mode, False) for mode in modes if mode == "loop" and (work.is_handed(mode) or _convolves_on_cpu(work))]
     return [(mode, True) for mode in modes] + stepped
 
 
@@ -135,17 +135,10 @@ def _convolves_on_cpu(work: Workload) -> bool:
 def _measure(config: ExecutionConfig, work: Workload, mode: str, on_device: bool, size: int) -> Measured | None:
     """Returns the group compiled for a mode and what it costs, None if it does not fit into memory."""
     layout = choose_layout(size, config.devices) if mode == "vmap" else OneDevice()
+    if work.stays_on_host and layout.batch_axis:
+        layout = OneDevice()  # a batch is handed whole
     size = padded_size(size, layout)
-    make = vmapped if mode == "vmap" else looped
-    group = Group(
-        recipe=work.recipe,
-        programs=make(work.recipe, work.metric, layout, on_device),
-        layout=layout,
-        shared=layout.put_all(work.shared),
-        splits=layout.put_all(work.splits),
-        eval_batch=work.eval_batch,
-        metric=work.metric,
-    )
+    group = _group(work, mode, on_device, layout)
     calls = size if mode == "loop" else 1
     try:
         cost = _cost(group, work.trials[: size if mode == "vmap" else 1], size // calls)
@@ -159,6 +152,25 @@ def _measure(config: ExecutionConfig, work: Workload, mode: str, on_device: bool
                  calls * cost.eval_row_flops, cost.bytes)  # fmt: skip
     one = cost.train_row_seconds if mode == "loop" else None
     return Measured(Execution(mode, on_device, size, ""), group, whole, one)
+
+
+def _group(work: Workload, mode: str, on_device: bool, layout: OneDevice) -> Group:
+    """Returns the group with its programs, not compiled yet, and its data on the devices, if they belong there."""
+    make = vmapped if mode == "vmap" else looped
+    recipe, shared = work.recipe, work.shared
+    programs = make(recipe, work.metric, layout, on_device)
+    if work.handed is not None and work.is_handed(mode) and not on_device:
+        recipe, shared = work.handed.recipe, work.handed.shared
+        programs = fed(programs, recipe, work.metric, layout, work.handed.feed(layout), mode)
+    return Group(
+        recipe=recipe,
+        programs=programs,
+        layout=layout,
+        shared=layout.put_all(shared),
+        splits=work.splits if work.stays_on_host else layout.put_all(work.splits),
+        eval_batch=work.eval_batch,
+        metric=work.metric,
+    )
 
 
 def _cost(group: Group, trials: Sequence[Trial], size: int) -> Cost | None:

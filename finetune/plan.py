@@ -51,6 +51,7 @@ def make_recipe(
         micro_batch=micro_batch,
         accumulates=any(size != micro_batch for size in batch_sizes),
         dropout=any(trial.hparams["dropout"] > 0 for trial in trials),
+        seeds=len({trial.hparams["seed"] for trial in trials}),
     )
 
 
@@ -151,6 +152,7 @@ def describe(
         "reason": measured.execution.reason,
         "trunk": trunk.mode,
         "trunk_reason": trunk.reason,
+        "trunk_place": trunk.place,
         "trunk_bytes": trunk.bytes,
         "trunk_flops": trunk.flops,
         **estimate._asdict(),

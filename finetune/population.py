@@ -56,6 +56,7 @@ class Programs(NamedTuple):
     test: (members, shared, split, order, stop) -> metrics of their best parameters {name: host array [members]}
     take: (members, indices) -> the members at the indices
     fetch: members -> one tree of host arrays [members, ...]
+    put: that tree -> members
     compiled: the programs behind them, by name
     """
 
@@ -66,6 +67,7 @@ class Programs(NamedTuple):
     test: Callable[..., dict[str, np.ndarray]]
     take: Callable[[Members, Sequence[int]], Members]
     fetch: Callable[[Members], Any]
+    put: Callable[[Any], Members]
     compiled: dict[str, Program]
 
 
@@ -76,28 +78,56 @@ _VALIDATE = (MEMBERS, ALL, ALL, ORDER, ALL, ALL)  # members, shared, split, orde
 _TEST = (MEMBERS, ALL, ALL, ORDER, ALL)  # best parameters, shared, split, order, stop
 
 
-def _over_members(
-    recipe: Recipe,
-    function: Callable[..., Any],
-    roles: tuple[str, ...],
-    layout: OneDevice,
-    donate: tuple[int, ...] = (),
-) -> Program:
-    """Returns the program that applies a function of one member to all of them."""
+def over_members(recipe: Recipe, function: Callable[..., Any], roles: tuple[str, ...]) -> Callable[..., Any]:
+    """Returns the function that applies one of a single member to all of them."""
     axes = tuple(0 if role == MEMBERS else None for role in roles)
-    return Program(layout.compile(jax.vmap(functools.partial(function, recipe), axes), roles, donate))
+    return jax.vmap(functools.partial(function, recipe), axes)
+
+
+def train_members(recipe: Recipe, function: Callable[..., Member], roles: tuple[str, ...]) -> Callable[..., Member]:
+    """Returns the function that trains all members by one of a single member, and tells it which seeds there are."""
+    train = over_members(recipe, function, roles)
+
+    def train_all(members: Member, shared: Shared, *rest: Any) -> Member:
+        seed = members.hparams.seed
+        seeds = jnp.unique(seed, size=min(len(seed), recipe.seeds), fill_value=seed[0])
+        return train(members, shared._replace(seeds=seeds), *rest)
+
+    return train_all
+
+
+class Listed:
+    """The program of one member, called for each of a list; results are lists."""
+
+    def __init__(self, recipe: Recipe, function: Callable[..., Any], roles: tuple[str, ...], donate: Any = ()):
+        self.program = Program(jax.jit(functools.partial(function, recipe), donate_argnums=donate))
+        self._roles = roles
+
+    def __call__(self, *arguments: Any) -> list[Any]:
+        number = len(arguments[self._roles.index(MEMBERS)])
+        return [self.program(*self._of_one(i, arguments)) for i in range(number)]
+
+    def compiled(self, *arguments: Any) -> Any:
+        """Returns the executable for arguments of these shapes."""
+        return self.program.compiled(*self._of_one(0, arguments))
+
+    def _of_one(self, i: int, arguments: Sequence[Any]) -> list[Any]:
+        return [value[i] if role == MEMBERS else value for value, role in zip(arguments, self._roles, strict=True)]
 
 
 def vmapped(recipe: Recipe, metric: str, layout: OneDevice, on_device: bool) -> Programs:
     """Returns the programs that move all members in one call, laid out over devices by `layout`."""
     recipe = recipe._replace(batch_axis=layout.batch_axis)
-    init = _over_members(recipe, init_member, _INIT, layout)
+    init = Program(layout.compile(over_members(recipe, init_member, _INIT), _INIT))
     if on_device:
-        train: _Rows | _Steps = _Rows(_over_members(recipe, train_rows, _TRAIN_ROWS, layout, donate=(0,)))
+        rows = train_members(recipe, train_rows, _TRAIN_ROWS)
+        train: _Rows | _Steps = _Rows(Program(layout.compile(rows, _TRAIN_ROWS, donate=(0,))))
     else:
-        train = _Steps(_over_members(recipe, train_one, _TRAIN_ONE, layout, donate=(0,)))
-    check = _over_members(recipe, _validate_by(metric), _VALIDATE, layout, donate=(0,))
-    test = _over_members(recipe, evaluate, _TEST, layout)
+        one = train_members(recipe, train_one, _TRAIN_ONE)
+        train = _Steps(Program(layout.compile(one, _TRAIN_ONE, donate=(0,))))
+    validating = over_members(recipe, _validate_by(metric), _VALIDATE)
+    check = Program(layout.compile(validating, _VALIDATE, donate=(0,)))
+    test = Program(layout.compile(over_members(recipe, evaluate, _TEST), _TEST))
 
     def validate_all(*arguments: Any) -> tuple[Members, Report]:
         members, report = check(*arguments)
@@ -111,6 +141,7 @@ def vmapped(recipe: Recipe, metric: str, layout: OneDevice, on_device: bool) -> 
         test=lambda members, *rest: layout.fetch(test(members.best.params, *rest)),
         take=layout.take,
         fetch=layout.fetch,
+        put=layout.put_members,
         compiled={"init": init, "train": train.program, "validate": check, "test": test},
     )
 
@@ -140,6 +171,7 @@ def looped(recipe: Recipe, metric: str, layout: OneDevice, on_device: bool) -> P
         test=lambda members, *rest: stack(jax.device_get([test(each.best.params, *rest) for each in members])),
         take=lambda members, indices: [members[i] for i in indices],
         fetch=lambda members: stack(jax.device_get(members)),
+        put=unstack,
         compiled={"init": init, "train": program, "validate": check, "test": test},
     )
 
@@ -176,6 +208,12 @@ class _Steps:
 def stack(trees: Sequence[Any]) -> Any:
     """Returns a list of like trees of host arrays as one tree with a leading axis."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def unstack(tree: Any) -> list[Any]:
+    """Returns a tree of host arrays with a leading axis as a list of trees on the device."""
+    leaves, structure = jax.tree.flatten(tree)
+    return [jax.tree.unflatten(structure, map(jnp.asarray, each)) for each in zip(*leaves, strict=True)]
 
 
 def _validate_by(metric: str) -> Callable[..., tuple[Member, Report]]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from finetune.config import OptimizerConfig
+from finetune.draws import with_draws
 from finetune.hparams import Hparams
 from finetune.objective import penalty
 from finetune.optimizer import make_optimizer, unit_schedule
@@ -40,6 +41,7 @@ class Recipe(NamedTuple):
     micro_batch: int  # examples; divides every member's batch size
     accumulates: bool  # some member's batch is larger than the micro-batch
     dropout: bool  # some member's rate is above zero
+    seeds: int  # how many different ones the members have
     batch_axis: str | None = None  # name of the device axis over which a micro-batch is split
 
 
@@ -48,6 +50,7 @@ class Shared(NamedTuple):
 
     frozen: Leaves
     pretrained: Leaves  # where the trained leaves that have pretrained weights start
+    seeds: jax.Array | None = None  # int32, all that the members of a population have; None: a member's own
 
 
 class Best(NamedTuple):
@@ -159,18 +162,28 @@ def _loss_and_gradients(
 ) -> tuple[jax.Array, Leaves]:
     """Returns the sum of the losses over the micro-batch, on all devices, and its gradient."""
     hparams = member.hparams
-    keys = None
-    if recipe.dropout:
-        epoch_key = jax.random.fold_in(seed_key(hparams.seed, 1), position.epoch)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(epoch_key, batch["index"])
+    seeds = hparams.seed[None] if shared.seeds is None else shared.seeds
+
+    def forward(params: Leaves) -> jax.Array:
+        arguments = params, shared.frozen, batch, hparams.dropout
+        if not recipe.dropout:
+            return recipe.forward(*arguments, None)
+        keys = jax.vmap(_dropout_keys, in_axes=(0, None, None))(seeds, position.epoch, batch["index"])
+        return with_draws(recipe.forward, *arguments, keys=keys, row=jnp.argmax(seeds == hparams.seed))
 
     def loss_sum(params: Leaves) -> jax.Array:
-        outputs = recipe.forward(params, shared.frozen, batch, hparams.dropout, keys)
+        outputs = forward(params)
         losses = recipe.task.loss(outputs, batch, hparams.label_smoothing)
         return jnp.where(batch["weight"] > 0, losses, 0).sum()
 
     value, gradients = jax.value_and_grad(loss_sum)(member.params)
     return _all_sum(recipe, value), jax.tree.map(lambda leaf: _all_sum(recipe, leaf), gradients)
+
+
+def _dropout_keys(seed: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
+    """Returns the random key of each example [B] in an epoch."""
+    epoch_key = jax.random.fold_in(seed_key(seed, 1), epoch)
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(epoch_key, index)
 
 
 def _update(

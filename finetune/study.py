@@ -1,5 +1,6 @@
 """A study: everything in one work directory, from a config to results. Starting it again continues it."""
 
+import dataclasses
 import functools
 import json
 import resource
@@ -15,16 +16,19 @@ from finetune import config as settings
 from finetune import workdir as directory
 from finetune.config import Config
 from finetune.errors import UserError
-from finetune.features import HostSplit, Pass, Trunk, choose_trunk, cut_frozen, cut_recipe, cut_splits
+from finetune.feature_pass import Pass
+from finetune.feature_store import feature_store
+from finetune.features import HostSplit, Trunk, choose_trunk
 from finetune.grid import Trial, Value, make_trials
-from finetune.measure import Execution, Measured, Workload
+from finetune.measure import Execution, Measured
 from finetune.parallel import from_first_process, is_first_process
 from finetune.params import partition
 from finetune.progress import Display, console, counted, describe_group, table_of_settings
 from finetune.results import Results
-from finetune.step import Recipe, Shared
+from finetune.step import Recipe
 from finetune.subject import Subject, load
-from finetune.train import Leaves, Listener, Row, Splits, train_chunk
+from finetune.train import Leaves, Listener, Row, train_chunk
+from finetune.workload import make_workload
 
 
 def run(
@@ -91,7 +95,8 @@ class _Study:
         self.planned: list[dict[str, Any]] = []
         self.splits = subject.dataset[:3]
         self.features: list[HostSplit] = []
-        self.trunk_seconds = 0.0
+        self.trunk_seconds, self.trunk_passes = 0.0, 0
+        self.store = feature_store(config.trunk)
         epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in self.done)
         self.display = Display(len(self.ids), list(self.done.values()), int(epochs), config.evaluation.metric)
 
@@ -103,17 +108,19 @@ class _Study:
         """Returns what is left to do of group `number`."""
         signature = plan.signature(self.subject.fingerprint, recipe, trials)
         earlier = self.earlier.get(_key(signature))
-        mode = earlier["trunk"] if earlier else self.config.trunk.mode
-        free = measure.free_bytes() // 2  # the other half is for members
-        trunk = choose_trunk(mode, recipe, self.subject.shapes, self.splits, trials, free)
+        room, settings_of_trunk = measure.feature_room(self.store), self.config.trunk
+        if earlier:  # the same computation again
+            settings_of_trunk = dataclasses.replace(settings_of_trunk, mode=earlier["trunk"])
+            room = room.only(earlier["trunk_place"])
+        trunk = choose_trunk(settings_of_trunk, recipe, self.subject.shapes, self.splits, trials, room)
         return Job(number, self.left(trials), recipe, trunk, signature)
 
     def compute_features(self, jobs: Sequence[Job], plan_only: bool) -> None:
         """Runs the trunks of all groups over the data, or finds out how long that would take."""
         started = time.monotonic()
-        trunk_pass = Pass(
-            [job.trunk for job in jobs], self.subject.base, self.splits, self.config.evaluation.batch_size
-        )
+        trunks, batch_size = [job.trunk for job in jobs], self.config.evaluation.batch_size
+        trunk_pass = Pass(trunks, self.subject.base, self.splits, batch_size, self.store)
+        self.trunk_passes = int(trunk_pass.batches > 0)
         if plan_only:
             self.features = trunk_pass.imagined()
             self.trunk_seconds = trunk_pass.estimated_seconds()
@@ -130,17 +137,18 @@ class _Study:
         trained, frozen = partition(self.subject.base, frozenset(job.recipe.paths))
         trained_bytes = checkpoint.content(trained)
         pretrained = {path: leaf for path, leaf in trained.items() if path in self.subject.pretrained}
-        work = Workload(
-            recipe=cut_recipe(job.recipe, trunk),
+        work = make_workload(
+            job.recipe, trunk, frozen, pretrained, self.splits, self.features,
             trials=max(plan.chunks_of(trials, len(trials))[0], key=len),
             metric=self.config.evaluation.metric,
-            shared=Shared(cut_frozen(frozen, trunk), pretrained),
-            splits=Splits(*cut_splits(self.splits, self.features, trunk)),
             eval_batch=self.config.evaluation.batch_size,
             trained_bytes=trained_bytes,
-        )
+        )  # fmt: skip
         earlier = self.earlier.pop(_key(signature), None)
-        measured = measure.choose(self.config.execution, work, _execution(earlier))
+        execution = self.config.execution
+        if self.config.trunk.mode == "none":  # vmap would share what is frozen
+            execution = dataclasses.replace(execution, mode="loop")
+        measured = measure.choose(execution, work, _execution(earlier))
         chunks, _ = plan.chunks_of(trials, measured.execution.size)
         estimate = plan.estimate(measured, chunks, trained_bytes, self.config.checkpoint.keep)
         self._spend("compile", time.monotonic() - started)
@@ -240,7 +248,7 @@ class _Study:
             "diverged": diverged,
             "failed": len(self.ids) - len(rows),
             "compiles": self.compiled,
-            "trunk_passes": int(any(group["trunk"] == "cached" for group in self.planned)),
+            "trunk_passes": self.trunk_passes,
             "flops": sum(group["flops"] + group["trunk_flops"] for group in self.planned),
             "seconds": self.seconds,
             "disk_bytes": directory.size_bytes(self.workdir),
@@ -269,7 +277,7 @@ def _before(workdir: Path) -> dict[str, Any]:
 
 def _earlier_groups(file: Path) -> list[dict[str, Any]]:
     groups = records.read_document(file).get("groups", [])
-    wanted = {"signature", "mode", "on_device", "chunk", "reason", "trunk"}
+    wanted = {"signature", "mode", "on_device", "chunk", "reason", "trunk", "trunk_place"}
     if not isinstance(groups, list) or not all(isinstance(each, dict) and each.keys() >= wanted for each in groups):
         raise UserError(f"{file} holds no groups as a study writes them, allowed: the file as it was, or none")
     return groups

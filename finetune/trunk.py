@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from finetune.batch_axis import ELEMENTWISE, REDUCTIONS, SIZES, Axis, Mixed, axes_of
 from finetune.errors import UserError
@@ -57,6 +58,7 @@ class Cut:
     features: name -> shape and dtype of the feature of ONE example. The name is a hash of the program that computes
         it, so cuts of other groups and other processes know it again. It says nothing of the values of weights.
     reads: names of the arrays of a batch, besides the features, that the tail reads.
+    needs: paths of the frozen leaves, and names of the arrays of a batch, that the trunk reads.
     refused: None, or why something that is frozen is not in the trunk: there, examples influence each other. The trunk
         ends before it, so that the features of an example never depend on other examples.
     key: a hash of the program that computes all features.
@@ -64,10 +66,13 @@ class Cut:
 
     def __init__(
         self, forward: Forward, params: Shapes, frozen: Shapes, example: Shapes, dropout: jax.ShapeDtypeStruct,
-        keys: bool,
+        keys: bool, dtype: str = "float32",
     ):  # fmt: skip
-        """Cuts `forward`, given its arguments' shapes, of ONE example without batch axis, and whether it has keys."""
-        self._forward, self._traced = forward, dict[int, tuple[Program, Any]]()
+        """Cuts `forward`, given its arguments' shapes, of ONE example without batch axis, and whether it has keys.
+
+        dtype: of the features that are float32 in the program.
+        """
+        self._forward, self._traced, self._dtype = forward, dict[int, tuple[Program, Any]](), dtype
         self._shapes = dict(params), dict(frozen), dict(example), dropout, jax.eval_shape(seed_key, 0, 0)
         self._has_keys = keys
         paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(self._arguments(SIZES[0]))]
@@ -90,13 +95,19 @@ class Cut:
         tail = needed(program, given | constants | features, program.outputs)
         read = {*program.outputs, *(value for equation in tail for value in equation.inputs)}
         _, frozen, batch, _, _ = self._numbered(program)
-        self._features = {f"feature:{self._names[value]}": value for value in features}
+        self._features = {f"feature:{self._dtype}:{self._names[value]}": value for value in features}
         self._features = dict(sorted(self._features.items()))
         self._computed = {f"constant:{self._names[value]}": value for value in sorted(constants & read)}
         self._leaves = {path: value for path, value in frozen.items() if value in read or not self._alike}
         self._arrays = {name: value for name, value in batch.items() if value in read or not self._alike}
         self.features = {name: self._one_example(value) for name, value in self._features.items()}
         self.reads = frozenset(self._arrays)
+        trunk = needed(program, given | constants, features)
+        inputs = {value for equation in trunk for value in equation.inputs}
+        inputs |= {value for each in needed(program, given, inputs & constants) for value in each.inputs}
+        self.needs = tuple(
+            frozenset(name for name, value in each.items() if value in inputs) for each in (frozen, batch)
+        )
 
     def constants(self, frozen: Leaves) -> Leaves:
         """Returns what the tail takes for frozen leaves: those it reads, and what is computed from leaves alone."""
@@ -173,7 +184,8 @@ class Cut:
         aval, axis = self._program.avals[value], self._axis(value)
         entries = aval.shape[axis] // SIZES[0]
         inner = () if entries == 1 else (entries,)
-        return jax.ShapeDtypeStruct((*aval.shape[:axis], *inner, *aval.shape[axis + 1 :]), aval.dtype)
+        dtype = self._dtype if aval.dtype == np.float32 else aval.dtype
+        return jax.ShapeDtypeStruct((*aval.shape[:axis], *inner, *aval.shape[axis + 1 :]), dtype)
 
     def _axis(self, value: int) -> int:
         axis = self._axes[value]
@@ -188,11 +200,13 @@ class Cut:
         """Returns a value with the axis of examples put first and apart."""
         axis, shape = self._axis(value), array.shape
         apart = array.reshape(*shape[:axis], size, shape[axis] // size, *shape[axis + 1 :])
-        return jnp.moveaxis(apart, axis, 0).reshape(size, *self._one_example(value).shape)
+        one = self._one_example(value)
+        return jnp.moveaxis(apart, axis, 0).reshape(size, *one.shape).astype(one.dtype)
 
     def _unpack(self, packed: jax.Array, value: int, size: int) -> jax.Array:
-        axis, shape = self._axis(value), self._trace(size)[0].avals[value].shape
-        apart = packed.reshape(size, *shape[:axis], shape[axis] // size, *shape[axis + 1 :])
+        axis, aval = self._axis(value), self._trace(size)[0].avals[value]
+        shape = aval.shape
+        apart = packed.astype(aval.dtype).reshape(size, *shape[:axis], shape[axis] // size, *shape[axis + 1 :])
         return jnp.moveaxis(apart, 0, axis).reshape(shape)
 
 

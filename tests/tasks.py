@@ -98,6 +98,7 @@ def make_recipe(
     *,
     accumulates: bool = False,
     dropout: bool = False,
+    seeds: int = 100,
     **optimizer: Any,
 ) -> Recipe:
     """Returns the recipe that trains `trainable` of `task`; `optimizer` holds fields of OptimizerConfig."""
@@ -115,6 +116,7 @@ def make_recipe(
         micro_batch=micro_batch,
         accumulates=accumulates,
         dropout=dropout,
+        seeds=seeds,
     )
 
 

@@ -1,21 +1,27 @@
 """The decision to cache what is frozen, and runs with and without a cache."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from finetune import study
-from finetune.config import Config
-from finetune.features import Pass, choose_trunk
+from finetune.config import Config, TrunkConfig
+from finetune.feature_pass import Pass
+from finetune.feature_store import FeatureStore
+from finetune.features import Room, choose_trunk
 from finetune.grid import Trial
 from finetune.params import abstract
 from tests.tasks import base_leaves, data, make_recipe, mlp, row
 
 PLENTY = 10**12
+NO_STORE = FeatureStore(Path(), 0)
 
 
-def trunk_of(recipe, split, mode="auto", free_bytes=PLENTY):
-    trials = [Trial(row(), {})]
-    return choose_trunk(mode, recipe, abstract(recipe.task), [split] * 3, trials, free_bytes)
+def trunk_of(recipe, split, mode="auto", device=PLENTY, host=0, dtype="float32", trials=2):
+    trials = [Trial(row(seed=seed), {}) for seed in range(trials)]
+    settings = TrunkConfig(mode=mode, dtype=dtype)
+    return choose_trunk(settings, recipe, abstract(recipe.task), [split] * 3, trials, Room(device, host))
 
 
 def test_wide_frozen_part_is_cached():
@@ -33,7 +39,9 @@ def test_wide_frozen_part_is_cached():
         ("all", {}, "none", "nothing is frozen"),
         ("head", {"mode": "shared"}, "shared", "so set"),
         ("stem", {}, "shared", "comes after what trains"),
-        ("head", {"free_bytes": 100}, "shared", "do not fit into"),
+        ("head", {"device": 100}, "shared", "do not fit into"),
+        ("head", {"mode": "none"}, "none", "so set"),
+        ("head", {"device": 100, "trials": 1}, "none", "one trial"),
     ],
 )
 def test_what_is_not_cached_says_why(trainable, changes, mode, reason):
@@ -52,12 +60,27 @@ def test_pass_gives_the_features_of_every_example():
     recipe = make_recipe(mlp(), "head", examples=10, micro_batch=2)
     split, base = data(10), base_leaves(mlp())
     trunk = trunk_of(recipe, split, mode="cached")
-    features = Pass([trunk], base, [split] * 3, batch_size=4).run(lambda: None)
+    features = Pass([trunk], base, [split] * 3, batch_size=4, store=NO_STORE).run(lambda: None)
     hidden = np.tanh(split["x"] @ base["stem/kernel"] + base["stem/bias"])
     hidden = np.tanh(hidden @ base["block_0/kernel"] + base["block_0/bias"])
     for of_split in features:
         (found,) = of_split.values()
         np.testing.assert_allclose(found, hidden, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_halves_the_bytes_and_rounds_to_8_bits():
+    recipe = make_recipe(mlp(width=64), "head", examples=10, micro_batch=2)
+    split, base = data(10), base_leaves(mlp(width=64))
+    wide, narrow = (trunk_of(recipe, split, mode="cached", dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert wide.bytes == 2 * narrow.bytes
+    params = {path: base[path] for path in recipe.paths}
+    outputs = []
+    for trunk in (wide, narrow):
+        (features, *_) = Pass([trunk], base, [split] * 3, batch_size=4, store=NO_STORE).run(lambda: None)
+        outputs.append(trunk.train.tail(params, trunk.train.constants(base), features, 0.0, None))
+    assert outputs[1].dtype == np.float32
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=64 * 2**-9)  # 64 products of numbers below 1
+    assert not np.array_equal(*outputs)
 
 
 def config(trainable: str, mode: str, dropout_at: str) -> Config:
@@ -85,7 +108,7 @@ def test_cached_and_shared_runs_agree(tmp_path, trainable):
 
 
 def test_dropout_within_the_frozen_part_is_not_cached(tmp_path):
-    found = study.run(config("head", "auto", "all"), tmp_path, plan_only=True)
+    found = study.run(config("head", "auto", "all"), tmp_path, {"seed": [0, 1]}, plan_only=True)
     assert found.trials == []
     assert '"trunk": "shared"' in (tmp_path / "plan.json").read_text()
 

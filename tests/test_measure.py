@@ -9,10 +9,11 @@ from finetune import measure
 from finetune.config import ExecutionConfig
 from finetune.errors import UserError
 from finetune.grid import Trial
-from finetune.measure import Execution, Workload
+from finetune.measure import Execution
 from finetune.step import Shared
 from finetune.task import Task
 from finetune.train import Splits
+from finetune.workload import Workload
 from tests.tasks import data, make_recipe, make_shared, mlp, row
 
 ONE = ExecutionConfig(devices=1)

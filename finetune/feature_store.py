@@ -1,0 +1,110 @@
+"""Features on disk, for the next study with the same weights and texts: one file each, the oldest dropped first.
+
+A file's name is a hash of all that the feature depends on, so that what is found is what would be computed. It is
+mapped into memory, not read: the operating system keeps of it what fits.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune import assets
+from finetune.config import TrunkConfig
+
+
+class FeatureStore:
+    """The files in `directory`, of at most `limit_bytes` together; 0 keeps none."""
+
+    def __init__(self, directory: Path, limit_bytes: int):
+        self._directory, self._limit_bytes = directory, limit_bytes
+        self._used: set[str] = set()
+
+    def find(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray | None:
+        """Returns the array kept as `name`, read-only; None if there is none, or if it has been damaged."""
+        file, size = self._file(name), int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if self._limit_bytes == 0:
+            return None
+        with contextlib.suppress(OSError):  # there is none, or another study drops it just now
+            if file.stat().st_size == size and self._file(name, ".sha256").read_text() == _sha256(file):
+                os.utime(file)  # used now: the last to be dropped
+                self._used.add(file.name)
+                return np.memmap(file, dtype, "r", shape=shape)
+            self._remove(file)
+        return None
+
+    def create(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Returns an array to fill: mapped to a file if it may be kept, else in memory."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if not 0 < size <= self._limit_bytes:
+            return np.empty(shape, dtype)
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            if not self._make_room(size):
+                return np.empty(shape, dtype)
+            with self._unfinished(name).open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk shows here, not while the array is filled
+            return np.memmap(self._unfinished(name), dtype, "r+", shape=shape)
+        except OSError:  # no directory, no right to write, no space: a store is a convenience
+            with contextlib.suppress(OSError):
+                self._unfinished(name).unlink()
+            return np.empty(shape, dtype)
+
+    def keep(self, name: str, array: np.ndarray) -> None:
+        """Keeps an array that `create` returned, once it is filled."""
+        if not isinstance(array, np.memmap):
+            return
+        array.flush()
+        with contextlib.suppress(OSError):  # the array stays, whatever becomes of its name
+            self._file(name, ".sha256").write_text(_sha256(self._unfinished(name)))
+            os.replace(self._unfinished(name), self._file(name))
+            self._used.add(self._file(name).name)
+
+    @property
+    def room_bytes(self) -> int:
+        """The bytes that may be kept, if older files are dropped: of the limit, what the disk has."""
+        existing = next(path for path in (self._directory, *self._directory.absolute().parents) if path.exists())
+        kept = sum(file.stat().st_size for file in self._directory.glob("*.features"))
+        return min(self._limit_bytes, shutil.disk_usage(existing).free + kept)
+
+    def _make_room(self, size: int) -> bool:
+        """Drops the oldest files until there is room for `size` bytes; what this process reads is left alone."""
+        files = [*self._directory.glob("*.features"), *self._directory.glob("*.new")]
+        total = sum(file.stat().st_size for file in files)
+        for file in sorted(files, key=lambda file: file.stat().st_mtime):
+            if total + size > self._limit_bytes and file.name not in self._used:
+                total -= file.stat().st_size
+                self._remove(file)
+        return total + size <= self._limit_bytes
+
+    def _remove(self, file: Path) -> None:
+        file.unlink(missing_ok=True)
+        file.with_suffix(".sha256").unlink(missing_ok=True)
+
+    def _file(self, name: str, suffix: str = ".features") -> Path:
+        return self._directory / f"{name}{suffix}"
+
+    def _unfinished(self, name: str) -> Path:
+        return self._directory / f"{name}.{os.getpid()}.new"
+
+
+def feature_store(config: TrunkConfig) -> FeatureStore:
+    """Returns the store that the settings name."""
+    directory = Path(config.store) if config.store else assets.cache() / "features"
+    return FeatureStore(directory, int(config.store_gigabytes * 1e9))
+
+
+def array_hash(array: np.ndarray) -> str:
+    """Returns a hash (hex) of an array: shape, dtype, values."""
+    digest = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

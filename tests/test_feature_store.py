@@ -1,0 +1,96 @@
+"""Features on disk: found again by what they depend on, bounded, and never wrong."""
+
+import os
+
+import numpy as np
+import pytest
+
+from finetune import feature_pass
+from finetune.feature_pass import Pass
+from finetune.feature_store import FeatureStore
+from tests.tasks import base_leaves, data, make_recipe, mlp
+from tests.test_features import trunk_of
+
+ARRAY = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def keep(store, name, array=ARRAY):
+    created = store.create(name, array.shape, array.dtype)
+    created[:] = array
+    store.keep(name, created)
+
+
+def find(store, name, array=ARRAY):
+    return store.find(name, array.shape, array.dtype)
+
+
+def test_what_was_kept_is_found_by_the_next_study(tmp_path):
+    keep(FeatureStore(tmp_path / "new", 100), "a")
+    np.testing.assert_array_equal(find(FeatureStore(tmp_path / "new", 100), "a"), ARRAY)
+    assert find(FeatureStore(tmp_path / "new", 100), "b") is None
+
+
+def test_the_oldest_files_are_dropped_first(tmp_path):
+    for age, name in enumerate("cab"):
+        keep(FeatureStore(tmp_path, 150), name)
+        os.utime(tmp_path / f"{name}.features", (1e9 + age, 1e9 + age))
+    keep(FeatureStore(tmp_path, 150), "new")  # 4 x 48 bytes: one has to go
+    assert sorted(file.stem for file in tmp_path.glob("*.features")) == ["a", "b", "new"]
+    assert sorted(file.stem for file in tmp_path.glob("*.sha256")) == ["a", "b", "new"]
+
+
+def test_what_a_study_reads_is_not_dropped_for_what_it_adds(tmp_path):
+    store = FeatureStore(tmp_path, 100)
+    for name in "abc":
+        keep(store, name)
+    assert find(store, "a") is not None
+    assert find(store, "c") is None  # there was no room: it stayed in memory
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_a_damaged_file_is_not_taken(tmp_path, damage):
+    keep(FeatureStore(tmp_path, 100), "a")
+    content = bytearray((tmp_path / "a.features").read_bytes())
+    content[5] ^= 1
+    (tmp_path / "a.features").write_bytes(content if damage == "flip" else content[:-1])
+    assert find(FeatureStore(tmp_path, 100), "a") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_written_costs_nothing_but_the_files(tmp_path):
+    (tmp_path / "file").write_text("")
+    store = FeatureStore(tmp_path / "file" / "below", 100)
+    keep(store, "a")
+    assert find(store, "a") is None
+
+
+def computed(tmp_path, monkeypatch, split, base, trainable="head"):
+    """Returns how many batches a pass computes, and its features."""
+    monkeypatch.setattr(feature_pass, "_WORTH_KEEPING_FLOPS", 0)
+    recipe = make_recipe(mlp(), trainable, examples=10, micro_batch=2)
+    trunk_pass = Pass([trunk_of(recipe, split, mode="cached")], base, [split] * 3, 5, FeatureStore(tmp_path, 10**6))
+    return trunk_pass.batches, trunk_pass.run(lambda: None)
+
+
+def test_a_pass_is_made_once_for_the_same_weights_and_examples(tmp_path, monkeypatch):
+    base, split = base_leaves(mlp()), data(10)
+    batches, features = computed(tmp_path, monkeypatch, split, base)
+    assert batches == 6
+    batches, again = computed(tmp_path, monkeypatch, split, {**base, "head/bias": base["head/bias"] + 1})
+    assert batches == 0  # no feature depends on the head
+    for one, other in zip(features, again, strict=True):
+        for name, array in one.items():
+            np.testing.assert_array_equal(array, other[name])
+
+
+@pytest.mark.parametrize("change", ["weights", "examples", "program"])
+def test_a_pass_is_made_again_for_others(tmp_path, monkeypatch, change):
+    base, split, trainable = base_leaves(mlp()), data(10), "head"
+    computed(tmp_path, monkeypatch, split, base)
+    if change == "weights":
+        base = {**base, "stem/bias": base["stem/bias"] + 1}
+    elif change == "examples":
+        split = {**split, "x": split["x"] + 1}
+    else:
+        trainable = "last:1"
+    assert computed(tmp_path, monkeypatch, split, base, trainable)[0] == 6
