@@ -12,25 +12,20 @@ import json
 import shutil
 from pathlib import Path
 
+import minilm
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 
-from finetune import study
+from finetune import study, subject
 from finetune.config import Config
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/headline", "the directory of the two studies, which are removed first")
 _TEXTS = flags.DEFINE_integer("texts", 1000, "training texts")
-_VALIDATION = 250
-_EPOCHS = 10
 
 
 def _config() -> Config:
-    config = Config(trainable="head")
-    config.model.dropout_at = "head"
-    config.data.train_examples, config.data.validation_examples = _TEXTS.value, _VALIDATION
-    config.data.max_length = 64
-    config.hparams.epochs, config.hparams.dropout = _EPOCHS, 0.1
-    config.evaluation.batch_size = 32
+    config = minilm.get_config()
+    config.data.train_examples, config.hparams.dropout = _TEXTS.value, 0.1
     return config
 
 
@@ -43,8 +38,7 @@ def _sentence(what: str, seconds: dict[str, float]) -> str:
     return f"{what}: {sum(seconds.values()):.1f} s ({parts})"
 
 
-def main(_: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)
+def main() -> None:
     workdir = Path(_WORKDIR.value)
     shutil.rmtree(workdir, ignore_errors=True)
     axes = {
@@ -55,15 +49,16 @@ def main(_: list[str]) -> None:
     }
     study.run(_config(), workdir / "thousand", axes)
     usual = _config()
-    usual.trunk.mode, usual.execution.mode, usual.execution.epochs_on_device = "shared", "loop", "scan"
+    usual.trunk.mode, usual.execution.mode, usual.execution.epochs_on_device = "none", "loop", "scan"
     study.run(usual, workdir / "one")
     thousand, one = _seconds(workdir / "thousand"), _seconds(workdir / "one")
-    test = len(study.load(usual).dataset.test["label"])
-    bound = (_TEXTS.value + _VALIDATION + test) / (_EPOCHS * (_TEXTS.value + _VALIDATION) + test)
+    test = len(subject.load(usual).dataset.test["label"])
+    each_epoch = usual.data.train_examples + usual.data.validation_examples
+    bound = (each_epoch + test) / (usual.hparams.epochs * each_epoch + test)
     print(_sentence("1,000 trials, frozen part once", thousand))
     print(_sentence("one trial, frozen part in every step", one))
     print(f"1,000 trials / one trial: {sum(thousand.values()) / sum(one.values()):.2f} (bound {bound:.2f})")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    minilm.run(main)

@@ -25,7 +25,9 @@ from finetune.workload import Workload
 _MEMORY_SHARE = 0.8  # of the free memory that a group may take
 # Of the trained leaves at once: parameters, two moments, gradient, update, best, and their successors.
 _STATE_COPIES = 8
-_WARM_SECONDS = 2.0  # a first call this slow is measurement enough
+_WARM_SECONDS = 2.0  # a first call this slow is as good as a second one
+_LONG_SECONDS = 20.0  # a first call this slow is measurement enough
+_CLEARLY_FASTER = 0.9  # of the time by loop; less is within the noise of a shared machine
 
 
 class Execution(NamedTuple):
@@ -73,7 +75,7 @@ def choose(config: ExecutionConfig, work: Workload, earlier: Execution | None) -
             free = f"{free_bytes() / 1e9:.1f} GB"
             raise OutOfMemory(f"one member needs more than the {free} that are free, allowed: a smaller model or batch")
         size = -(-size // 2)
-    best = min(fitting, key=lambda each: each.cost.train_row_seconds)
+    best = min(fitting, key=_comparable_seconds)
     looped_seconds = [each.one_member_row_seconds for each in fitting if each.one_member_row_seconds]
     reason = earlier.reason if earlier else _reason(fitting, len(options))
     return best._replace(
@@ -199,16 +201,17 @@ def _cost(group: Group, trials: Sequence[Trial], size: int) -> Cost | None:
 
 
 def _seconds_a_row(call: Callable[[Any, int], Any], members: Any, rows: int) -> tuple[Any, float]:
-    """Returns the members, and the seconds of a row by a second call; by the first one where that is slow already."""
+    """Returns the members, and the seconds of a row: of two calls the faster, since other work only slows them."""
     started = time.monotonic()
     members = jax.block_until_ready(call(members, 1))
     # The first process decides for all, since a call exchanges results between them.
     first = float(from_first_process(str(time.monotonic() - started)))
-    if first > _WARM_SECONDS:
+    if first > _LONG_SECONDS:
         return members, first
+    rows = 1 if first > _WARM_SECONDS else rows
     started = time.monotonic()
     members = jax.block_until_ready(call(members, rows))
-    return members, (time.monotonic() - started) / rows
+    return members, min(first, (time.monotonic() - started) / rows)
 
 
 def _bytes(executable: Any) -> int:
@@ -223,6 +226,11 @@ def _bytes(executable: Any) -> int:
 def _flops(executables: Iterable[Any]) -> float:
     """Returns the FLOPs of a call; a loop's body is counted once."""
     return sum(float((each.cost_analysis() or {}).get("flops", 0.0)) for each in executables if each is not None)
+
+
+def _comparable_seconds(each: Measured) -> float:
+    """Returns the seconds of a row, those of vmap raised by what it must be faster by to be chosen."""
+    return each.cost.train_row_seconds / (_CLEARLY_FASTER if each.execution.mode == "vmap" else 1.0)
 
 
 def _reason(fitting: Sequence[Measured], options: int) -> str:

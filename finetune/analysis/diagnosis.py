@@ -1,0 +1,209 @@
+"""Diagnosis of a search, by the questions of the Deep Learning Tuning Playbook: each answer a sentence with numbers."""
+
+import numpy as np
+
+from finetune import records
+from finetune.analysis import experiment
+from finetune.analysis.axis import MANY
+from finetune.analysis.finding import NOTE, WARNING, Finding, count, listed, metric_words, number, percent, value_words
+from finetune.analysis.standing import Standing, standing
+from finetune.analysis.table import Axis, Trials
+from finetune.analysis.training import diagnose_training
+
+__all__ = ["Finding", "diagnose"]
+
+SEEDS = 3  # the fewest that say something about noise
+_LEAST_VALUES = 4  # of an axis that can be too coarse near its best
+_LEAST_SETTINGS = 20  # of a random search that can have its best at an edge
+_LEAST_TRIALS = 50  # of a random search whose best tenth can be counted
+_FLAT = 0.8  # share of an axis that settings near the best take if it makes no difference
+_OUTER = 0.05  # share of a sampled axis that is its edge
+
+
+def diagnose(trials: Trials) -> tuple[Finding, ...]:
+    """Returns what is worth knowing about a search, warnings first."""
+    stands = standing(trials)
+    found = [*_lost(trials)]
+    if len(stands.order):
+        found += [
+            *_noise(trials, stands),
+            *_edges(trials, stands),
+            *_cliffs(trials, stands),
+            *_coverage(trials, stands),
+            *diagnose_training(trials, stands),
+            *_split(trials, stands),
+        ]
+    return tuple(sorted(found, key=lambda finding: finding.severity != WARNING))
+
+
+def _lost(trials: Trials) -> list[Finding]:
+    """Says how many trials diverged or failed, and where."""
+    status = trials.frame["status"].to_numpy()
+    found = []
+    for kind, words in ((records.DIVERGED, "diverged"), (records.FAILED, "came to no result")):
+        lost = status == kind
+        if not lost.any():
+            continue
+        place = "" if lost.all() else _where(trials, lost)
+        sentence = f"{lost.sum():,} of {count(len(lost), 'trial')} ({percent(lost.mean())} %) {words}{place}."
+        if lost.all():
+            grid = experiment.smaller_rates(trials)
+            sentence += " Smaller learning rates may not." if grid else ""
+            found.append(Finding(kind, WARNING, sentence, None, experiment.command(trials, grid) if grid else None))
+        else:
+            found.append(Finding(kind, WARNING if lost.mean() > 0.5 else NOTE, sentence))
+    return found
+
+
+def _where(trials: Trials, lost: np.ndarray) -> str:
+    """Returns the axis values at which most were lost, as the end of a sentence; "" if it happened everywhere."""
+    best: tuple[float, str] = (0.5, "")
+    for axis in trials.axes:
+        bins = axis.bins(trials.frame[axis.name].to_numpy())
+        values = sorted(set(bins), key=axis.position)
+        shares = np.array([lost[bins == value].mean() for value in values])
+        contrast = float(shares.max() - shares.min())
+        most = [value for value, share in zip(values, shares, strict=True) if share >= shares.max() / 2]
+        if contrast > best[0]:
+            inside = np.isin(bins, np.array(most, bins.dtype))
+            words = _span(axis, most, values)
+            best = contrast, f", {lost[inside].sum():,} of them among the {inside.sum():,} with {axis.name} {words}"
+    return best[1]
+
+
+def _span(axis: Axis, some: list, values: list) -> str:
+    """Returns `0.1 and above`, `0.001 and below` or the values one by one."""
+    if axis.is_number and len(some) < len(values):
+        if some == values[-len(some) :]:
+            return f"{value_words(some[0])}{' and above' if len(some) > 1 else ''}"
+        if some == values[: len(some)]:
+            return f"{value_words(some[-1])}{' and below' if len(some) > 1 else ''}"
+    return listed([value_words(value) for value in some[:6]], "or")
+
+
+def _noise(trials: Trials, stands: Standing) -> list[Finding]:
+    """Says whether differences are larger than seed noise."""
+    compared = stands.comparison
+    if len(stands.order) < 2:
+        return []
+    if compared is None:
+        command = experiment.repeat(trials, [stands.values(trials, place) for place in stands.order[:3]], SEEDS)
+        if len(stands.table) <= 30 and experiment.has_command(trials):
+            command = experiment.command(trials, {}, SEEDS)
+        sentence = (
+            f"All {count(len(stands.table), 'setting')} ran once, so nothing tells luck from merit: "
+            "repeat the best with other seeds."
+        )
+        return [Finding("noise", WARNING, sentence, "seed", command)]
+    means = stands.table["mean"].to_numpy()[stands.order]
+    words = (
+        f"The same setting moves by {number(compared.deviation)} from seed to seed (standard deviation, near the "
+        f"best); the best and the worst setting are {number(means.max() - means.min())} apart"
+    )
+    if compared.evident:
+        return [Finding("noise", NOTE, f"{words}: more than chance.")]
+    return [Finding("noise", WARNING, f"{words}: chance alone explains that.", "seed")]
+
+
+def _edges(trials: Trials, stands: Standing) -> list[Finding]:
+    """Says which axes have their best at an end of what was searched, with the values that lie beyond."""
+    found = []
+    for axis in trials.axes:
+        if not axis.is_number or (stands.comparison is not None and not stands.comparison.evident):
+            continue
+        if len(axis.values) == len(stands.table) < _LEAST_SETTINGS and len(trials.axes) > 1:
+            continue  # a few settings drawn at random: each value has been tried once, with others beside it
+        ends, near = axis.positions((axis.values[0], axis.values[-1])), stands.table[axis.name].to_numpy()[stands.near]
+        positions = axis.positions([axis.values[place] for place in near])
+        sampled, span = len(axis.values) > MANY, ends[1] - ends[0]
+        taken = np.ptp(positions) / span if sampled else len(np.unique(near)) / len(axis.values)
+        if taken >= _FLAT:
+            continue
+        margin = _OUTER * span if sampled else 0.0
+        inside = (ends[0] + margin < positions) & (positions < ends[1] - margin)
+        for upward in (True, False):
+            values, distance = experiment.beyond(axis, upward), abs(positions[0] - ends[int(upward)])
+            if distance <= margin and values:
+                found.append(_edge(trials, axis, upward, values, alone=not inside.any()))
+    return found
+
+
+def _edge(trials: Trials, axis: Axis, upward: bool, values: tuple[float, ...], alone: bool) -> Finding:
+    """Returns the finding of a best value at an end; `alone` if no value further inside is as good."""
+    end = value_words(axis.values[-1 if upward else 0])
+    words = f"The best {axis.name}, {end}, is the {'largest' if upward else 'smallest'} that was tried"
+    if len(axis.values) > MANY:
+        words = f"The best {axis.name} lies at the {'upper' if upward else 'lower'} end of the range, {end}"
+    if not alone:
+        return Finding("edge", NOTE, f"{words}; values further inside are as good.", axis.name)
+    sentence = f"{words}; {listed([value_words(value) for value in values], 'or')} may be better."
+    return Finding("edge", WARNING, sentence, axis.name, experiment.command(trials, {axis.name: sorted(values)}))
+
+
+def _cliffs(trials: Trials, stands: Standing) -> list[Finding]:
+    """Says where one step from the best setting, other axes as they are, trials came to no result."""
+    best = int(stands.order[0])
+    found = []
+    for axis in trials.axes:
+        if not axis.is_number or len(axis.values) > MANY:
+            continue
+        same = np.ones(len(stands.table), bool)
+        for other in trials.axes:
+            if other.name != axis.name:
+                same &= stands.table[other.name].to_numpy() == stands.table[other.name].to_numpy()[best]
+        for step, word in ((1, "above"), (-1, "below")):
+            beside = np.flatnonzero(
+                same & (stands.table[axis.name].to_numpy() == stands.table[axis.name].to_numpy()[best] + step)
+            )
+            rows = np.concatenate([stands.rows[place] for place in beside]) if len(beside) else np.array([], int)
+            lost = int((trials.frame["status"].to_numpy()[rows] == records.DIVERGED).sum())
+            if lost:
+                value = axis.values[stands.table[axis.name].to_numpy()[best] + step]
+                sentence = (
+                    f"One step {word} the best {axis.name}, at {value_words(value)}, {lost} of "
+                    f"{count(len(rows), 'trial')} diverged: the range ends there."
+                )
+                found.append(Finding("diverged", NOTE, sentence, axis.name))
+    return found
+
+
+def _coverage(trials: Trials, stands: Standing) -> list[Finding]:
+    """Says where only one value of an axis is good, so that a better one may lie between it and its neighbours."""
+    compared = stands.comparison
+    if compared is None:
+        good = len(stands.near)
+        if len(stands.order) < _LEAST_TRIALS or all(len(axis.values) <= MANY for axis in trials.axes):
+            return []
+        return [Finding("coverage", NOTE, f"{good} of {len(stands.order):,} trials make up the best tenth.")]
+    if not compared.evident:
+        return []
+    found = []
+    for axis in trials.axes:
+        places = np.unique(stands.table[axis.name].to_numpy()[stands.tied])
+        inside = 0 < places[0] < len(axis.values) - 1
+        if not axis.is_number or not _LEAST_VALUES <= len(axis.values) <= MANY or len(places) > 1 or not inside:
+            continue
+        value = axis.values[places[0]]
+        if values := experiment.between(axis, value):
+            sentence = (
+                f"Of {len(axis.values)} values of {axis.name} only {value_words(value)} is among the best: "
+                f"{listed([value_words(each) for each in values], 'or')} beside it may be better."
+            )
+            grid = experiment.grid_of(trials, [stands.values(trials, place) for place in stands.tied])
+            command = experiment.command(trials, grid | {axis.name: sorted(values)})
+            found.append(Finding("coverage", NOTE, sentence, axis.name, command))
+    return found
+
+
+def _split(trials: Trials, stands: Standing) -> list[Finding]:
+    """Says how far an accuracy may be off because the validation split is a sample."""
+    examples = trials.provenance.get("config", {}).get("data", {}).get("validation_examples", 0)
+    share = float(stands.table["mean"].to_numpy()[stands.order[0]])
+    if not examples or trials.metric != "val_accuracy" or not 0 <= share <= 1:
+        return []
+    half = 1.96 * np.sqrt(share * (1 - share) / examples)
+    sentence = (
+        f"With {examples:,} validation examples {metric_words(trials)} is known to ±{number(half)}, one example being "
+        f"{number(1 / examples)}; that error is common to all settings."
+    )
+    return [Finding("split", NOTE, sentence)]

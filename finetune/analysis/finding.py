@@ -1,0 +1,60 @@
+"""A finding: one sentence with numbers in it, and what to type if it calls for an experiment."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from finetune.analysis.table import Trials
+
+NOTE, WARNING = "note", "warning"
+_NOTHING = 1e-12  # what is left of a difference of equal floats
+
+
+class Finding(NamedTuple):
+    """kind: coverage, diverged, edge, epochs, failed, fit, noise, split. severity: note or warning."""
+
+    kind: str
+    severity: str
+    sentence: str
+    axis: str | None = None
+    command: str | None = None
+
+
+def metric_words(trials: Trials) -> str:
+    """Returns the metric's name in words: val_accuracy is validation accuracy."""
+    name = trials.metric
+    return f"validation {name.removeprefix('val_')}" if name.startswith("val_") else name
+
+
+def number(value: float) -> str:
+    """Returns a metric as text: four decimals, or four significant digits where that says more."""
+    if not math.isfinite(value):
+        return "unknown"
+    if abs(value) < _NOTHING:
+        return "0"
+    return f"{value:.4f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
+
+
+def setting_words(trials: Trials, values: Mapping[str, Any]) -> str:
+    """Returns a setting as text, such as `learning_rate 0.003, weight_decay 0`."""
+    return ", ".join(f"{axis.name} {value_words(values[axis.name])}" for axis in trials.axes)
+
+
+def value_words(value: Any) -> str:
+    """Returns a value of an axis as text, numbers to three significant digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def percent(share: float) -> str:
+    """Returns a share in percent: one decimal below 10."""
+    return f"{100 * share:.0f}" if share >= 0.0995 or share == 0 else f"{100 * share:.1f}"
+
+
+def count(amount: int, noun: str) -> str:
+    """Returns `1 trial`, `2 trials`."""
+    return f"{amount:,} {noun}" + ("" if amount == 1 else "s")
+
+
+def listed(words: Sequence[str], joint: str = "and") -> str:
+    """Returns `a, b and c`."""
+    return f" {joint} ".join([part for part in (", ".join(words[:-1]), words[-1]) if part])

@@ -1,0 +1,163 @@
+"""The recommendation: which setting to use, which others may be as good, how sure that is, and what to try next."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from finetune.analysis import diagnosis, experiment, robust
+from finetune.analysis.cost import expected_best
+from finetune.analysis.finding import count, number
+from finetune.analysis.setting import Setting, make_settings
+from finetune.analysis.standing import Standing, standing
+from finetune.analysis.table import Trials
+
+__all__ = ["Recommendation", "Setting", "recommend"]
+
+_MOST_SEEDS = 100  # more are not worth a difference that small
+_USUAL_SEEDS = 20  # the most that a next experiment asks for
+_FIRST = ("diverged", "failed", "edge", "noise", "epochs", "coverage", "seeds", "fit")  # what is most worth doing
+# Hyperparameters worth varying, cheap ones first.
+_LEVERS = ("learning_rate", "batch_size", "trainable", "epochs", "weight_decay", "dropout", "label_smoothing")
+
+
+class Recommendation(NamedTuple):
+    """What to use and what to do next.
+
+    best: None if no setting stands out. tied: the settings that may be the truly best one, which is among them with a
+    probability of at least 95 %, best first; empty where nothing was repeated. cheapest, robust: of the tied ones.
+    confident: one setting is left. seeds_needed: how many seeds would tell the best from the second (or, where nothing
+    stands out, the best from the worst); None if more than 100. best_of_n: see `cost.expected_best`.
+    """
+
+    best: Setting | None
+    tied: tuple[Setting, ...]
+    cheapest: Setting | None
+    robust: Setting | None
+    confident: bool
+    sentence: str
+    seeds_needed: int | None
+    best_of_n: pd.DataFrame
+    next_command: str | None
+    next_reason: str
+
+
+def recommend(trials: Trials) -> Recommendation:
+    """Returns the recommendation for any table of trials."""
+    stands = standing(trials)
+    budget = expected_best(trials)
+    if not len(stands.order):
+        sentence = f"Nothing can be recommended: no trial of {len(trials.frame):,} came to a result."
+        command, reason = next_experiment(trials, stands, None)
+        return Recommendation(None, (), None, None, False, sentence, None, budget, command, reason)
+    repeated, single = stands.comparison is not None, len(stands.table) == 1
+    tied = make_settings(trials, stands, stands.tied)
+    leader = tied[0] if tied else make_settings(trials, stands, stands.order[:1])[0]
+    needed = seeds_needed(stands)
+    command, reason = next_experiment(trials, stands, needed)
+    priced = [each for each in tied if each.cost is not None]
+    return Recommendation(
+        best=leader if stands.evident or single or not repeated else None,
+        tied=tied,
+        cheapest=min(priced, key=lambda each: each.cost or 0.0, default=None),
+        robust=_most_robust(trials, tied),
+        confident=stands.evident and len(tied) == 1 and not single,
+        sentence=_sentence(trials, stands, needed),
+        seeds_needed=needed,
+        best_of_n=budget,
+        next_command=command,
+        next_reason=reason,
+    )
+
+
+def _most_robust(trials: Trials, tied: tuple[Setting, ...]) -> Setting | None:
+    """Returns the tied setting with the most room around it, the better one of equals; None if none has any."""
+    rooms = [robust.room(trials, each.values, each.reach) for each in tied]
+    if not rooms or max(rooms) <= (0.0, 0.0):
+        return None
+    return tied[rooms.index(max(rooms))]
+
+
+def seeds_needed(stands: Standing) -> int | None:
+    """Returns how many seeds would say more; None if the best stands alone, or if no sensible number would."""
+    compared = stands.comparison
+    if len(stands.order) < 2:
+        return None
+    if compared is None:
+        return diagnosis.SEEDS
+    others = np.flatnonzero(compared.tied)[1:]
+    if not len(others):
+        return None
+    rival = min if stands.evident else max  # to tell the best from the second, or from anything at all
+    needed = compared.seeds_to_tell(int(rival(others, key=lambda place: compared.behind[place])))
+    seeds = int(stands.table["n"].max())
+    return max(int(needed), seeds + 1) if needed <= _MOST_SEEDS else None
+
+
+def _sentence(trials: Trials, stands: Standing, needed: int | None) -> str:
+    """Says how sure the recommendation is."""
+    settings, lost = len(stands.table), len(stands.table) - len(stands.order)
+    seeds = count(int(stands.table["n"].max()), "seed")
+    left_out = f" Left out: {count(lost, 'setting')} where trials came to no result." if lost else ""
+    if settings == 1:
+        return f"Only one setting was tried, with {seeds}: there is nothing to compare it with."
+    if len(stands.order) == 1:
+        return f"Of {settings} settings only this one has come to a result in all its trials."
+    if stands.comparison is None:
+        return (
+            f"Each of {settings:,} settings ran once, so luck cannot be told from merit: "
+            f"that takes {diagnosis.SEEDS} seeds or more.{left_out}"
+        )
+    more = f"about {needed} seeds would" if needed else f"even {_MOST_SEEDS} seeds would not"
+    largest = number(float(stands.comparison.behind.max()))
+    if not stands.evident and largest == "0":
+        return f"All {settings:,} settings came out the same, with {seeds}."
+    if not stands.evident:
+        return (
+            f"No setting is better than another by more than chance: {settings:,} settings with {seeds}; "
+            f"{more} show the largest difference seen, {largest}."
+        )
+    tied, others = len(stands.tied), len(stands.order) - len(stands.tied)
+    if tied == 1:
+        return f"The other {count(others, 'setting')} are worse by more than chance, with {seeds} each.{left_out}"
+    worse = f", the other {others:,} are worse" if others else ""
+    return (
+        f"{tied:,} of {settings:,} settings cannot be told apart with {seeds}{worse}; "
+        f"{more} tell the best from the second.{left_out}"
+    )
+
+
+def next_experiment(trials: Trials, stands: Standing, needed: int | None) -> tuple[str | None, str]:
+    """Returns (what to type, why) of the experiment that is most worth running."""
+    found = {finding.kind: finding for finding in reversed(diagnosis.diagnose(trials)) if finding.command}
+    for kind in _FIRST:
+        if kind in found:
+            return found[kind].command, found[kind].sentence
+        if kind == "seeds" and needed and needed <= _USUAL_SEEDS and len(stands.tied) > 1:
+            settings = [stands.values(trials, place) for place in stands.tied]
+            reason = "tell the best from the second" if stands.evident else "show whether any setting is better"
+            return experiment.repeat(trials, settings, needed), f"{needed} seeds would {reason}."
+    return _lever(trials, stands)
+
+
+def _lever(trials: Trials, stands: Standing) -> tuple[str | None, str]:
+    """Returns (command, reason) of the first hyperparameter that has not been varied, with the learning rate."""
+    levers = [name for name in _LEVERS if name != "trainable" or experiment.has_command(trials)]
+    name = next((name for name in levers if name in trials.fixed), None)
+    if name is None or not len(stands.order):
+        alone = "Vary a hyperparameter, the learning rate first, with 3 seeds."
+        more = "Nothing within the searched range promises more: widen it, or vary another hyperparameter."
+        return None, more if trials.axes else alone
+    best = stands.values(trials, int(stands.order[0]))
+    grid: dict[str, Sequence[Any]] = {**experiment.grid_of(trials, [best])}
+    axis = next((axis for axis in trials.axes if axis.name == "learning_rate"), None)
+    if axis is not None:
+        grid["learning_rate"] = experiment.around(axis, best["learning_rate"], lower=name == "trainable")
+    value = trials.fixed[name]
+    beside = ", with the learning rate beside it" if axis is not None else ""
+    reason = f"{name} was {value} in every trial: it is the next to vary{beside}."
+    if name == "trainable":
+        reason += " It may take long: --plan_only says how long."
+    seeds = diagnosis.SEEDS if stands.comparison is None else None
+    return experiment.command(trials, {**grid, name: experiment.first_values(name, value)}, seeds), reason
