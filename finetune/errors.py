@@ -10,6 +10,10 @@ class UserError(ValueError):
     """Input that the user can mend; the command line prints it as one line and exits with status 2."""
 
 
+class OutOfMemory(UserError):
+    """Not even one member fits into memory."""
+
+
 def one_of(what: str, value: object, allowed: Iterable[str]) -> UserError:
     """Returns the error for a name that is not among `allowed`, with the nearest one suggested."""
     names = sorted(allowed)

@@ -33,6 +33,12 @@ class Trial(NamedTuple):
         return digest([fingerprint, self.hparams, self.choices])
 
 
+def from_row(values: Mapping[str, Value]) -> Trial:
+    """Returns the trial that a row of trials.jsonl describes by its "hparams"."""
+    choices = {name: str(value) for name, value in values.items() if name in STATIC}
+    return Trial({name: value for name, value in values.items() if name not in STATIC}, choices)  # type: ignore[misc]
+
+
 def digest(content: Any) -> str:
     """Returns 12 hex digits of the sha256 of `content` in canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -9,6 +9,7 @@ import numpy as np
 
 from finetune import data, models
 from finetune.config import Config
+from finetune.data import memory
 from finetune.errors import UserError
 from finetune.grid import digest
 from finetune.models import pretrained
@@ -66,6 +67,7 @@ def load(config: Config) -> Subject:
             f"evaluation.metric is {config.evaluation.metric!r}, allowed: {', '.join(['loss', *task.metrics])}"
         )
     shapes = abstract(task)
+    memory.check_fits(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes.values()), "parameters of the model")
     weights = pretrained.load(config.model, shapes, task.head)
     drawn = _drawn(task, [path for path in shapes if path not in weights])
     return Subject(

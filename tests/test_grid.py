@@ -1,11 +1,8 @@
 """Axes, products and ids of trials."""
 
-import contextlib
 import hashlib
 
-import hypothesis
 import pytest
-from hypothesis import strategies
 
 from finetune.config import Config
 from finetune.errors import UserError
@@ -66,19 +63,6 @@ def test_axes(text: str, wanted: tuple[str, list]) -> None:
 def test_axes_that_make_no_sense(text: str, line: str) -> None:
     with pytest.raises(UserError, match=line):
         parse_axis(text)
-
-
-_KNOWN = strategies.sampled_from([*NAMES, "trainable", "schedule", "optimizer.name"])
-_VALUES = strategies.text("0123456789.,:eE+-_ loginfa", max_size=25)
-
-
-@hypothesis.settings(max_examples=300, deadline=None, derandomize=True, database=None)
-@hypothesis.given(strategies.text(max_size=30) | strategies.builds("{}={}".format, _KNOWN, _VALUES))
-def test_whatever_is_typed_gives_an_axis_or_a_line(text: str) -> None:
-    with contextlib.suppress(UserError):
-        name, values = parse_axis(text)
-        assert name
-        assert values
 
 
 def test_axes_and_seeds() -> None:

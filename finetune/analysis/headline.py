@@ -1,5 +1,7 @@
 """The headline: at most ten lines that answer the question to somebody who knows nothing of the study."""
 
+import re
+
 import numpy as np
 
 from finetune import records
@@ -80,7 +82,7 @@ def _mattered(trials: Trials, whole: Anova | None, good: Anova | None, recommend
 
 def _range(text: str) -> str:
     """Returns a range without the number of its values."""
-    return text.partition(" (")[0]
+    return re.sub(r" \(\d+ values\)$", "", text)
 
 
 def _shares(anova: Anova, ranges: dict[str, str]) -> str:

@@ -2,10 +2,12 @@
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from finetune.data import memory
 from finetune.data.source import SPLITS, Examples, Source
 from finetune.errors import UserError, one_of
 
@@ -19,7 +21,7 @@ def read(file: Path) -> Source:
     unknown or missing arrays, shapes that do not agree, images of whole numbers outside 0..255, values that are not
     finite, and labels that are not whole numbers of 0 or more.
     """
-    arrays = _load(file)
+    arrays = _load(file, [f"{letter}_{split}" for split in SPLITS for letter in "xy"])
     present = [split for split in SPLITS if f"x_{split}" in arrays or f"y_{split}" in arrays]
     for split in present:
         if not {f"x_{split}", f"y_{split}"} <= arrays.keys():
@@ -32,16 +34,21 @@ def read(file: Path) -> Source:
     return Source("array", splits, order=tuple(map(str, sorted(numbers))))
 
 
-def _load(file: Path) -> dict[str, np.ndarray]:
-    allowed = [f"{letter}_{split}" for split in SPLITS for letter in "xy"]
+def read_inputs(file: Path) -> np.ndarray:
+    """Returns the one array of a file, x, as `read` returns inputs; raises UserError as it does."""
+    return _inputs(file, "x", _load(file, ["x"])["x"])
+
+
+def _load(file: Path, allowed: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(file) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
+            memory.check_fits(sum(entry.file_size for entry in archive.infolist()), f"arrays of {file}")
         for name in names:
             if name not in allowed:
                 raise one_of(f"array in {file}", name, allowed)
         with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names}
+            return {name: np.asarray(archive[name]) for name in names}
     except UserError:
         raise
     # RuntimeError: a damaged header can ask for encryption or an unknown compression.

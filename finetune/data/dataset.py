@@ -9,7 +9,7 @@ import numpy as np
 
 from finetune.config import DataConfig
 from finetune.data import splits
-from finetune.data.source import SPLITS, Examples, Source
+from finetune.data.source import SPLITS, Examples, Source, is_unicode
 from finetune.errors import UserError, one_of
 
 Split = dict[str, np.ndarray]  # leading axis: examples; "label" int32 [N]
@@ -122,6 +122,9 @@ def _class_names(source: Source) -> tuple[str, ...]:
             raise UserError(f"label {unseen[0]!r} of split {split} is out of range: no example in train has it")
         if not examples.labels:
             raise UserError(f"split {split} has no examples")
+    for name in present:
+        if not is_unicode(name):
+            raise UserError(f"class name {name!r} is not valid Unicode, allowed: text that can be written as UTF-8")
     if len(present) < 2:
         raise UserError(f"the data has one class only, {present.pop()!r}; allowed: two or more")
     return tuple(name for name in source.order or sorted(present) if name in present)

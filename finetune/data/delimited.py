@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import DataConfig
-from finetune.data.source import SPLITS, Examples, Source
+from finetune.data.source import SPLITS, Examples, Source, is_unicode
 from finetune.errors import UserError, one_of
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -39,19 +39,33 @@ def _by_split(directory: Path) -> dict[str, Path]:
 
 def _examples(file: Path, config: DataConfig) -> Examples:
     texts, labels = [], []
+    for line, row in rows(file):
+        texts.append(_field(row, config.text_column, f"{file}:{line}"))
+        labels.append(_field(row, config.label_column, f"{file}:{line}").strip())
+        if not labels[-1]:
+            raise UserError(f"{file}:{line}: the label is empty")
+    return Examples(texts, labels)
+
+
+def read_texts(file: Path, column: str) -> tuple[list[int], list[str]]:
+    """Returns the last line and the text of every row of a file without labels; raises UserError as `read` does."""
+    found = [(line, _field(row, column, f"{file}:{line}")) for line, row in rows(file)]
+    return [line for line, _ in found], [text for _, text in found]
+
+
+def rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (last line, column -> field) for every row that is not blank; raises UserError as `read` does."""
+    empty = True
     try:
-        for line, row in _json_rows(file) if file.suffix == ".jsonl" else _csv_rows(file):
-            texts.append(_field(row, config.text_column, f"{file}:{line}"))
-            labels.append(_field(row, config.label_column, f"{file}:{line}").strip())
-            if not labels[-1]:
-                raise UserError(f"{file}:{line}: the label is empty")
+        for pair in _json_rows(file) if file.suffix == ".jsonl" else _csv_rows(file):
+            empty = False
+            yield pair
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 text: {error}") from error
     except OSError as error:
         raise UserError(f"cannot read {file}: {error}") from error
-    if not texts:
+    if empty:
         raise UserError(f"{file} has no rows")
-    return Examples(texts, labels)
 
 
 def _field(row: dict[str, Any], column: str, where: str) -> str:
@@ -59,7 +73,10 @@ def _field(row: dict[str, Any], column: str, where: str) -> str:
         raise UserError(f"{where}: no column {column!r}, present: {', '.join(row)}")
     if row[column] is None:
         raise UserError(f"{where}: {column} is null, allowed: a text or a number")
-    return str(row[column])
+    text = str(row[column])
+    if not is_unicode(text):
+        raise UserError(f"{where}: {column} is {text[:40]!r}, which is not valid Unicode, allowed: whole characters")
+    return text
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -26,3 +26,12 @@ class Source(NamedTuple):
     kind: Literal["text", "image", "array"]
     splits: dict[str, Examples]
     order: tuple[str, ...] = ()
+
+
+def is_unicode(text: str) -> bool:
+    """Says whether a text can be written: names of files and escapes in JSON can hold half a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

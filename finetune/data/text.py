@@ -11,6 +11,7 @@ from finetune.errors import UserError
 
 # An encoding keeps the strings and offsets of all tokens, those cut off included: hold few at a time.
 _TEXTS_AT_ONCE = 1024
+_LARGEST_ID = 2**31 - 1
 
 
 def encode(texts: Sequence[str], tokenizer_file: Path | None, max_length: int) -> dict[str, np.ndarray]:
@@ -22,13 +23,23 @@ def encode(texts: Sequence[str], tokenizer_file: Path | None, max_length: int) -
     tokenizer, pad_id = _read(tokenizer_file, max_length)
     rows: list[list[int]] = []
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        rows.extend(_token_ids(tokenizer, texts[start : start + _TEXTS_AT_ONCE], max_length))
+        rows.extend(_encoded(tokenizer, texts[start : start + _TEXTS_AT_ONCE], max_length, tokenizer_file))
     length = np.array([len(row) for row in rows], np.int32)
-    dtype = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.int32
+    largest = max(tokenizer.get_vocab_size() - 1, pad_id, *(max(row, default=0) for row in rows))
+    if largest > _LARGEST_ID:
+        raise UserError(f"tokenizer {tokenizer_file} has token {largest}, allowed: at most {_LARGEST_ID}")
+    dtype = np.uint16 if largest < 2**16 else np.int32
     input_ids = np.full((len(rows), max(length)), pad_id, dtype)
     for index, row in enumerate(rows):
         input_ids[index, : len(row)] = row
     return {"input_ids": input_ids, "length": length}
+
+
+def _encoded(tokenizer: Tokenizer, texts: Sequence[str], max_length: int, file: Path | None) -> list[list[int]]:
+    try:
+        return _token_ids(tokenizer, texts, max_length)
+    except Exception as error:  # the library raises a bare Exception, as for a word without an unknown token
+        raise UserError(f"tokenizer {file} cannot encode the texts: {error}") from error
 
 
 def _token_ids(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[list[int]]:

@@ -1,6 +1,8 @@
 """Prepared TFDS sets, read by random access and without TensorFlow."""
 
+import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,8 @@ from finetune.data.source import SPLITS, Examples, Source
 from finetune.errors import UserError
 
 PREFIX = "tfds:"
+_OWN_FEATURES = "tensorflow_datasets.core.features."
+_CLASS_KEYS = {"pythonClassName", "python_class_name", "type"}
 _UNLABELLED = -1  # what TFDS puts where a test split's labels are withheld
 
 
@@ -19,8 +23,13 @@ def read_name(name: str, config: DataConfig) -> Source:
 
     Raises UserError when it has not been prepared there, and as `read` does.
     """
+    from tensorflow_datasets.core.constants import DATA_DIR
     from tensorflow_datasets.core.read_only_builder import builder_from_files
 
+    directory = Path(os.environ.get("TFDS_DATA_DIR") or DATA_DIR) / re.split("[:/]", name)[0]
+    for versions in ("*", "*/*"):  # NAME/VERSION, NAME/CONFIG/VERSION
+        for file in directory.glob(f"{versions}/features.json"):
+            _check_features(file)
     with _told(f"tfds set {name!r} is not prepared"):
         # From the files alone: code of the set, which may need TensorFlow, is not looked for.
         builder = builder_from_files(name, data_dir=os.environ.get("TFDS_DATA_DIR"))
@@ -35,9 +44,35 @@ def read_directory(directory: Path, config: DataConfig) -> Source:
     """
     import tensorflow_datasets
 
+    _check_features(directory / "features.json")
     with _told(f"cannot read the tfds set in {directory}"):
         builder = tensorflow_datasets.builder_from_directory(directory)
     return _read(builder, config)
+
+
+def _check_features(file: Path) -> None:
+    """Raises UserError for features of a class that is not TFDS's own: TFDS would import the module it names."""
+    if not file.is_file():
+        return
+    try:
+        foreign = sorted(_foreign_classes(json.loads(file.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {file}: {error}") from error
+    if foreign:
+        raise UserError(f"{file}: a feature is of class {foreign[0]!r}, allowed: classes of {_OWN_FEATURES}*")
+
+
+def _foreign_classes(entry: Any) -> set[str]:
+    """Returns the classes that a JSON value names anywhere and that are not TFDS's own."""
+    if isinstance(entry, str) and entry.lstrip().startswith("{"):  # older sets hold JSON inside JSON
+        entry = json.loads(entry)
+    if isinstance(entry, list):
+        return set().union(*map(_foreign_classes, entry))
+    if not isinstance(entry, dict):
+        return set()
+    named = {entry[key] for key in _CLASS_KEYS & entry.keys() if isinstance(entry[key], str)}
+    inner = set().union(*map(_foreign_classes, entry.values()))
+    return inner | {name for name in named if not name.startswith(_OWN_FEATURES)}
 
 
 def _read(builder: Any, config: DataConfig) -> Source:

@@ -15,6 +15,8 @@ from finetune.objective import accuracy, cross_entropy
 from finetune.task import Batch, Params, Task
 
 MODELS = {"bert": bert, "vit": vit}
+# Sizes of a foreign file may be anything: beyond these, shapes alone would take for ever or overflow.
+_MOST_BLOCKS, _LARGEST = 1000, 2**24
 
 
 def build(config: ModelConfig, classes: int, example: Mapping[str, jax.ShapeDtypeStruct]) -> Task:
@@ -108,8 +110,9 @@ def _check(found: dict[str, Any], names: set[str], config: ModelConfig) -> None:
             f"{source}: sizes {', '.join(wrong)} are missing or unknown, allowed: {', '.join(sorted(names))}"
         )
     for name in names - {"model"}:
-        kind, allowed = (float, "a positive number") if name == "epsilon" else (int, "a whole number, 1 or more")
-        if type(found[name]) is not kind or not found[name] > 0:
-            raise UserError(f"model.{name} of {source} is {found[name]!r}, allowed: {allowed}")
+        most = 1 if name == "epsilon" else _MOST_BLOCKS if name == "depth" else _LARGEST
+        kind, allowed = (float, "above 0") if name == "epsilon" else (int, "a whole number, 1 or more")
+        if type(found[name]) is not kind or not 0 < found[name] <= most:
+            raise UserError(f"model.{name} of {source} is {found[name]!r}, allowed: {allowed}, at most {most}")
     if found["width"] % found["heads"]:
         raise UserError(f"model.heads is {found['heads']}, allowed: divisors of the width, {found['width']}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune.data import memory
 from finetune.errors import UserError
 
 _EPSILON = 1e-6  # of the layer norms; not stored in the file
@@ -77,7 +78,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     # The file is opened here so that it is closed when NumPy fails to read it.
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            memory.check_fits(sum(entry.file_size for entry in archive.zip.infolist()), f"weights of {path}")
+            return {name: np.asarray(archive[name]) for name in archive.files}
+    except UserError:
+        raise
     except _UNREADABLE as error:
         raise UserError(f"cannot read {path} as .npz: {error}") from None
     except (AttributeError, TypeError):  # a single array (.npy) is no archive

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ _BLOCK_MODULES = {
     "output.dense": "mlp/down",
     "output.LayerNorm": "mlp_norm",
 }
+_NAMES = {ours: theirs for theirs, ours in (_MODULES | _BLOCK_MODULES).items()}
 _NORM_LEAVES = {"weight": "scale", "gamma": "scale", "bias": "bias", "beta": "bias"}  # gamma, beta: older files
 _IGNORED = re.compile(r"embeddings\.position_ids|(pooler|cls|classifier)\..*")
 _BLOCK = re.compile(r"encoder\.layer\.(\d+)\.(.+)")
@@ -55,7 +57,7 @@ def architecture(path: Path) -> dict[str, Any]:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {file}, which must be beside the weights: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{file} is not JSON, allowed: the config.json of a BERT encoder") from None
     if not isinstance(settings, dict):
         raise UserError(f"{file} holds no JSON object, allowed: the config.json of a BERT encoder")
@@ -76,20 +78,61 @@ def parameters(path: Path) -> dict[str, np.ndarray]:
     """
     found: dict[str, np.ndarray] = {}
     ignored = []
-    try:
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():
-                if _IGNORED.fullmatch(name.removeprefix("bert.")):
-                    ignored.append(name)
-                    continue
-                target = _path(name.removeprefix("bert.")) or name
-                array = file.get_tensor(name)
-                found[target] = array.T if target.endswith("/kernel") else array
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise UserError(f"cannot read {path} as safetensors: {error}") from None
+
+    def is_encoder(name: str) -> bool:
+        if _IGNORED.fullmatch(name.removeprefix("bert.")):
+            ignored.append(name)
+        return name not in ignored
+
+    for name, array in read_tensors(path, is_encoder).items():
+        target = _path(name.removeprefix("bert.")) or name
+        if target in found:
+            raise UserError(f"{path} holds {target} under two names, one of them {name!r}, allowed: one")
+        found[target] = array.T if target.endswith("/kernel") else array
     if ignored:
         logging.getLogger(__name__).info("%s: not used: %s", path, ", ".join(ignored))
     return found
+
+
+def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
+    """Returns {name: array} of the tensors in a .safetensors file that are `wanted`; raises UserError for a bad file.
+
+    Nothing is executed: the format is a JSON header and raw numbers, and the library checks every offset.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError(f"cannot read {path} as safetensors: {error}") from None
+
+
+def config_document(architecture: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
+    """Returns what transformers reads in config.json for an encoder of this architecture, and its classes."""
+    return {
+        **_FIXED,
+        "architectures": ["BertModel"],
+        **{name: architecture[size] for size, name in _SIZES.items()},
+        "layer_norm_eps": architecture["epsilon"],
+        "id2label": {str(number): name for number, name in enumerate(classes)},
+        "label2id": {name: number for number, name in enumerate(classes)},
+    }
+
+
+def tensors(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns {transformers' name: array} of an encoder's leaves {path: array}, dense weights [out, in]."""
+    return {
+        _name(path): np.ascontiguousarray(leaf.T if path.endswith("/kernel") else leaf) for path, leaf in leaves.items()
+    }
+
+
+def _name(path: str) -> str:
+    """Returns transformers' name of the leaf at this project's `path`: what `_path` reads."""
+    target, _, kind = path.rpartition("/")
+    leaf = "bias" if kind == "bias" else "weight"
+    if target in _NAMES:
+        return f"{_NAMES[target]}.{leaf}"
+    block, _, module = target.partition("/")
+    return f"encoder.layer.{block.removeprefix('block_')}.{_NAMES[module]}.{leaf}"
 
 
 def _path(name: str) -> str | None:

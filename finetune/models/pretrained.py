@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from finetune import assets
 from finetune.config import ModelConfig
 from finetune.errors import UserError, one_of
-from finetune.models import augreg, huggingface, workdir
+from finetune.models import augreg, exported, huggingface, workdir
 from finetune.params import matches
 
 _FORMATS = {".safetensors": huggingface, ".npz": augreg}  # of single files, by suffix
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")  # of PyTorch and others
 _POSITION = "embeddings/position"  # of a ViT: [rows, columns, width]
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _SHOWN = 5  # leaves an error names before it only counts them
@@ -43,7 +45,7 @@ def load(config: ModelConfig, expected: Mapping[str, jax.ShapeDtypeStruct], head
     found = {path: leaf for path, leaf in source.format.parameters(source.path).items() if not matches(head, path)}
     if _POSITION in found and _POSITION in wanted:
         found[_POSITION] = _resized(found[_POSITION], wanted[_POSITION].shape)
-    _compare(found, wanted, source.path)
+    compare(found, wanted, source.path)
     return {path: found[path].astype(leaf.dtype) for path, leaf in wanted.items()}
 
 
@@ -76,8 +78,7 @@ def content_hash(config: ModelConfig) -> str:
         return ""
     if source.path.is_file():
         try:
-            with source.path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return assets.sha256(source.path)
         except OSError as error:
             raise UserError(f"cannot read {source.path}: {error.strerror}") from None
     digest = hashlib.sha256()
@@ -90,8 +91,6 @@ def content_hash(config: ModelConfig) -> str:
 def _locate(config: ModelConfig) -> _Source | None:
     if not config.pretrained:
         return None
-    from finetune import assets
-
     names = [
         name
         for name, asset in assets.ASSETS.items()
@@ -104,18 +103,33 @@ def _locate(config: ModelConfig) -> _Source | None:
         raise one_of("model.pretrained", config.pretrained, [*names, "a path that exists"])
     if path.is_dir():
         return _in_directory(path)
+    if path.suffix in _PICKLES:
+        raise _pickled(path)
     if path.suffix not in _FORMATS:
         raise UserError(f"model.pretrained is {config.pretrained!r}, allowed for a file: {', '.join(_FORMATS)}")
     return _Source(_FORMATS[path.suffix], path)
 
 
+def _pickled(path: Path) -> UserError:
+    return UserError(
+        f"model.pretrained: {path} is a pickle, which can run any code when it is read, allowed: .safetensors, .npz; "
+        "convert it where you trust it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), "
+        "'model.safetensors')"
+    )
+
+
 def _in_directory(path: Path) -> _Source:
+    if (path / exported.FILE).is_file():
+        return _Source(exported, path)
     if (path / "checkpoints").is_dir() and (path / "config.json").is_file():
         return _Source(workdir, path)
     if not (path / "model.safetensors").is_file():
+        pickles = [file for file in sorted(path.iterdir()) if file.suffix in _PICKLES]
+        if pickles:
+            raise _pickled(pickles[0])
         raise UserError(
             f"model.pretrained: {path} holds no model.safetensors, allowed: a directory with model.safetensors and "
-            "config.json, or the work directory of a study"
+            "config.json, the work directory of a study, or what finetune.export wrote"
         )
     return _Source(huggingface, path / "model.safetensors")
 
@@ -128,7 +142,8 @@ def _resized(position: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(jax.image.resize(position.astype(np.float32), (*shape[:2], position.shape[2]), "bilinear"))
 
 
-def _compare(found: Mapping[str, np.ndarray], wanted: Mapping[str, jax.ShapeDtypeStruct], source: Path) -> None:
+def compare(found: Mapping[str, np.ndarray], wanted: Mapping[str, jax.ShapeDtypeStruct], source: Path) -> None:
+    """Raises UserError that lists the leaves of `found` that are missing, unexpected, misshapen or no floats."""
     shared = [path for path in wanted if path in found]
     complaints = {
         "missing": [path for path in wanted if path not in found],

@@ -4,6 +4,7 @@ One thing differs from the paper: the class token has no position embedding of i
 weights are loaded, so the function is the same, and the positions keep the shape of their grid.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -90,6 +91,13 @@ class Vit(nn.Module):
         hidden = self.hidden(batch, rate, keys)
         pooled = pool(hidden, jnp.ones(hidden.shape[:2], bool), self.pooling)
         return self.head(self.head_dropout(pooled, rate, keys))
+
+
+def image_shape(leaves: Mapping[str, Any], architecture: dict[str, Any]) -> tuple[int, int, int]:
+    """Returns [H, W, C] of the images that `leaves` {path: array} were trained on."""
+    size = architecture["patch_size"]
+    rows, columns, _ = leaves["embeddings/position"].shape
+    return rows * size, columns * size, leaves["embeddings/patch/kernel"].shape[0] // size**2
 
 
 def check(architecture: dict[str, Any], shape: tuple[int, ...]) -> None:

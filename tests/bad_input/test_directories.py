@@ -1,12 +1,9 @@
 """Work directories that cannot be written, are damaged, or belong to another study."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-
-from finetune import __main__
 
 
 def test_workdirs_that_cannot_be_written(inputs, tmp_path, fails, monkeypatch):
@@ -20,16 +17,6 @@ def test_workdirs_that_cannot_be_written(inputs, tmp_path, fails, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", refuse)
     fails([f"--config={inputs}/vit.py", f"--workdir={tmp_path}/study"], ["Permission denied", "a writable directory"])
-
-
-@pytest.fixture(scope="module")
-def study(inputs, tmp_path_factory):
-    """A study of one trial that has run to its end."""
-    directory = tmp_path_factory.mktemp("finished") / "study"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["finetune", f"--config={inputs}/vit.py", f"--workdir={directory}"])
-        assert __main__.main() == 0
-    return directory
 
 
 OTHER_STUDIES = {

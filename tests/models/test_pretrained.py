@@ -146,14 +146,16 @@ def test_damaged_study(study, content, message):
     [
         ("minilmm", "model.pretrained is 'minilmm', allowed: .*minilm.*did you mean 'minilm'"),
         ("r8", "model.pretrained is 'r8', allowed: "),
-        ("{directory}", "holds no model.safetensors"),
-        ("{directory}/weights.bin", r"allowed for a file: \.safetensors, \.npz"),
+        ("{directory}/..", "holds no model.safetensors"),
+        ("{directory}", "weights.pt is a pickle"),
+        ("{directory}/weights.h5", r"allowed for a file: \.safetensors, \.npz"),
+        ("{directory}/weights.pt", r"weights.pt is a pickle, which can run any code .*allowed: \.safetensors, \.npz"),
         ("{directory}/alone.safetensors", "cannot read .*config.json, which must be beside the weights"),
         ("{directory}/text.npz", "cannot read .*text.npz as .npz"),
     ],
 )
 def test_sources_that_are_none(tmp_path, pretrained_name, message):
-    for name in ("weights.bin", "alone.safetensors", "text.npz"):
+    for name in ("weights.h5", "weights.pt", "alone.safetensors", "text.npz"):
         (tmp_path / name).write_text("not weights")
     with pytest.raises(UserError, match=message) as caught:
         loaded(ModelConfig(pretrained=pretrained_name.format(directory=tmp_path)), TEXT)

@@ -1,9 +1,10 @@
-"""Mistakes in a config file."""
+"""Mistakes in a config file.
 
-import pytest
+name: (content of the file, words of the line)
+"""
+
 from mistakes import VIT
 
-# name: (content of the config file, words of the line)
 CONFIG_FILES = {
     "syntax error": ("def get_config(:", ["config.py", "SyntaxError"]),
     "no get_config": ("x = 1", ["config.py", "get_config"]),
@@ -32,9 +33,3 @@ CONFIG_FILES = {
     "sweep that is no generator": (VIT + "def sweep():\n    return 3", ["sweep()", "not iterable", "dict"]),
     "sweep that is no function": (VIT + "sweep = [{}]", ["sweep()", "not callable", "generator"]),
 }
-
-
-@pytest.mark.parametrize("content, words", CONFIG_FILES.values(), ids=CONFIG_FILES)
-def test_config_file(tmp_path, fails, content, words):
-    (tmp_path / "config.py").write_text(content)
-    fails([f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/study"], words)

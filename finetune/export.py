@@ -1,0 +1,130 @@
+"""python -m finetune.export WORKDIR [--trial=ID] --to=DIR: a trial of a study as a model of its own.
+
+DIR gets all parameters as .safetensors, under transformers' names where it has the model, and by Orbax; the tokenizer;
+and a card, README.md. python -m finetune.predict DIR INPUT runs it; --config.model.pretrained=DIR starts from it.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from finetune import checkpoint, command, records
+from finetune.card import Repeats, write_card
+from finetune.errors import UserError, one_of
+from finetune.models import exported
+
+
+class Chosen(NamedTuple):
+    """A trial of a study: its row of trials.jsonl, and what the rows that differ by seeds alone say together."""
+
+    row: dict[str, Any]
+    repeats: Repeats
+
+
+def export(workdir: Path, to: Path, trial: str = "") -> Chosen:
+    """Writes a trial of a study to the directory `to`, whole or not at all.
+
+    trial: id, of one whose weights were kept; empty = of those kept the one whose setting has the best mean over
+        seeds, which a lucky seed does not decide. Raises UserError for a study, a trial or a directory that cannot be
+        used.
+    """
+    _check_free(to)
+    document = _read_study(workdir)
+    chosen = _choose(workdir, trial)
+    leaves = {
+        **checkpoint.load(workdir / "checkpoints" / "base"),
+        **checkpoint.load(workdir / "checkpoints" / "trials" / chosen.row["id"] / "best"),
+    }
+    tokenizer = workdir / "tokenizer.json"
+    fresh = to.with_name(f".{to.name}.{os.getpid()}")
+    try:
+        fresh.mkdir(parents=True)
+        leaves = {path: np.asarray(leaf) for path, leaf in leaves.items()}
+        exported.write(fresh, _describe(document, chosen), leaves, tokenizer if tokenizer.is_file() else None)
+        checkpoint.save(fresh / "orbax", leaves)
+        write_card(fresh / "README.md", document, chosen.row, chosen.repeats)
+        os.replace(fresh, to)
+    except OSError as error:
+        raise UserError(f"--to is {str(to)!r}: {error.strerror}, allowed: a directory that can be written") from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return chosen
+
+
+def _check_free(to: Path) -> None:
+    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+        raise UserError(f"--to is {str(to)!r}, which is there already, allowed: a new or an empty directory")
+
+
+def _read_study(workdir: Path) -> dict[str, Any]:
+    """Returns config.json of a study; raises UserError if there is none, or one without what an export needs."""
+    if not (workdir / "config.json").is_file():
+        raise UserError(f"WORKDIR is {str(workdir)!r}, which holds no study, allowed: the work directory of one")
+    document = records.read_document(workdir / "config.json")
+    try:
+        document["architecture"]["model"], document["description"]["data"], document["description"]["weights"]
+        _settings(document)
+        if not isinstance(document["classes"], list) or not isinstance(document["command"], list):
+            raise TypeError("classes and command are lists")
+    except (KeyError, TypeError) as error:
+        file = workdir / "config.json"
+        raise UserError(f"{file} lacks {error}, allowed: the file as this version of finetune wrote it") from None
+    return document
+
+
+def _settings(document: dict[str, Any]) -> dict[str, Any]:
+    """Returns those settings of a study that its model needs to run on new inputs."""
+    model, data = document["config"]["model"], document["config"]["data"]
+    return {
+        "model": {name: model[name] for name in ("dtype", "pooling")},
+        "data": {name: data[name] for name in ("text_column", "max_length", "image_size")},
+    }
+
+
+def _choose(workdir: Path, trial: str) -> Chosen:
+    rows = {row["id"]: row for row in records.read_trials(workdir)}  # the last row of an id counts
+    kept = [identity for identity, _ in checkpoint.kept(workdir)]
+    if not kept:
+        raise UserError(f"study {str(workdir)!r} keeps no trial's weights, allowed: one with checkpoint.keep above 0")
+    if trial and trial not in rows:
+        raise one_of("--trial", trial, kept)
+    if trial and trial not in kept:
+        raise UserError(f"--trial is {trial!r}, whose weights were not kept, allowed: {', '.join(kept)}")
+    repeats = {identity: Repeats.of(rows[identity], list(rows.values())) for identity in kept}
+    best = max(kept, key=lambda each: (repeats[each].order, rows[each]["best"]["value"], each))
+    return Chosen(rows[trial or best], repeats[trial or best])
+
+
+def _describe(document: dict[str, Any], chosen: Chosen) -> dict[str, Any]:
+    """Returns what finetune.json holds: all that it takes to run the model, and where it came from."""
+    row = chosen.row
+    return {
+        "architecture": document["architecture"],
+        **_settings(document),
+        "classes": document["classes"],
+        "trial": {name: row[name] for name in ("id", "hparams", "metrics", "best", "steps")},
+        "seeds": chosen.repeats.summary(),
+        "hashes": {name: document["description"][name] for name in ("data", "weights")},
+        "command": document["command"],
+        "versions": document.get("versions", {}),
+    }
+
+
+def main() -> None:
+    """Exports what the command line names."""
+    parser = command.Parser("finetune.export", __doc__.splitlines()[0].partition(": ")[2])
+    parser.add_argument("workdir", metavar="WORKDIR", type=Path, help="of a study")
+    parser.add_argument("--trial", default="", metavar="ID", help="default: the best whose weights were kept")
+    parser.add_argument("--to", required=True, metavar="DIR", type=Path, help="a new directory")
+    given = parser.parse_args()
+    row, repeats = export(given.workdir, given.to, given.trial)
+    print(f"trial {row['id']}: {repeats.sentence()}")
+    print(f"in {given.to}: README.md tells how to use it; python -m finetune.predict {given.to} INPUT runs it")
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))

@@ -1,0 +1,137 @@
+"""A trial outside its study: the directory that finetune.export writes, finetune.predict reads and a study starts from.
+
+finetune.json               what the model is, its classes, how inputs are prepared, and the trial's results
+model.safetensors           ViT: every leaf under this project's path. BERT: the encoder under transformers' names, and
+config.json                 its settings for transformers
+1_Pooling, 2_Dense          pooling and head, as sentence-transformers stores them
+tokenizer.json, tokenizer_config.json
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+from tokenizers import Tokenizer
+
+from finetune import config as settings
+from finetune.config import Config, DataConfig, ModelConfig
+from finetune.errors import UserError
+from finetune.models import huggingface
+
+FILE = "finetune.json"
+FORMAT = 1
+_HEAD = "2_Dense"
+_TRANSFORMERS = "sentence_transformers.models."
+_ALLOWED = "allowed: the file as finetune.export wrote it"
+
+
+def write(
+    directory: Path, description: Mapping[str, Any], leaves: Mapping[str, np.ndarray], tokenizer: Path | None
+) -> None:
+    """Writes all files but the Orbax checkpoint and the card into an empty directory.
+
+    description: what FILE holds beside its format, see `read`; leaves: every parameter {path: array}.
+    """
+    _write_json(directory / FILE, {"format": FORMAT, **description})
+    if description["architecture"]["model"] != "bert":
+        _save(directory, {path: np.ascontiguousarray(leaf) for path, leaf in leaves.items()})
+        return
+    head = {path: leaf for path, leaf in leaves.items() if path.startswith("head/")}
+    encoder = {path: leaf for path, leaf in leaves.items() if path not in head}
+    _save(directory, huggingface.tensors(encoder))
+    document = huggingface.config_document(description["architecture"], description["classes"])
+    _write_json(directory / "config.json", document)
+    _write_pooling_and_head(directory, description["model"]["pooling"], head)
+    if tokenizer is not None:
+        _write_tokenizer(directory, tokenizer, description["data"]["max_length"])
+
+
+def _save(directory: Path, tensors: dict[str, np.ndarray]) -> None:
+    # transformers asks for a format; save_file would let no other user read the file.
+    (directory / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
+
+
+def _write_pooling_and_head(directory: Path, pooling: str, head: Mapping[str, np.ndarray]) -> None:
+    """Writes what sentence-transformers needs to compute logits: SentenceTransformer(directory).encode(texts)."""
+    width, classes = head["head/kernel"].shape
+    for name in ("1_Pooling", _HEAD):
+        (directory / name).mkdir()
+    means = {"pooling_mode_mean_tokens": pooling == "mean", "pooling_mode_cls_token": pooling == "first"}
+    _write_json(directory / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **means})
+    _save(
+        directory / _HEAD,
+        {"linear.weight": np.ascontiguousarray(head["head/kernel"].T), "linear.bias": head["head/bias"]},
+    )
+    identity = {"bias": True, "activation_function": "torch.nn.modules.linear.Identity"}
+    _write_json(directory / _HEAD / "config.json", {"in_features": width, "out_features": classes, **identity})
+    modules = (("", "Transformer"), ("1_Pooling", "Pooling"), (_HEAD, "Dense"))
+    rows = [
+        {"idx": number, "name": str(number), "path": path, "type": _TRANSFORMERS + kind}
+        for number, (path, kind) in enumerate(modules)
+    ]
+    _write_json(directory / "modules.json", rows)
+
+
+def _write_tokenizer(directory: Path, file: Path, max_length: int) -> None:
+    (directory / "tokenizer.json").write_bytes(file.read_bytes())
+    tokenizer = Tokenizer.from_file(str(file))
+    pad = tokenizer.id_to_token((tokenizer.padding or {}).get("pad_id", 0))
+    described = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, "pad_token": pad}
+    _write_json(directory / "tokenizer_config.json", described)
+    _write_json(directory / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+
+
+def _write_json(file: Path, content: dict[str, Any] | Sequence[Any]) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """Returns what FILE holds: "architecture", "model" and "data" (settings), "classes", and what is for readers.
+
+    Raises UserError for a directory that finetune.export did not write, and for another format.
+    """
+    file = directory / FILE
+    if not file.is_file():
+        raise UserError(f"{directory} holds no {FILE}, allowed: a directory that python -m finetune.export wrote")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read ({error}), {_ALLOWED}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("architecture"), dict):
+        raise UserError(f"{file} holds no architecture, {_ALLOWED}")
+    if found.get("format") != FORMAT:
+        raise UserError(f"{file} has format {found.get('format')!r}, allowed: {FORMAT}; export the trial again")
+    return found
+
+
+def read_config(directory: Path) -> tuple[Config, tuple[str, ...]]:
+    """Returns the settings of model and data with which an exported model runs, and its classes."""
+    found = read(directory)
+    try:
+        model = ModelConfig(name=found["architecture"]["model"], pretrained=str(directory), **found["model"])
+        config = Config(model=model, data=DataConfig(name=str(directory), **found["data"]))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{directory / FILE} is damaged ({error}), {_ALLOWED}") from None
+    settings.check(config)
+    classes = found.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or len(classes) < 2:
+        raise UserError(f"{directory / FILE}: classes are {str(classes)[:40]}, allowed: a list of names")
+    return config, tuple(classes)
+
+
+def architecture(path: Path) -> dict[str, Any]:
+    """Returns {"model": name, size: value} of the model in the directory `path`."""
+    return dict(read(path)["architecture"])
+
+
+def parameters(path: Path) -> dict[str, np.ndarray]:
+    """Returns {path: array} of every leaf, the head included."""
+    weights = path / "model.safetensors"
+    if read(path)["architecture"].get("model") != "bert":
+        return huggingface.read_tensors(weights)
+    head = huggingface.read_tensors(path / _HEAD / "model.safetensors")
+    names = {"linear.weight": "head/kernel", "linear.bias": "head/bias"}
+    return huggingface.parameters(weights) | {names.get(name, name): leaf.T for name, leaf in head.items()}

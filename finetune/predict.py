@@ -1,0 +1,162 @@
+"""python -m finetune.predict MODEL_DIR INPUT [--to=FILE]: classes of new rows, by a model that finetune.export wrote.
+
+INPUT is a .csv, .tsv, .jsonl or .txt file of texts, an image, a folder of images, or an .npz file with an array x. The
+answer is CSV: a row for each row of INPUT, with the most probable class and the probability of every class.
+"""
+
+import contextlib
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from finetune import command, models
+from finetune.config import Config
+from finetune.data import arrays, delimited, images, text
+from finetune.errors import UserError, one_of
+from finetune.models import exported, pretrained, vit
+from finetune.params import abstract, unflatten
+from finetune.task import Task
+
+_BATCH = 32
+_LINES = ".txt"  # a text a line
+
+
+class Model(NamedTuple):
+    """An exported model, ready to run; leaves: every parameter {path: array}."""
+
+    config: Config
+    classes: tuple[str, ...]
+    architecture: dict[str, Any]
+    tokenizer: Path | None
+    leaves: dict[str, np.ndarray]
+
+
+def load(directory: Path) -> Model:
+    """Returns the model in a directory that finetune.export wrote; raises UserError for any other."""
+    config, classes = exported.read_config(directory)
+    architecture = models.architecture(config.model)
+    return Model(config, classes, architecture, pretrained.tokenizer_file(config.model), exported.parameters(directory))
+
+
+def read(path: Path, model: Model) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Returns a name for each row of `path`, and the rows as the model reads them: arrays, leading axis rows.
+
+    Raises UserError for rows that cannot be read, and for those that are not what the model was trained on.
+    """
+    if not path.exists():
+        raise UserError(f"INPUT is {str(path)!r}: no such file or directory")
+    if models.MODELS[model.architecture["model"]].INPUT == vit.INPUT:
+        names, pixels = _images(path, model.config.data.image_size)
+        return names, {vit.INPUT: _fitted(pixels, model)}
+    lines, texts = _texts(path, model.config.data.text_column)
+    return [str(line) for line in lines], text.encode(texts, model.tokenizer, model.config.data.max_length)
+
+
+def _texts(path: Path, column: str) -> tuple[list[int], list[str]]:
+    if path.suffix in delimited.SUFFIXES and path.is_file():
+        return delimited.read_texts(path, column)
+    if path.suffix != _LINES or not path.is_file():
+        raise one_of(f"ending of {path}", path.suffix, [*delimited.SUFFIXES, _LINES])
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    found = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not found:
+        raise UserError(f"{path} has no rows")
+    return [number for number, _ in found], [line for _, line in found]
+
+
+def _images(path: Path, image_size: int) -> tuple[list[str], np.ndarray]:
+    if path.suffix == ".npz" and path.is_file():
+        pixels = arrays.read_inputs(path)
+        return [str(number) for number in range(len(pixels))], pixels
+    files = [path] if path.is_file() else images.files_below(path)
+    names = [str(file.relative_to(path)) if path.is_dir() else file.name for file in files]
+    names = [name.encode(errors="backslashreplace").decode() for name in names]  # names of files need not be text
+    return names, images.decode(files, image_size)
+
+
+def _fitted(pixels: np.ndarray, model: Model) -> np.ndarray:
+    """Returns images [N, H, W, C] as the model reads them: grey ones become RGB where it reads RGB."""
+    if "embeddings/position" not in model.leaves or "embeddings/patch/kernel" not in model.leaves:
+        raise UserError(f"{model.config.model.pretrained} holds no weights of a ViT, allowed: as finetune.export wrote")
+    shape = vit.image_shape(model.leaves, model.architecture)
+    if pixels.shape[1:] == (*shape[:2], 1):
+        pixels = np.repeat(pixels, shape[2], axis=3)
+    if pixels.shape[1:] != shape:
+        told = " x ".join(map(str, pixels.shape[1:]))
+        raise UserError(
+            f"images of INPUT are {told}, allowed: {' x '.join(map(str, shape))}, rows x columns x channels"
+        )
+    return pixels
+
+
+def probabilities(model: Model, rows: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the probability of each class for each row, float32 [N, C]; raises UserError for weights that do not fit.
+
+    The model is deterministic, and a row's answer does not depend on the others beyond rounding.
+    """
+    example = {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in rows.items()}
+    task = models.build(model.config.model, len(model.classes), example)
+    pretrained.compare(model.leaves, abstract(task), Path(model.config.model.pretrained))
+    return _run(task, jax.device_put(unflatten(model.leaves)), rows)
+
+
+def _run(task: Task, params: dict[str, Any], rows: dict[str, np.ndarray]) -> np.ndarray:
+    @jax.jit
+    def forward(params: dict[str, Any], batch: dict[str, jax.Array]) -> jax.Array:
+        return jax.nn.softmax(task.apply(params, batch, 0.0, None).astype(jnp.float32))
+
+    count = len(next(iter(rows.values())))
+    found = []
+    for start in range(0, count, _BATCH):
+        index = np.arange(start, start + _BATCH) % count  # all batches have one size: one program
+        found.append(np.asarray(forward(params, {name: array[index] for name, array in rows.items()})))
+    return np.concatenate(found)[:count]
+
+
+def write(file: TextIO, classes: Sequence[str], names: Sequence[str], found: np.ndarray) -> None:
+    """Writes CSV: row, label, and p:CLASS for each class; a row is a line from 1, a place from 0, or a path."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["row", "label", *(f"p:{name}" for name in classes)])
+    for name, values in zip(names, found, strict=True):
+        writer.writerow([name, classes[int(values.argmax())], *(f"{value:.6g}" for value in values)])
+
+
+@contextlib.contextmanager
+def _opened(to: Path | None) -> Iterator[TextIO]:
+    if to is None:
+        yield sys.stdout
+        return
+    try:
+        with to.open("w", encoding="utf-8", newline="") as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"--to is {str(to)!r}: {error.strerror}, allowed: a file that can be written") from None
+
+
+def main() -> None:
+    """Predicts what the command line names."""
+    parser = command.Parser("finetune.predict", __doc__.splitlines()[0].partition(": ")[2])
+    parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="that python -m finetune.export wrote")
+    parser.add_argument("input", metavar="INPUT", type=Path, help="texts or images; labels are not needed")
+    parser.add_argument("--to", metavar="FILE", type=Path, help="of CSV; default: standard output")
+    given = parser.parse_args()
+    if given.to is not None and (given.to.is_dir() or not given.to.absolute().parent.is_dir()):
+        raise UserError(f"--to is {str(given.to)!r}, allowed: a file in a directory that exists")
+    model = load(given.model)
+    names, rows = read(given.input, model)
+    found = probabilities(model, rows)
+    with _opened(given.to) as file:
+        write(file, model.classes, names, found)
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(main))
