@@ -1,0 +1,98 @@
+"""python -m finetune.report WORKDIR [WORKDIR ...]: writes the report of a study again, or compares several studies.
+
+python -m finetune.report --trials=FILE --metric=NAME [--minimize]: reports on a table that came from elsewhere.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from finetune.errors import UserError
+
+
+def _define_flags() -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "trials",
+        None,
+        "a table, one row a trial: .csv, .tsv, .json, .jsonl, or sqlite:///FILE#STUDY",
+        flag_values=values,
+    )
+    flags.DEFINE_string("metric", None, "the column of the table that says how good a trial is", flag_values=values)
+    flags.DEFINE_bool("minimize", False, "less of the metric is better", flag_values=values)
+    flags.DEFINE_string("to", None, "the directory to write to, instead of the study's own", flag_values=values)
+    return values
+
+
+def _print_help() -> None:
+    values = _define_flags()
+    print(f"{__doc__}")
+    for name in values:
+        print(f"  --{name}: {values[name].help}")
+
+
+def _parse(arguments: list[str]) -> tuple[flags.FlagValues, list[Path]]:
+    """Returns the flags and the work directories; raises UserError for whatever is wrong with them."""
+    try:
+        values = _define_flags()
+        directories = [Path(each) for each in values(["finetune.report", *arguments])[1:]]
+    except flags.Error as error:
+        raise UserError(str(error)) from None
+    if bool(directories) == bool(values.trials):
+        raise UserError(f"{len(directories)} work directories and --trials={values.trials}, allowed: one of both")
+    if values.trials and not values.metric:
+        raise UserError("--metric is missing, allowed: a column of the table, such as --metric=accuracy")
+    if directories and (values.metric or values.minimize):
+        raise UserError("--metric and --minimize are given for a study, allowed: with --trials only")
+    for directory in directories:
+        if not directory.is_dir():
+            raise UserError(f"work directory is {str(directory)!r}, which does not exist, allowed: that of a study")
+    return values, directories
+
+
+def _beside(table: str) -> Path:
+    """Returns where the report of a table is written if nothing is said: `NAME_report` beside the file."""
+    path = Path(table.removeprefix("sqlite:///").partition("#")[0])
+    return path.with_name(f"{path.stem}_report")
+
+
+def _run(arguments: list[str]) -> None:
+    values, directories = _parse(arguments)
+    from finetune.analysis.answer import analyse  # after the arguments are known to be right: it takes a second
+    from finetune.analysis.table import read_study, read_table
+    from finetune.report import comparison, document, side, terminal
+
+    if values.trials:
+        answers = [analyse(read_table(values.trials, values.metric, values.minimize))]
+    else:
+        answers = [analyse(read_study(directory)) for directory in directories]
+    to = Path(values.to) if values.to else _beside(values.trials) if values.trials else directories[0]
+    if len(answers) > 1:
+        compared = comparison.compare(answers)
+        print("\n".join([*compared.sentences, f"report: {side.write(compared, to)}"]))
+    else:
+        path = document.write(answers[0], to)
+        print("\n".join(terminal.lines(answers[0], path)))
+
+
+def main() -> int:
+    """Runs the command line and returns its exit status."""
+    arguments = sys.argv[1:]
+    try:
+        if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
+            _print_help()
+        else:
+            _run(arguments)
+        return 0
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

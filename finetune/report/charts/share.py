@@ -1,0 +1,100 @@
+"""What mattered: the share of each hyperparameter, of pairs and of chance in what differs between runs."""
+
+import altair
+
+from finetune.analysis.anova import Anova
+from finetune.analysis.answer import Answer
+from finetune.report import scale, theme
+from finetune.report.figure import Figure, records
+
+_BARS = 10  # shares drawn; smaller ones are left out
+_SMALL = 0.095  # share below which a decimal is shown
+_DRAWN = 0.005  # share of a pair below which it is left out
+_ROW = 30  # pixels of a bar
+_REGIONS = {"all": "over all runs", "good": "among the good values"}
+
+
+def figures(answer: Answer) -> list[Figure]:
+    """Returns the shares over the whole range and over the good region, where they could be had."""
+    return [_figure(each) for each in (answer.anova, answer.good_anova) if each is not None and each.shares]
+
+
+def term(terms: tuple[str, ...]) -> str:
+    """Returns the name of a share."""
+    if not terms:
+        return "chance (seeds)"
+    return "rest" if terms == ("*",) else " × ".join(terms)
+
+
+def percent(share: float) -> str:
+    """Returns a share in percent."""
+    return f"{100 * share:.1f} %" if 0 < share < _SMALL else f"{100 * share:.0f} %"
+
+
+def message(anova: Anova) -> str:
+    """Returns what the shares say."""
+    first, *others = anova.shares
+    where = _REGIONS[anova.region]
+    if not first.terms:
+        return f"Chance decides most {where}: {percent(first.share)} of the variance is between seeds"
+    if first.terms == ("*",):
+        return f"No hyperparameter and no pair explains most {where}: {percent(first.share)} is left over"
+    text = f"{term(first.terms)} explains {percent(first.share)} of what differs {where}"
+    real = [each for each in others if each.terms not in ((), ("*",)) and each.low > 0]
+    return text + (f", {term(real[0].terms)} {percent(real[0].share)}" if real else "")
+
+
+def _method(anova: Anova) -> str:
+    return "Exact decomposition" if anova.method == "exact" else anova.method[:1].upper() + anova.method[1:]
+
+
+def _figure(anova: Anova) -> Figure:
+    drawn = [each for each in anova.shares if each.share >= _DRAWN or len(each.terms) < 2]
+    rows = [
+        {
+            "term": term(each.terms),
+            "share": each.share,
+            "low": each.low,
+            "high": each.high,
+            "text": percent(each.share),
+            "range": anova.ranges.get(each.terms[0], "") if len(each.terms) == 1 else "",
+            "kind": "chance" if each.terms in ((), ("*",)) else "axis",
+            "end": max(each.share, each.high or 0.0),
+        }
+        for each in drawn[:_BARS]
+    ]
+    for row in rows:
+        row["label"] = f"{row['term']}|{row['range']}" if row["range"] else row["term"]
+    chart = altair.layer(*_layers(rows)).properties(height=_ROW * len(rows) + 10)
+    note = f"{_method(anova)} of {anova.trials:,} runs, 95 % intervals. {anova.note}".strip()
+    return Figure(f"shares_{anova.region}", "shares", message(anova), note, chart)
+
+
+def _layers(rows: list[dict]) -> list[altair.Chart]:
+    y = altair.Y(
+        field="label",
+        type="nominal",
+        sort=None,
+        title=None,
+        axis=altair.Axis(labelExpr="split(datum.label, '|')", labelLimit=190, labelColor=theme.INK, labelLineHeight=12),
+    )
+    ticks = altair.Axis(labelExpr="format(100 * datum.value, '.0f') + ' %'", tickCount=5, title="share of the variance")
+    x = altair.X(field="share", type="quantitative", scale=altair.Scale(domain=[0, 1.12], nice=False), axis=ticks)
+    base = altair.Chart(records(rows)).encode(y=y)
+    lines = scale.tooltip(
+        ("term", "share of", None), ("share", "share", ".1%"), ("low", "95 % from", ".1%"), ("high", "to", ".1%")
+    )
+    colour = altair.Color(
+        field="kind",
+        type="nominal",
+        legend=None,
+        scale=altair.Scale(domain=["axis", "chance"], range=[theme.ACCENT, theme.RUN]),
+    )
+    bars = base.mark_bar(height=14, cornerRadiusEnd=2, opacity=0.85).encode(x=x, color=colour, tooltip=lines)
+    interval = base.mark_rule(color=theme.INK, strokeWidth=1.2).encode(
+        x=altair.X(field="low", type="quantitative"), x2=altair.X2(field="high")
+    )
+    texts = base.mark_text(align="left", dx=6).encode(
+        x=altair.X(field="end", type="quantitative"), text=altair.Text(field="text", type="nominal")
+    )
+    return [bars, interval, texts]

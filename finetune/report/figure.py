@@ -1,0 +1,87 @@
+"""A figure: one chart whose title is its message, drawn in the page and as PNG and SVG files."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import altair
+import vl_convert
+
+from finetune.report import theme
+
+WIDTH, HEIGHT = 460, 240  # pixels of a chart in a file; in the page the width follows the screen
+_SCALE = 2.0  # pixels of a PNG for one of the chart
+_LINE = 74  # characters of a title in a file
+
+
+class Figure(NamedTuple):
+    """A chart with its message."""
+
+    name: str  # of the files, such as effect_learning_rate
+    section: str  # of the page
+    title: str  # the message, a sentence
+    note: str  # how to read it, or what is left out
+    chart: altair.Chart | altair.LayerChart | altair.FacetChart
+    wide: bool = False  # takes the whole width of the page
+
+    def specification(self) -> dict[str, Any]:
+        """Returns the chart as Vega-Lite for the page: as wide as its place, colours by CSS variables."""
+        chart: dict[str, Any] = self.chart.properties(width="container").to_dict()
+        chart.pop("$schema", None)
+        return chart | {"config": theme.config(), "autosize": {"type": "fit-x", "contains": "padding"}}
+
+    def for_file(self) -> str:
+        """Returns the chart as Vega-Lite JSON with a width, colours and its title."""
+        title = {"text": _wrapped(self.title), "subtitle": _wrapped(self.note)}
+        width = WIDTH * (2 if self.wide else 1)
+        chart: dict[str, Any] = self.chart.properties(width=width, title=title).to_dict()
+        return theme.in_colours(chart | {"config": theme.config(), "padding": 12})
+
+
+def records(rows: Iterable[dict[str, Any]]) -> altair.InlineData:
+    """Returns rows as the data of a chart: JSON holds no NaN, and seven digits are more than a screen shows."""
+    return altair.InlineData(values=[{name: _plain(value) for name, value in row.items()} for row in rows])
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if abs(value) < float("inf") else None
+    return value
+
+
+def _wrapped(text: str) -> list[str]:
+    lines, line = [], ""
+    for word in text.split():
+        if line and len(line) + len(word) >= _LINE:
+            lines.append(line)
+            line = ""
+        line = f"{line} {word}".strip()
+    return [*lines, line]
+
+
+def vega_lite_version() -> str:
+    """Returns the newest Vega-Lite that vl-convert draws with."""
+    return str(vl_convert.get_vegalite_versions()[-1])
+
+
+def save(figures: Sequence[Figure], directory: Path) -> None:
+    """Writes every figure as NAME.png and NAME.svg, without a browser."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda figure: _save(figure, directory), figures))
+
+
+def _save(figure: Figure, directory: Path) -> None:
+    path = directory / file_name(figure)
+    svg = vl_convert.vegalite_to_svg(json.loads(figure.for_file()), vl_version=vega_lite_version())
+    path.with_suffix(".svg").write_text(svg, encoding="utf-8")
+    path.with_suffix(".png").write_bytes(vl_convert.svg_to_png(svg, scale=_SCALE))
+
+
+def file_name(figure: Figure) -> str:
+    """Returns the name of a figure's files, without a suffix and without characters that a file name cannot have."""
+    return re.sub(r"[^\w-]+", "_", figure.name)
