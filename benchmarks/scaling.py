@@ -26,7 +26,7 @@ from finetune.features import choose_trunk
 from finetune.grid import make_trials
 from finetune.plan import make_recipe
 from finetune.subject import Subject
-from finetune.train import Listener, train_chunk
+from finetune.train import Listener, begin, train_chunk
 
 _CONFIG = minilm.define_config_flag()
 _MEMBERS = flags.DEFINE_list("members", ["1", "4", "16", "64", "256", "1024"], "numbers of trials")
@@ -36,7 +36,8 @@ _OUTPUT = flags.DEFINE_string("output", "benchmarks/scaling.png", "the plot; a .
 
 _TRIALS = 64  # where something else is varied
 _PASS_BATCHES = 4  # of the pass that is timed
-_LISTENER = Listener(epoch=lambda rows: None, left=lambda rows, leaves: None)
+_LISTENER = Listener(epoch=lambda rows: None, left=lambda rows, leaves: None, pause=lambda population: None)
+_ROWS_A_CALL = 10_000  # whole epochs
 _WAYS = ("in all", "training alone", "encoder in every step")
 
 
@@ -71,8 +72,12 @@ def _train_seconds(config: Config, subject: Subject, point: Point) -> float:
     size = measured.execution.size
     if size < point.trials:
         raise SystemExit(f"{point.trials} trials do not fit into memory together, allowed: {size}")
-    train_chunk(measured.group, trials, ids, size, _LISTENER)  # compiles what is left
-    return timing.once(lambda: train_chunk(measured.group, trials, ids, size, _LISTENER))
+
+    def train() -> None:
+        train_chunk(measured.group, begin(measured.group, trials, ids, size), _ROWS_A_CALL, _LISTENER)
+
+    train()  # compiles what is left
+    return timing.once(train)
 
 
 def _pass_seconds(config: Config, subject: Subject) -> float:

@@ -1,7 +1,10 @@
 """python -m finetune: flags -> study.run. `--help` lists them; README shows them at work."""
 
+import functools
 import os
 import runpy
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,7 +17,6 @@ from finetune import config as settings
 from finetune.errors import UserError, one_of
 
 _TYPES: dict[type, tuple[Callable[[str], Any], str]] = {int: (int, "a whole number"), float: (float, "a number")}
-_INTERRUPTED = 130
 
 
 def _define_flags(arguments: list[str]) -> flags.FlagValues:
@@ -28,6 +30,8 @@ def _define_flags(arguments: list[str]) -> flags.FlagValues:
     )
     flags.DEFINE_integer("seeds", None, "train every setting with the seeds 0 to N-1", flag_values=values)
     flags.DEFINE_bool("plan_only", False, "print the plan and what it costs; train nothing", flag_values=values)
+    flags.DEFINE_bool("retry", False, "try trials that have failed twice again", flag_values=values)
+    flags.DEFINE_bool("fail_fast", False, "raise what a trial raises; train no others", flag_values=values)
     flags.DEFINE_string("coordinator", "", "HOST:PORT of the first of several processes", flag_values=values)
     flags.DEFINE_integer("processes", 1, "how many processes train the study together", flag_values=values)
     flags.DEFINE_integer("process", 0, "which of them this is, from 0; the first one writes", flag_values=values)
@@ -110,12 +114,22 @@ def _run(arguments: list[str]) -> int:
     values = _parse(arguments)
     file = _config_file(arguments)
     print(f"finetune: {file} -> {values.workdir}", flush=True)
-    from finetune import grid, parallel, study  # after the first line, since JAX takes its time
+    from finetune import grid, parallel, stop, study  # after the first line, since JAX takes its time
 
     parallel.join_processes(values.coordinator, values.processes, values.process)
+    stop.install(_say_stopped)  # after JAX, which takes over signals where several processes meet
     axes = grid.parse_axes(values.grid, values.seeds)
-    results = study.run(values.config, values.workdir, axes, _sweep(Path(file)), values.plan_only)
-    return results.exit_status
+    run = functools.partial(study.run, retry=values.retry, fail_fast=values.fail_fast)
+    try:
+        return run(values.config, values.workdir, axes, _sweep(Path(file)), values.plan_only).exit_status
+    except stop.Stopped as stopped:
+        _say_stopped(stopped)
+        return stopped.status
+
+
+def _say_stopped(stopped: BaseException) -> None:
+    command = shlex.join(["python", "-m", "finetune", *sys.argv[1:]])
+    print(f"{stopped}; what is done is kept, and the same command goes on: {command}", file=sys.stderr, flush=True)
 
 
 def main() -> int:
@@ -131,7 +145,7 @@ def main() -> int:
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues the study", file=sys.stderr)
-        return _INTERRUPTED
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

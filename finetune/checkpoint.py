@@ -1,11 +1,14 @@
 """Weights on disk, by Orbax: what all trials of a study start from, once, and what the best of them trained.
 
-checkpoints/base          every parameter before training (pretrained, or drawn with seed 0)
+checkpoints/base                   every parameter before training (pretrained, or drawn with seed 0)
 checkpoints/trials/ID/best, last   the leaves that trial ID trained, at its best and its last epoch
+checkpoints/population             see snapshot.py
 A trial's full parameters are `base` with its own leaves laid over it.
 """
 
 import shutil
+import threading
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,58 +16,96 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from finetune import records
+from finetune import manifest, records
 from finetune.errors import UserError
 from finetune.params import flatten, unflatten
 
 HostLeaves = dict[str, np.ndarray]
 
+_one_at_a_time = threading.Lock()  # two saves of a process take each other's signals in Orbax, and wait for ever
+
 
 def save(path: Path, leaves: HostLeaves) -> None:
-    """Writes {path: host array} to the directory `path`, whole or not at all; replaces what is there."""
+    """Writes {path: host array} to the directory `path`, whole or not at all; replaces what is there.
+
+    Raises UserError if it cannot be written.
+    """
     alone = ocp.options.MultiprocessingOptions(primary_host=jax.process_index(), active_processes={jax.process_index()})
-    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
-        checkpointer.save(path.absolute(), unflatten(leaves), force=True)
+    try:
+        with _one_at_a_time, ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
+            checkpointer.save(path.absolute(), unflatten(leaves), force=True)
+    except Exception as error:  # Orbax and TensorStore raise many kinds where a disk is full
+        raise records.unwritable(path, error) from None
+    manifest.write(path)
+
+
+def save_base(workdir: Path, leaves: HostLeaves) -> None:
+    """Writes what all trials of a study start from, if it is not there yet."""
+    if not (workdir / "checkpoints" / "base").is_dir():
+        save(workdir / "checkpoints" / "base", leaves)
 
 
 def load(path: Path) -> HostLeaves:
-    """Returns {path: host array} of the checkpoint in the directory `path`; raises UserError if it cannot be read."""
-    try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            return flatten(checkpointer.restore(path.absolute()))
-    except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged directory
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(
-            f"checkpoint {str(path)!r} cannot be read ({reason}), allowed: one that finetune wrote"
-        ) from None
+    """Returns {path: host array} of the checkpoint in the directory `path`; raises UserError if it is damaged."""
+    reason = manifest.problem(path)
+    if reason is None:
+        try:
+            with ocp.PyTreeCheckpointer() as checkpointer:
+                return flatten(checkpointer.restore(path.absolute()))
+        except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged directory
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    raise UserError(f"checkpoint {str(path)!r} cannot be read ({reason}), allowed: one that finetune wrote")
 
 
 class Keeper:
-    """Keeps on disk the weights of the best `keep` trials of a study; `values` of those that are there already."""
+    """Keeps on disk the weights of the best `keep` trials of a study, and of those that are `named`.
 
-    def __init__(self, workdir: Path, keep: int, values: dict[str, float], writes: bool):
-        self.keep = keep
+    values: of those that are there already; larger is better.
+    """
+
+    def __init__(self, workdir: Path, keep: int, named: Collection[str], values: Mapping[str, float], writes: bool):
+        self._keep, self._named = keep, frozenset(named)
         self._directory = workdir / "checkpoints" / "trials"
         self._values = dict(values)
         self._writes = writes
 
-    def wants(self, value: float) -> bool:
-        """Says whether a trial with this value, larger is better, is among the best so far."""
-        return self.keep > 0 and (len(self._values) < self.keep or value > min(self._values.values()))
+    def wanted(self, values: Mapping[str, float]) -> list[str]:
+        """Returns which of the trials that have ended with these values are to be kept."""
+        kept = self._best({**self._values, **values}) | self._named
+        return [identity for identity in values if identity in kept]
 
-    def offer(self, identity: str, value: float, best: HostLeaves, last: HostLeaves) -> None:
-        """Saves a trial's weights if it is among the best so far, and removes those it displaces."""
-        if not self.wants(value):
-            return
+    def take(self, identity: str, value: float, best: HostLeaves, last: HostLeaves) -> None:
+        """Saves a trial's weights, and removes those it displaces."""
         self._values[identity] = value
         if self._writes:
             save(self._directory / identity / "best", best)
             save(self._directory / identity / "last", last)
-        while len(self._values) > self.keep:
-            worst = min(self._values, key=lambda each: self._values[each])
-            del self._values[worst]
-            if self._writes:
-                shutil.rmtree(self._directory / worst, ignore_errors=True)
+        self.settle()
+
+    def settle(self) -> None:
+        """Removes the weights of trials that are not among the best any more, or have no result."""
+        kept = self._best(self._values) | self._named
+        self._values = {identity: value for identity, value in self._values.items() if identity in kept}
+        if self._writes and self._directory.is_dir():
+            for directory in self._directory.iterdir():
+                if directory.name not in self._values:
+                    shutil.rmtree(directory, ignore_errors=True)
+
+    def _best(self, values: Mapping[str, float]) -> set[str]:
+        """Returns the ids of the best, of equals those that came first."""
+        return set(sorted(values, key=lambda each: values[each], reverse=True)[: self._keep])
+
+
+def damaged(workdir: Path) -> dict[str, str]:
+    """Returns what is wrong with the checkpoints of a study, by their paths below `checkpoints`."""
+    directory = workdir / "checkpoints"
+    found = [
+        directory / "base",
+        *sorted((directory / "trials").glob("*/best")),
+        *sorted(directory.glob("trials/*/last")),
+    ]
+    problems = {each.relative_to(directory).as_posix(): manifest.problem(each) for each in found if each.is_dir()}
+    return {name: reason for name, reason in problems.items() if reason is not None}
 
 
 def kept(workdir: Path) -> list[tuple[str, float]]:

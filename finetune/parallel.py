@@ -178,6 +178,18 @@ def is_first_process() -> bool:
     return jax.process_index() == 0
 
 
+def arrays_from_first_process(tree: Any) -> Any:
+    """Returns the first process's tree of host arrays on every process; the others give one of the same shapes."""
+    if jax.process_count() == 1:
+        return tree
+    # As bytes, since the exchange adds zeros, which a -0.0 does not survive.
+    return jax.tree.map(lambda leaf: _bytes_from_first(leaf.tobytes()).view(leaf.dtype).reshape(leaf.shape), tree)
+
+
+def _bytes_from_first(content: bytes) -> np.ndarray:
+    return np.array(multihost_utils.broadcast_one_to_all(np.frombuffer(content, np.uint8)), np.uint8)
+
+
 def from_first_process(text: str) -> str:
     """Returns the first process's `text` on every process."""
     if jax.process_count() == 1:

@@ -1,18 +1,32 @@
-"""The files of a study that hold its results: trials.jsonl and curves.jsonl, append-only, and whole JSON documents."""
+"""The files of a study that hold its results: trials.jsonl and curves.jsonl, append-only, and whole JSON documents.
 
-import contextlib
+Every row and every document ends with "crc32", the checksum of the rest, so that a damaged byte is noticed and never
+read as a number. A reader of plain JSON passes over it.
+"""
+
 import json
 import math
 import os
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from finetune.errors import UserError
 
 COMPLETE, DIVERGED, STOPPED, FAILED = "complete", "diverged", "stopped", "failed"
 _TRIAL = {"id", "hparams", "status", "metrics", "best", "steps", "reason"}  # what every row of trials.jsonl holds
 DONE = (COMPLETE, DIVERGED)  # statuses that are results; the others run again
+
+Row = dict[str, Any]
+
+
+class Lines(NamedTuple):
+    """What a .jsonl file holds."""
+
+    rows: list[Row]  # those that are whole
+    damaged: int  # how many others there are
+    cut_short: bool  # whether the last one has no end, as a crash leaves it; it is not counted as damaged
 
 
 class Recorder:
@@ -21,26 +35,55 @@ class Recorder:
     def __init__(self, workdir: Path, writes: bool):
         self.workdir, self.writes = workdir, writes
 
-    def append(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
+    def append(self, name: str, rows: Iterable[Row]) -> None:
         """Appends rows to a .jsonl file of the study."""
         if self.writes:
             append(self.workdir / name, rows)
 
-    def write(self, name: str, document: dict[str, Any]) -> None:
+    def write(self, name: str, document: Row) -> None:
         """Replaces a JSON file of the study."""
         if self.writes:
             write(self.workdir / name, document)
 
+    def keep(self, name: str, wanted: Callable[[Row], bool], key: Callable[[Row], Any]) -> tuple[list[Row], int]:
+        """Leaves in a .jsonl file the last whole row of each key that is `wanted`.
 
-def append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Appends rows to a .jsonl file, one line each, and waits until they are on the disk."""
-    lines = "".join(json.dumps(_plain(row)) + "\n" for row in rows)
-    if not lines:
+        Returns the rows that are left and how many lines were damaged.
+        """
+        file = self.workdir / name
+        found = lines(file)
+        rows = list({key(row): row for row in found.rows if wanted(row)}.values())
+        if self.writes and (found.damaged or found.cut_short or len(rows) < len(found.rows)):
+            _replace(file, _text(rows))
+        return rows, found.damaged
+
+
+def append(path: Path, rows: Iterable[Row]) -> None:
+    """Appends rows to a .jsonl file, one line each, and waits until they are on the disk.
+
+    Raises UserError if they cannot be written; the file is then as it was.
+    """
+    text = _text(rows)
+    if not text:
         return
-    with path.open("a", encoding="utf-8") as file:
-        file.write("\n" * _is_cut(path) + lines)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                _write_all(file, b"\n" * _is_cut(path) + text.encode())
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size)
+                raise
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def _write_all(file: Any, content: bytes) -> None:
+    """Writes to an unbuffered file, which may take a part at a time."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
 
 
 def _is_cut(path: Path) -> bool:
@@ -49,46 +92,124 @@ def _is_cut(path: Path) -> bool:
         return file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a .jsonl file, none if it is absent; a line cut short by a crash is passed over."""
-    rows = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
-    return rows
+def lines(path: Path) -> Lines:
+    """Returns the rows of a .jsonl file and what is damaged in it, nothing if it is absent."""
+    content = path.read_bytes() if path.exists() else b""
+    whole, _, rest = content.rpartition(b"\n")
+    found = [_parse(line) for line in whole.split(b"\n") if line]
+    last = _parse(rest) if rest else None
+    rows = [row for row in (*found, last) if row is not None]
+    return Lines(rows, sum(row is None for row in found), bool(rest) and last is None)
 
 
-def read_trials(workdir: Path) -> list[dict[str, Any]]:
-    """Returns the rows of trials.jsonl; raises UserError if it is damaged beyond lines that were cut short."""
-    file = workdir / "trials.jsonl"
+def read(path: Path) -> list[Row]:
+    """Returns the rows of a .jsonl file, none if it is absent; a line cut short by a crash is passed over.
+
+    Raises UserError if the file is damaged otherwise.
+    """
     try:
-        rows = read(file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({error}), allowed: the file as a study wrote it, or none") from None
+        found = lines(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}), allowed: the file as a study wrote it") from None
+    if found.damaged:
+        raise UserError(
+            f"{path} holds {found.damaged} damaged lines, allowed: the file as a study wrote it; "
+            "starting the study again drops them and runs what they held"
+        )
+    return found.rows
+
+
+def read_trials(workdir: Path) -> list[Row]:
+    """Returns the rows of trials.jsonl, the last one of each trial; raises UserError if the file is damaged."""
+    rows = read(workdir / "trials.jsonl")
+    check_trials(workdir, rows)
+    return list({row["id"]: row for row in rows}.values())
+
+
+def check_trials(workdir: Path, rows: Iterable[Row]) -> None:
+    """Raises UserError for a row of trials.jsonl that no study wrote."""
     for row in rows:
-        if not isinstance(row, dict) or not row.keys() >= _TRIAL:
-            raise UserError(f"{file} holds {str(row)[:40]!r}, allowed: rows as a study wrote them")
-    return rows
+        if not row.keys() >= _TRIAL:
+            raise UserError(f"{workdir / 'trials.jsonl'} holds {str(row)[:40]!r}, allowed: rows as a study wrote them")
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> Row:
     """Returns a JSON file of a study, empty if it is absent; raises UserError if it is damaged."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}), allowed: the file as a study wrote it, or none") from None
+        content = path.read_bytes() if path.exists() else None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}), allowed: the file as a study wrote it") from None
+    if content is None:
+        return {}
+    document = _parse(content)
+    if document is None:
+        raise UserError(f"{path} cannot be read (it is damaged), allowed: the file as a study wrote it, or none")
+    return document
 
 
-def write(path: Path, document: dict[str, Any]) -> None:
-    """Replaces a JSON file in one step."""
+def is_whole(path: Path) -> bool:
+    """Says whether a JSON file of a study is there and as it was written."""
+    return path.exists() and _parse(path.read_bytes()) is not None
+
+
+def is_unsealed(path: Path) -> bool:
+    """Says whether a JSON file is one of a time before checksums and formats."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and document.keys().isdisjoint({"crc32", "format"})
+
+
+def write(path: Path, document: Row) -> None:
+    """Replaces a JSON file in one step; raises UserError if it cannot be written, and the file is then as it was."""
+    _replace(path, json.dumps(_sealed(document), indent=2) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".new")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(_plain(document), file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: Exception) -> UserError:
+    """Returns the error for a file of a study that cannot be written."""
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:200]
+    return UserError(
+        f"{path} cannot be written ({reason}), allowed: a disk with space; the same command then continues the study"
+    )
+
+
+def _text(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(_sealed(row)) + "\n" for row in rows)
+
+
+def _sealed(row: Row) -> Row:
+    """Returns a row as JSON holds it, with its checksum."""
+    plain = json.loads(json.dumps(_plain(row)))  # as it will be read: keys are texts
+    return {**plain, "crc32": _checksum(plain)}
+
+
+def _parse(line: bytes) -> Row | None:
+    """Returns a sealed row or document without its checksum, None if it is damaged."""
+    try:
+        row = json.loads(line)
+        found = row.pop("crc32")
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        return None
+    return row if found == _checksum(row) else None
+
+
+def _checksum(row: Row) -> str:
+    """Returns 8 hex digits: CRC-32 of the row in canonical JSON."""
+    return f"{zlib.crc32(json.dumps(row, sort_keys=True).encode()):08x}"
 
 
 def _plain(value: Any) -> Any:

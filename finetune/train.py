@@ -46,46 +46,82 @@ class Entry(NamedTuple):
     curve: list[Row]
 
 
+class Population(NamedTuple):
+    """Trials of a chunk at a moment of their training."""
+
+    members: Any  # on the devices
+    places: list[Entry]  # which trial each member is; those beyond the last are ghosts
+    size: int  # members, ghosts included
+    epoch: int = 0  # how many are done
+    row: int = 0  # how many micro-batches of the next epoch are done
+
+
 class Listener(NamedTuple):
     """What a chunk tells while it trains.
 
     epoch: (rows of curves.jsonl), after every epoch.
     left: (rows of trials.jsonl, leaves), when trials end; leaves(id) are the (best, last) leaves of one of them.
+    pause: (population), wherever training may be left and continued.
     """
 
     epoch: Callable[[list[Row]], None]
     left: Callable[[list[Row], Callable[[str], tuple[Leaves, Leaves]]], None]
+    pause: Callable[[Population], None]
 
 
-def train_chunk(group: Group, trials: Sequence[Trial], ids: Sequence[str], size: int, listener: Listener) -> float:
-    """Trains trials that share a data_seed to their ends, as a population of `size` >= their number.
+def begin(group: Group, trials: Sequence[Trial], ids: Sequence[str], size: int) -> Population:
+    """Returns trials that share a data_seed before their first update, in `size` >= their number places."""
+    members = group.programs.init(group.shared, hparams.stack([trial.hparams for trial in trials], size))
+    return Population(members, [Entry(trial, identity, []) for trial, identity in zip(trials, ids, strict=True)], size)
 
-    Tells `listener` of every epoch, and of every trial when it ends; places beyond the last trial are ghosts. Returns
-    the seconds that were spent on evaluation.
+
+def train_chunk(group: Group, population: Population, rows_a_call: int, listener: Listener) -> float:
+    """Trains a population to its end, in calls of at most `rows_a_call` micro-batches.
+
+    Tells `listener` of every call and epoch, and of every trial when it ends. Returns the seconds that were spent on
+    evaluation.
     """
-    programs, layout, recipe = group.programs, group.layout, group.recipe
     validation = whole_pass(group, group.splits.validation)
-    members = programs.init(group.shared, hparams.stack([trial.hparams for trial in trials], size))
-    places = [Entry(trial, identity, []) for trial, identity in zip(trials, ids, strict=True)]
-    epoch, evaluating = 0, 0.0
-    while places:
-        epoch += 1
-        order = epoch_order(int(trials[0].hparams["data_seed"]), epoch - 1, recipe.examples, recipe.micro_batch)
-        bounds = np.int32(epoch - 1), np.int32(0), np.int32(len(order.examples))
-        members = programs.train(members, group.shared, group.splits.train, layout.put_order(order), *bounds)
-        jax.block_until_ready(members)
+    evaluating = 0.0
+    while population.places:
+        population = _train_epoch(group, population, rows_a_call, listener)
         started = time.monotonic()
-        members, report = programs.validate(members, group.shared, *validation, np.int32(epoch))
-        listener.epoch(_record_epoch(places, epoch, report))
-        alive = [i for i, entry in enumerate(places) if _status(entry, epoch, report, i) is None]
-        smaller = shrunk(len(alive), size, layout)
-        if smaller < size:
-            _let_go(group, members, places, epoch, report, listener)
-            places, size = [places[i] for i in alive], smaller
-            if places:
-                members = programs.take(members, [*alive, *alive[:1] * (size - len(alive))])
+        population = _end_epoch(group, population, validation, listener)
         evaluating += time.monotonic() - started
+        if population.places:
+            listener.pause(population)
     return evaluating
+
+
+def _train_epoch(group: Group, population: Population, rows_a_call: int, listener: Listener) -> Population:
+    """Returns a population after the micro-batches that are left of its epoch."""
+    data_seed = int(population.places[0].trial.hparams["data_seed"])
+    order = epoch_order(data_seed, population.epoch, group.recipe.examples, group.recipe.micro_batch)
+    rows, on_devices = len(order.examples), group.layout.put_order(order)
+    while population.row < rows:
+        stop = min(population.row + rows_a_call, rows)
+        bounds = np.int32(population.epoch), np.int32(population.row), np.int32(stop)
+        members = group.programs.train(population.members, group.shared, group.splits.train, on_devices, *bounds)
+        population = population._replace(members=jax.block_until_ready(members), row=stop)
+        if stop < rows:
+            listener.pause(population)
+    return population
+
+
+def _end_epoch(group: Group, population: Population, validation: Any, listener: Listener) -> Population:
+    """Returns a population after its validation; once half of it are done, without those that are."""
+    _, places, size, epoch, _ = population
+    epoch += 1
+    members, report = group.programs.validate(population.members, group.shared, *validation, np.int32(epoch))
+    listener.epoch(_record_epoch(places, epoch, report))
+    alive = [i for i, entry in enumerate(places) if _status(entry, epoch, report, i) is None]
+    smaller = shrunk(len(alive), size, group.layout)
+    if smaller < size:
+        _let_go(group, members, places, epoch, report, listener)
+        places, size = [places[i] for i in alive], smaller
+        if places:
+            members = group.programs.take(members, [*alive, *alive[:1] * (size - len(alive))])
+    return Population(members, places, size, epoch)
 
 
 def shrunk(alive: int, size: int, layout: OneDevice) -> int:

@@ -2,18 +2,21 @@
 
 import dataclasses
 import importlib.metadata
+import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from finetune import __version__, records
+from finetune import __version__, grid, records
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.subject import Subject
 
+FORMAT = 2  # of the files of a study; 1 had no checksums
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
@@ -30,12 +33,17 @@ def prepare(workdir: Path) -> None:
         raise UserError(f"--workdir is {str(workdir)!r}: {error.strerror}, allowed: a writable directory") from None
 
 
-def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any]) -> None:
-    """Writes config.json and the tokenizer; raises UserError if the directory holds a study of something else."""
-    file = workdir / "config.json"
-    if file.exists():
-        _check_same(records.read_document(file), subject, workdir)
+def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any], tell: Callable[[str], None]) -> None:
+    """Writes config.json and the tokenizer, and removes what a crash left half-written.
+
+    Raises UserError if the directory holds a study of something else, or one of another format.
+    """
+    _check_same(workdir, subject, tell)
+    for name in ("*.new", "checkpoints/**/*.orbax-checkpoint-tmp*"):
+        for path in list(workdir.glob(name)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     document = {
+        "format": FORMAT,
         "command": sys.argv,
         "config": dataclasses.asdict(config),
         "axes": axes,
@@ -46,12 +54,41 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any])
         "fingerprint": subject.fingerprint,
         "description": subject.description,
     }
-    records.write(file, document)
+    records.write(workdir / "config.json", document)
     if subject.tokenizer is not None and subject.tokenizer.resolve() != (workdir / "tokenizer.json").resolve():
-        shutil.copyfile(subject.tokenizer, workdir / "tokenizer.json")
+        _copy(subject.tokenizer, workdir / "tokenizer.json")
 
 
-def _check_same(earlier: dict[str, Any], subject: Subject, workdir: Path) -> None:
+def _copy(source: Path, target: Path) -> None:
+    """Copies a file in one step."""
+    temporary = target.with_name(target.name + ".new")
+    try:
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise records.unwritable(target, error) from None
+
+
+def _check_same(workdir: Path, subject: Subject, tell: Callable[[str], None]) -> None:
+    """Raises UserError unless `workdir` holds a study of this subject, or none."""
+    file = workdir / "config.json"
+    try:
+        earlier = records.read_document(file)
+    except UserError:
+        if records.is_unsealed(file):
+            raise _other_format(workdir, 1) from None
+        if not records.is_whole(workdir / "plan.json") and not records.lines(workdir / "trials.jsonl").rows:
+            raise UserError(
+                f"{file} was not written by a study, allowed: a new directory, or the work directory of a study"
+            ) from None
+        _check_unnamed(workdir, subject)
+        tell(f"{file} was damaged and is written again")
+        return
+    if not earlier:
+        _check_unnamed(workdir, subject)
+        return
+    if earlier.get("format") != FORMAT:
+        raise _other_format(workdir, earlier.get("format"))
     found = earlier.get("description")
     description = found if isinstance(found, dict) else {}
     differing = [name for name, value in subject.description.items() if description.get(name) != value]
@@ -60,6 +97,22 @@ def _check_same(earlier: dict[str, Any], subject: Subject, workdir: Path) -> Non
             f"--workdir is {str(workdir)!r}, which holds a study that differs in {', '.join(differing)}, "
             "allowed: a new directory, or the settings of that study"
         )
+
+
+def _other_format(workdir: Path, found: Any) -> UserError:
+    return UserError(
+        f"--workdir is {str(workdir)!r}, a study of format {found!r}, allowed: format {FORMAT}; "
+        "use a new directory, or the version of finetune that wrote it"
+    )
+
+
+def _check_unnamed(workdir: Path, subject: Subject) -> None:
+    """Raises UserError where no config.json says what was studied, and the trials are not of this subject."""
+    rows = records.lines(workdir / "trials.jsonl").rows
+    records.check_trials(workdir, rows)
+    if any(row["id"] != grid.from_row(row["hparams"]).id(subject.fingerprint) for row in rows):
+        raise UserError(f"--workdir is {str(workdir)!r}, which holds trials of another study and no config.json, "
+                        "allowed: a new directory, or the settings of that study")  # fmt: skip
 
 
 def size_bytes(workdir: Path) -> int:

@@ -1,9 +1,10 @@
 """Studies written by hand, whose best setting and effects are known, and tables with names that try to break a page."""
 
-import json
 from pathlib import Path
 
 import numpy as np
+
+from finetune import records
 
 RATES, DECAYS = (1e-4, 1e-3, 1e-2, 1e-1), (0.0, 0.1)
 HOSTILE = "</script><script>document.title='broken'</script>"
@@ -29,9 +30,10 @@ def write_study(workdir: Path, gain: float = 0.0, name: str = "digits", prefix: 
                 curves += [_epoch(identity, epoch, value) for epoch in range(1, 5)]
     config = {"data": {"name": name}, "evaluation": {"metric": "accuracy"}}
     document = {"config": config, "command": ["/x/finetune/__main__.py", "--workdir=a b"], "classes": [HOSTILE]}
-    (workdir / "config.json").write_text(json.dumps(document))
+    records.write(workdir / "config.json", document)
     for file, rows in (("trials.jsonl", trials), ("curves.jsonl", curves)):
-        (workdir / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (workdir / file).unlink(missing_ok=True)
+        records.append(workdir / file, rows)
     return workdir
 
 

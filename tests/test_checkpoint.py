@@ -1,6 +1,7 @@
 """Weights on disk: round trips, the best few trials, and what is damaged."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,11 @@ def record(workdir: Path, values: dict[str, float | None]) -> None:
         for identity, value in values.items()
     ]
     records.append(workdir / "trials.jsonl", rows)
+
+
+def offer(keeper: checkpoint.Keeper, identity: str, value: float) -> None:
+    for wanted in keeper.wanted({identity: value}):
+        keeper.take(wanted, value, leaves(value), leaves(-value))
 
 
 def on_disk(workdir: Path) -> set[str]:
@@ -53,7 +59,7 @@ def test_saving_again_replaces(tmp_path: Path) -> None:
 
 
 def test_the_keeper_keeps_the_best_and_removes_what_they_displace(tmp_path: Path) -> None:
-    keeper = checkpoint.Keeper(tmp_path, 2, {}, writes=True)
+    keeper = checkpoint.Keeper(tmp_path, 2, (), {}, writes=True)
     for identity, value, expected in [
         ("a", 0.5, {"a"}),
         ("b", 0.3, {"a", "b"}),
@@ -62,47 +68,80 @@ def test_the_keeper_keeps_the_best_and_removes_what_they_displace(tmp_path: Path
         ("e", 0.4, {"a", "d"}),
         ("f", 0.9, {"a", "f"}),
     ]:
-        assert keeper.wants(value) == (identity in expected)
-        keeper.offer(identity, value, leaves(value), leaves(-value))
+        offer(keeper, identity, value)
         assert on_disk(tmp_path) == expected
     trial = tmp_path / "checkpoints" / "trials" / "f"
     np.testing.assert_array_equal(checkpoint.load(trial / "best")["head/kernel"], np.float32(0.9))
     np.testing.assert_array_equal(checkpoint.load(trial / "last")["head/kernel"], np.float32(-0.9))
 
 
+def test_named_trials_are_kept_beside_the_best(tmp_path: Path) -> None:
+    keeper = checkpoint.Keeper(tmp_path, 1, ("b",), {}, writes=True)
+    assert keeper.wanted({"a": 0.1, "b": 0.2, "c": 0.3}) == ["b", "c"]
+    for identity, value in {"b": 0.2, "c": 0.3, "d": 0.4}.items():
+        offer(keeper, identity, value)
+    assert on_disk(tmp_path) == {"b", "d"}
+
+
+def test_weights_without_a_result_are_removed(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "checkpoints" / "trials" / "crashed" / "best", leaves(1))
+    checkpoint.Keeper(tmp_path, 3, (), {}, writes=True).settle()
+    assert on_disk(tmp_path) == set()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
+def test_a_flipped_byte_is_noticed(tmp_path: Path, share: float) -> None:
+    checkpoint.save(tmp_path / "base", leaves(1, "head/kernel"))
+    for file in [file for file in (tmp_path / "base").rglob("*") if file.is_file() and file.stat().st_size]:
+        content = file.read_bytes()
+        place = int(share * len(content))
+        file.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        with pytest.raises(UserError, match="base' cannot be read .*(has changed|damaged|not finished|format)"):
+            checkpoint.load(tmp_path / "base")
+        file.write_bytes(content)
+    np.testing.assert_array_equal(checkpoint.load(tmp_path / "base")["head/kernel"], 1)
+
+
+def test_saves_in_two_threads_wait_for_each_other(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda number: checkpoint.save(tmp_path / str(number), leaves(number)), range(6)))
+    assert [float(checkpoint.load(tmp_path / str(number))["head/kernel"][0, 0]) for number in range(6)] == list(
+        range(6)
+    )
+
+
 def test_a_keeper_of_none_keeps_none(tmp_path: Path) -> None:
-    keeper = checkpoint.Keeper(tmp_path, 0, {}, writes=True)
-    assert not keeper.wants(1.0)
-    keeper.offer("a", 1.0, leaves(1), leaves(1))
+    keeper = checkpoint.Keeper(tmp_path, 0, (), {}, writes=True)
+    assert keeper.wanted({"a": 1.0}) == []
     assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_keeper_that_does_not_write_decides_the_same(tmp_path: Path) -> None:
-    keeper = checkpoint.Keeper(tmp_path, 1, {}, writes=False)
-    keeper.offer("a", 0.5, leaves(1), leaves(1))
-    assert not keeper.wants(0.5)
-    assert keeper.wants(0.6)
+    keeper = checkpoint.Keeper(tmp_path, 1, (), {}, writes=False)
+    keeper.take("a", 0.5, leaves(1), leaves(1))
+    assert keeper.wanted({"b": 0.5}) == []
+    assert keeper.wanted({"b": 0.6}) == ["b"]
     assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_continued_study_remembers_what_is_kept(tmp_path: Path) -> None:
-    first = checkpoint.Keeper(tmp_path, 2, {}, writes=True)
+    first = checkpoint.Keeper(tmp_path, 2, (), {}, writes=True)
     for identity, value in {"a": 0.5, "b": 0.7}.items():
-        first.offer(identity, value, leaves(value), leaves(value))
+        offer(first, identity, value)
     record(tmp_path, {"a": 0.5, "b": 0.7, "gone": 0.9, "diverged": None})
     found = dict(checkpoint.kept(tmp_path))
     assert found == {"a": 0.5, "b": 0.7}
-    again = checkpoint.Keeper(tmp_path, 2, found, writes=True)
-    assert not again.wants(0.4)
-    again.offer("c", 0.6, leaves(0.6), leaves(0.6))
+    again = checkpoint.Keeper(tmp_path, 2, (), found, writes=True)
+    assert again.wanted({"c": 0.4}) == []
+    offer(again, "c", 0.6)
     assert on_disk(tmp_path) == {"b", "c"}
 
 
 def test_the_best_parameters_are_the_base_with_the_best_trial_over_it(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "checkpoints" / "base", leaves(0, "stem/kernel", "block_0/kernel", "head/kernel"))
-    keeper = checkpoint.Keeper(tmp_path, 3, {}, writes=True)
+    keeper = checkpoint.Keeper(tmp_path, 3, (), {}, writes=True)
     for identity, value in {"a": 0.5, "b": 0.75, "c": 0.25}.items():
-        keeper.offer(identity, value, leaves(value, "head/kernel"), leaves(-1, "head/kernel"))
+        keeper.take(identity, value, leaves(value, "head/kernel"), leaves(-1, "head/kernel"))
     record(tmp_path, {"a": 0.5, "b": 0.75, "c": 0.25})
     best = checkpoint.load_best(tmp_path)
     assert {path: float(np.asarray(leaf)[0, 0]) for path, leaf in best.items()} == {

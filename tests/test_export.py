@@ -1,7 +1,6 @@
 """A trial outside its study: its files, its card, and the same answers from transformers."""
 
 import errno
-import json
 import re
 import sys
 
@@ -12,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 from studies import document, rows_of
 
-from finetune import checkpoint, command, export, predict, study
+from finetune import checkpoint, command, export, predict, records, study
 from finetune.config import ModelConfig
 from finetune.errors import UserError
 from finetune.models import pretrained
@@ -106,7 +105,7 @@ def test_the_best_mean_is_chosen_and_not_a_lucky_seed(tmp_path, monkeypatch):
         for identity, (rate, seed, value) in values.items()
     ]
     rows.append(rows[-1] | {"id": "c1", "hparams": rows[-1]["hparams"] | {"seed": 1}, "status": "failed", "best": None})
-    (tmp_path / "trials.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    records.append(tmp_path / "trials.jsonl", rows)
     monkeypatch.setattr(checkpoint, "kept", lambda workdir: [("a0", 0.95), ("b1", 0.9), ("c0", 0.99)])
     chosen = export._choose(tmp_path, "")
     assert chosen.row["id"] == "b1"

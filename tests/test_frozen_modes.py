@@ -13,12 +13,12 @@ from finetune.features import Room, choose_trunk
 from finetune.grid import Trial
 from finetune.params import abstract, decayed_paths, partition, trainable_paths
 from finetune.step import Recipe, full_forward
-from finetune.train import Listener, train_chunk
+from finetune.train import Listener, begin, train_chunk
 from finetune.workload import make_workload
 from tests import cuts
 from tests.tasks import row
 
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = [pytest.mark.usefixtures("float64"), pytest.mark.slow]
 
 EXAMPLES = (14, 5, 6)  # of the training, validation and test split
 MIDDLE = "block_1/mlp/up/kernel"
@@ -86,8 +86,11 @@ def run(trainable, way, dropout=0.0):
     )
     found = measure.choose(ExecutionConfig(execution, 3, 1, on_device), work, None)
     numbers = {str(number): [] for number in range(len(rows))}
-    listener = Listener(lambda rows: _note(numbers, rows), lambda rows, leaves: _end(numbers, rows, leaves))
-    train_chunk(found.group, rows, list(numbers), found.execution.size, listener)
+    listener = Listener(
+        lambda rows: _note(numbers, rows), lambda rows, leaves: _end(numbers, rows, leaves), lambda population: None
+    )
+    population = begin(found.group, rows, list(numbers), found.execution.size)
+    train_chunk(found.group, population, 100, listener)
     return numbers, trunk
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import finetune
-from finetune import __main__, study
+from finetune import __main__, stop, study
 from finetune.config import Config
 
 ROOT = Path(__main__.__file__).parent.parent
@@ -55,8 +55,12 @@ def started(tmp_path, monkeypatch):
     """Returns a function that starts a command line and returns what `study.run` was called with."""
     calls = []
 
-    def run(config, workdir, axes, sweep, plan_only):
-        calls.append(SimpleNamespace(config=config, workdir=workdir, axes=axes, sweep=list(sweep), plan_only=plan_only))
+    def run(config, workdir, axes, sweep, plan_only, **choices):
+        calls.append(
+            SimpleNamespace(
+                config=config, workdir=workdir, axes=axes, sweep=list(sweep), plan_only=plan_only, choices=choices
+            )
+        )
         return SimpleNamespace(exit_status=7)
 
     def start(*arguments, file=CONFIG, suffix=""):
@@ -68,6 +72,7 @@ def started(tmp_path, monkeypatch):
         return calls.pop()
 
     monkeypatch.setattr(study, "run", run)
+    monkeypatch.setattr(stop, "install", lambda last_words: None)
     return start
 
 
@@ -93,6 +98,7 @@ def test_grid_sweep_and_plan(started, tmp_path):
     assert found.axes == {"learning_rate": [0.001, 0.01, 0.1], "seed": [0, 1]}
     assert found.sweep == [{"learning_rate": 1e-3}, {"learning_rate": 1e-2}]
     assert found.plan_only
+    assert found.choices == {"retry": False, "fail_fast": False}
     assert Path(found.workdir) == tmp_path / "study"
 
 
@@ -102,11 +108,12 @@ def test_empty_tuple_and_argument_of_a_config_file(started):
 
 
 def test_an_interrupt_tells_how_to_continue(tmp_path, monkeypatch, capsys):
-    def interrupted(*arguments):
+    def interrupted(*arguments, **choices):
         raise KeyboardInterrupt
 
     (tmp_path / "config.py").write_text(CONFIG)
     monkeypatch.setattr(study, "run", interrupted)
+    monkeypatch.setattr(stop, "install", lambda last_words: None)
     monkeypatch.setattr(sys, "argv", ["finetune", f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/study"])
     sys.modules.pop("config_config", None)
     assert __main__.main() == 130

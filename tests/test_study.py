@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from studies import EXAMPLES, NUMBERS, VIT, close, digits, document, rows_of
 
-from finetune import checkpoint, study
+from finetune import checkpoint, study, training
 
 AXES = {"learning_rate": [0.003, 0.03], "batch_size": [8, 16], "epochs": [1, 2], "seed": [0, 1]}
 
@@ -86,7 +86,7 @@ def test_best_weights_are_kept(finished):
 
 def test_the_same_command_again_trains_nothing(copied, monkeypatch):
     before = {name: (copied / name).read_bytes() for name in ("trials.jsonl", "curves.jsonl")}
-    monkeypatch.setattr(study, "train_chunk", lambda *arguments: pytest.fail("something is trained"))
+    monkeypatch.setattr(training, "train_chunk", lambda *arguments: pytest.fail("something is trained"))
     results = study.run(digits(), copied, AXES)
     assert results.exit_status == 0
     assert len(results.trials) == 16
@@ -170,7 +170,7 @@ def test_plan_only_trains_nothing(tmp_path, capsys):
     results = study.run(digits(), tmp_path / "study", AXES, plan_only=True)
     assert (results.exit_status, results.trials) == (0, [])
     assert document(tmp_path / "study", "plan.json")["trials"] == 16
-    assert {each.name for each in (tmp_path / "study").iterdir()} == {"config.json", "plan.json"}
+    assert {each.name for each in (tmp_path / "study").iterdir()} == {"config.json", "lock", "plan.json"}
 
 
 def test_a_sweep_pairs_axes(tmp_path):
@@ -215,15 +215,15 @@ def test_a_study_starts_from_the_best_weights_of_another(tmp_path):
 def test_out_of_memory_goes_on_in_smaller_chunks(tmp_path, monkeypatch):
     axes = {"learning_rate": [0.003, 0.03], "seed": [0, 1]}
     expected = study.run(digits(), tmp_path / "plenty", axes)
-    train_chunk, sizes = study.train_chunk, []
+    train_chunk, sizes = training.train_chunk, []
 
-    def scarce(group, trials, ids, size, listener):
-        sizes.append(size)
-        if size > 2:
+    def scarce(group, population, *rest):
+        sizes.append(population.size)
+        if population.size > 2:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
-        return train_chunk(group, trials, ids, size, listener)
+        return train_chunk(group, population, *rest)
 
-    monkeypatch.setattr(study, "train_chunk", scarce)
+    monkeypatch.setattr(training, "train_chunk", scarce)
     found = study.run(digits(), tmp_path / "scarce", axes)
     assert sizes == [4, 2, 2]
     close(found.trials, expected.trials, 1e-5)

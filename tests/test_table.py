@@ -1,6 +1,5 @@
 """Tables of trials as they are found: studies of ours, tables of others, and what may be wrong with them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from finetune import records
 from finetune.analysis.axis import Axis, make_axis
 from finetune.analysis.table import Trials, from_frame, read_study, read_table
 from finetune.errors import UserError
@@ -51,11 +51,11 @@ def test_positions_on_axes() -> None:
 
 def write_study(workdir: Path, rows: list[dict[str, Any]]) -> None:
     config = {"config": {"evaluation": {"metric": "accuracy"}}, "command": ["finetune"], "axes": {}}
-    (workdir / "config.json").write_text(json.dumps(config))
+    records.write(workdir / "config.json", config)
     group = {"signature": {"trainable": "head", "micro_batch": 8}, "trials": 4, "chunk": 2}
     plan = {"groups": [{**group, "seconds": 8.0, "flops": 400.0, "bytes": 10}]}
-    (workdir / "plan.json").write_text(json.dumps(plan))
-    (workdir / "trials.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    records.write(workdir / "plan.json", plan)
+    records.append(workdir / "trials.jsonl", rows)
 
 
 def trial(rate: float, seed: int, accuracy: float | None, status: str = "complete", **more: Any) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def test_a_study_of_ours(tmp_path: Path) -> None:
     lost = trial(1e-2, 0, 0.3, "diverged"), trial(1e-2, 1, None, "failed")
     write_study(tmp_path, [trial(1e-3, 0, 0.0), *rows, *lost])
     curves = [{"id": "0.001-0", "epoch": 1, "train_loss": loss} for loss in (9.0, 1.0)]
-    (tmp_path / "curves.jsonl").write_text("".join(json.dumps(row) + "\n" for row in curves))
+    records.append(tmp_path / "curves.jsonl", curves)
     trials = read_study(tmp_path)
     assert (trials.metric, trials.maximize, trials.complete) == ("val_accuracy", True, True)
     assert trials.axes == (Axis("learning_rate", "log", (0.001, 0.003, 0.01)),)

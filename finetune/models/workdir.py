@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune import records
 from finetune.errors import UserError
 
 
@@ -19,6 +20,8 @@ def architecture(path: Path) -> dict[str, Any]:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file}: {error}") from None
+    if isinstance(settings, dict) and "format" in settings and not records.is_whole(file):
+        raise UserError(f"cannot read {file}: it is damaged, allowed: the file as a study wrote it")
     found = settings.get("architecture") if isinstance(settings, dict) else None
     if not isinstance(found, dict):
         raise UserError(f"{file} names no architecture, allowed: the work directory of a study")

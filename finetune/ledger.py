@@ -1,0 +1,185 @@
+"""What of a study is done: read when it starts, repaired where it is damaged, and added to as trials end."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from finetune import checkpoint, records, snapshot
+from finetune.config import CheckpointConfig
+from finetune.errors import UserError, one_of
+from finetune.grid import Trial
+from finetune.parallel import from_first_process, is_first_process
+from finetune.snapshot import Snapshot
+from finetune.train import Leaves, Row
+
+_ATTEMPTS = 2  # of a trial that fails, in one run of the command each
+
+Tell = Callable[[str], None]
+
+
+class Before(NamedTuple):
+    """What earlier runs have left: rows of trials.jsonl, groups of plan.json, weights, and what was being trained."""
+
+    trials: list[Row]
+    groups: list[dict[str, Any]]
+    kept: dict[str, float]
+    running: Snapshot | None
+
+
+class Ledger:
+    """The results of the trials `ids` in a work directory, and the weights of the best of them."""
+
+    def __init__(self, workdir: Path, config: CheckpointConfig, ids: Mapping[str, Trial], retry: bool, tell: Tell):
+        for identity in config.trials:
+            if identity not in ids:
+                raise one_of("checkpoint.trials", identity, ids)
+        writes = is_first_process()
+        self.recorder = records.Recorder(workdir, writes)
+        before = _agreed(lambda: _read(workdir, config.trials, ids, self.recorder, tell))
+        self.groups, self.running = before.groups, before.running
+        asked = {row["id"]: row for row in before.trials if row["id"] in ids}
+        self.done = {identity: row for identity, row in asked.items() if row["status"] in records.DONE}
+        self.failed = {identity: row for identity, row in asked.items() if identity not in self.done}
+        self._again = {each for each, row in self.failed.items() if retry or row.get("attempts", 0) < _ATTEMPTS}
+        self._keeper = checkpoint.Keeper(workdir, config.keep, config.trials, before.kept, writes)
+        self._keeper.settle()
+
+    def left(self, identity: str) -> bool:
+        """Says whether a trial is still to be trained."""
+        return identity not in self.done and (identity not in self.failed or identity in self._again)
+
+    def epoch(self, rows: list[Row]) -> list[Row]:
+        """Records rows of curves.jsonl; returns those of trials that were not done before."""
+        rows = [row for row in rows if row["id"] not in self.done]
+        self.recorder.append("curves.jsonl", rows)
+        return rows
+
+    def end(self, group: int, rows: list[Row], leaves: Callable[[str], tuple[Leaves, Leaves]]) -> list[Row]:
+        """Records trials that have ended, and keeps the weights of the best; returns those not done before."""
+        rows = [{"id": row["id"], "group": group, **row} for row in rows if row["id"] not in self.done]
+        values = {row["id"]: row["best"]["value"] for row in rows if row["best"]}
+        for identity in self._keeper.wanted(values):
+            self._keeper.take(identity, values[identity], *leaves(identity))
+        self.recorder.append("trials.jsonl", rows)
+        self.done |= {row["id"]: row for row in rows}
+        for row in rows:
+            self.failed.pop(row["id"], None)
+        return rows
+
+    def fail(self, group: int, trials: Mapping[str, Trial], reason: str) -> list[Row]:
+        """Records trials that could not be trained, and returns their rows."""
+        rows = [_failed_row(identity, group, trial, reason) for identity, trial in trials.items()]
+        for row in rows:
+            row["attempts"] = self.failed.get(row["id"], {}).get("attempts", 0) + 1
+        self.recorder.append("trials.jsonl", rows)
+        self.failed |= {row["id"]: row for row in rows}
+        self._again.difference_update(trials)
+        return rows
+
+    def close(self) -> None:
+        """Leaves one row a trial, and one a trial and epoch, where a trial has been tried again."""
+        if self.recorder.writes:
+            self.recorder.keep("trials.jsonl", lambda row: True, _id)
+            self.recorder.keep("curves.jsonl", lambda row: True, _id_and_epoch)
+
+
+def _id(row: Row) -> Any:
+    return row["id"]
+
+
+def _id_and_epoch(row: Row) -> Any:
+    return row["id"], row["epoch"]
+
+
+def _failed_row(identity: str, group: int, trial: Trial, reason: str) -> Row:
+    return {
+        "id": identity,
+        "group": group,
+        "hparams": {**trial.hparams, **trial.choices},
+        "seed": trial.hparams["seed"],
+        "status": records.FAILED,
+        "metrics": {},
+        "best": None,
+        "last": {},
+        "steps": 0,
+        "reason": reason,
+    }
+
+
+def _agreed(read: Callable[[], Before]) -> Before:
+    """Returns what the first process reads, on every process."""
+    found = read()._asdict() if is_first_process() else {}
+    found = json.loads(from_first_process(json.dumps(found)))
+    running = found.pop("running")
+    return Before(**found, running=Snapshot(*running) if running else None)
+
+
+def _read(
+    workdir: Path, named: Collection[str], ids: Mapping[str, Trial], recorder: records.Recorder, tell: Tell
+) -> Before:
+    """Returns what a work directory holds, and drops from it what is damaged or will be written again."""
+    trials, damaged = recorder.keep("trials.jsonl", lambda row: True, _id)
+    if damaged:
+        tell(f"{workdir / 'trials.jsonl'}: {damaged} damaged lines dropped; their trials run again")
+    records.check_trials(workdir, trials)
+    _drop_damaged_weights(workdir, tell)
+    kept = dict(checkpoint.kept(workdir))
+    missing = {row["id"] for row in trials} & set(named) - kept.keys()  # those whose weights are asked for run again
+    trials = [row for row in trials if row["id"] not in missing]
+    running = snapshot.newest(workdir, tell)
+    open_ids = ids.keys() - {row["id"] for row in trials if row["status"] in records.DONE}
+    if running is not None and open_ids.isdisjoint(running.ids):
+        running = None
+    _trim_curves(workdir, trials, open_ids, running, recorder, tell)
+    return Before(trials, _earlier_groups(workdir / "plan.json", tell), kept, running)
+
+
+def _trim_curves(
+    workdir: Path, trials: list[Row], open_ids: Collection[str], running: Snapshot | None, recorder: records.Recorder,
+    tell: Tell,
+) -> None:  # fmt: skip
+    """Drops from curves.jsonl what trials that go on or start again will write again."""
+    reached = dict.fromkeys(running.ids, running.epoch) if running else {}
+
+    def wanted(row: Row) -> bool:
+        return row["id"] not in open_ids or row["epoch"] <= reached.get(row["id"], 0)
+
+    rows, damaged = recorder.keep("curves.jsonl", wanted, _id_and_epoch)
+    if damaged:
+        tell(f"{workdir / 'curves.jsonl'}: {damaged} damaged lines dropped")
+    epochs = Counter(row["id"] for row in rows)
+    short = [row for row in trials if row["status"] == records.COMPLETE and epochs[row["id"]] < _epochs(row)]
+    if short:
+        tell(f"{workdir / 'curves.jsonl'} lacks epochs of {len(short)} trials; their results are in trials.jsonl")
+
+
+def _epochs(row: Row) -> int:
+    return int(row["hparams"]["epochs"])
+
+
+def _drop_damaged_weights(workdir: Path, tell: Tell) -> None:
+    for name, problem in checkpoint.damaged(workdir).items():
+        path = workdir / "checkpoints" / name
+        if name == "base":
+            tell(f"{path} was damaged ({problem}) and is written again")
+        else:
+            path = path.parent
+            tell(f"{path} is removed: {problem}; the trial's results stay, --config.checkpoint.trials={path.name} "
+                 "trains it again")  # fmt: skip
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _earlier_groups(file: Path, tell: Tell) -> list[dict[str, Any]]:
+    """Returns the groups of plan.json, none if it is damaged: they are then planned anew."""
+    wanted = {"signature", "mode", "on_device", "chunk", "reason", "trunk", "trunk_place", "members"}
+    try:
+        groups = records.read_document(file).get("groups", [])
+        if isinstance(groups, list) and all(isinstance(each, dict) and each.keys() >= wanted for each in groups):
+            return groups
+    except UserError:
+        pass
+    tell(f"{file} was damaged and is written again: what is left is planned anew")
+    return []

@@ -1,0 +1,44 @@
+"""What a study has come to: summary.json, and the last lines on the screen."""
+
+import resource
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from finetune import records, workdir
+from finetune.ledger import Ledger
+from finetune.progress import console, table_of_settings
+
+
+def describe(
+    ledger: Ledger, trials: int, planned: Sequence[Mapping[str, Any]], seconds: Mapping[str, float], **counts: Any
+) -> dict[str, Any]:
+    """Returns what summary.json holds; `planned` are the groups that this run has trained."""
+    rows = list(ledger.done.values())
+    diverged = sum(row["status"] == records.DIVERGED for row in rows)
+    return {
+        "trials": trials,
+        "complete": len(rows) - diverged,
+        "diverged": diverged,
+        "failed": len(ledger.failed),
+        **counts,
+        "flops": sum(group["flops"] + group["trunk_flops"] for group in planned),
+        "seconds": dict(seconds),
+        "disk_bytes": workdir.size_bytes(ledger.recorder.workdir),
+        "process_bytes": peak_process_bytes(),
+    }
+
+
+def show(ledger: Ledger, metric: str, seconds: Mapping[str, float]) -> None:
+    """Prints the best settings, how many trials there are, and where the time went."""
+    rows, failed = list(ledger.done.values()), len(ledger.failed)
+    if rows:
+        console.print(table_of_settings(rows, metric))
+    diverged = sum(row["status"] == records.DIVERGED for row in rows)
+    counts = f"{diverged} diverged" + (f", {failed} failed" if failed else "")
+    spent = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+    console.print(f"{len(rows)} trials ({counts}) in {ledger.recorder.workdir} · seconds: {spent}")
+
+
+def peak_process_bytes() -> int:
+    """Returns the most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
