@@ -16,7 +16,7 @@ import conftest  # noqa: F401  # as in the tests: fake devices, a cache of progr
 import sklearn.datasets  # noqa: F401  # what the digits are read with
 import studies
 
-from finetune import checkpoint, feature_pass, measure, records, study, train
+from finetune import checkpoint, feature_pass, measure, records, report, study, train
 
 AXES = {
     "optimizer.name": ["adamw", "sgd"],
@@ -32,7 +32,8 @@ PHASES = {
     "train": (train, "_train_epoch", 0.02),
     "checkpoint": (checkpoint, "save", 0.1),
     "record": (records, "append", 0.01),
-    "report": (study._Study, "_report", 0.02),
+    "summary": (study._Study, "_summarise", 0.02),
+    "report": (report, "write", 0.2),
 }
 
 

@@ -15,7 +15,7 @@ from studies import rows_of
 
 KILLS = 25
 # The largest number of a phase's call at which a process is killed: little enough that trials are left for all kills.
-CALLS = {"load": 1, "compile": 1, "trunk": 1, "train": 6, "checkpoint": 8, "record": 6, "report": 1}
+CALLS = {"load": 1, "compile": 1, "trunk": 1, "train": 6, "checkpoint": 8, "record": 6, "summary": 1}
 
 
 @pytest.fixture
@@ -54,9 +54,11 @@ def test_a_study_killed_25_times(tmp_path, server):
         print(f"{phase} call {call} + {1000 * seconds:.1f} ms: exit status {status}")
         assert status == -signal.SIGKILL, "the study ended before it was killed often enough"
         hits[phase] += 1
-        if hits.total() == KILLS:
+        if hits.total() == KILLS - 1:
             break
+    assert server(tmp_path / "killed", "report", 1, 0.1) == -signal.SIGKILL  # all trials are done by then
     assert server(tmp_path / "killed") == 0
+    assert (tmp_path / "killed" / "report.html").exists()
     assert min(hits[phase] for phase in CALLS) >= 3
 
     expected = {row.pop("id"): row for row in rows_of(tmp_path / "undisturbed")}

@@ -14,9 +14,14 @@ import pytest
 def test_quickstart_answers(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     command = [sys.executable, "-m", "finetune", "--config=configs/quickstart.py", f"--workdir={tmp_path}"]
+    command.append("--config.trunk.store_gigabytes=0")  # nothing is taken from an earlier run
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr
     assert "the best of 21 settings by validation accuracy" in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[-1] == f"Report: {tmp_path}/report.html"
+    (used,) = (line for line in lines if line.startswith("Use: "))
+    assert "learning_rate 0.003" in used or "learning_rate 0.01" in used  # as the header of the config says
 
     rows = [json.loads(line) for line in (tmp_path / "trials.jsonl").read_text().splitlines()]
     assert len({row["id"] for row in rows}) == len(rows) == 63

@@ -9,7 +9,7 @@ EXPORT = {
     "shortened flag": (["export", "{study}", "--t={to}"], ["--to", "usage"]),
     "absent study": (["export", "{inputs}/nowhere", "--to={to}"], ["nowhere", "holds no study"]),
     "directory of something else": (["export", "{inputs}/list", "--to={to}"], ["config.json", "allowed"]),
-    "study without what a model needs": (["export", "{inputs}/bert", "--to={to}"], ["config.json", "lacks"]),
+    "directory with another config.json": (["export", "{inputs}/bert", "--to={to}"], ["config.json", "allowed"]),
     "unknown trial": (["export", "{study}", "--trial=0123", "--to={to}"], ["--trial is '0123'", "allowed"]),
     "directory that is full": (["export", "{study}", "--to={inputs}/bert"], ["bert", "there already", "new"]),
     "directory that is a file": (["export", "{study}", "--to={inputs}/texts.csv"], ["texts.csv", "there already"]),
