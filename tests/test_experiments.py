@@ -18,6 +18,7 @@ from finetune.config import Config, DataConfig, ExecutionConfig
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 NAMES = ("learning_rate", "batch_size", "epochs", "regularization", "freezing", "exploration")
+LONG = ("batch_size", "epochs", "regularization")  # half a minute each
 RATES = [1e-3, 1e-2, 1e-1]
 TINY = {  # what is searched, in place of a script's own
     "learning_rate": {"_RATES": RATES},
@@ -80,7 +81,7 @@ def vit(scripts, tiny, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in NAMES])
 def test_every_experiment_answers_its_question(scripts, tiny, vit, name, tmp_path, monkeypatch, capsys):
     shutil.copytree(vit, tmp_path / "runs")
     for constant, value in TINY[name].items():

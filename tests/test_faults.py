@@ -15,7 +15,7 @@ from studies import rows_of
 
 KILLS = 25
 # The largest number of a phase's call at which a process is killed: little enough that trials are left for all kills.
-CALLS = {"load": 1, "compile": 1, "trunk": 1, "train": 6, "checkpoint": 8, "record": 6, "summary": 1}
+CALLS = {"load": 1, "compile": 1, "trunk": 1, "train": 3, "checkpoint": 4, "record": 3, "summary": 1}
 
 
 @pytest.fixture
