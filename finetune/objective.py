@@ -1,10 +1,29 @@
 """What is minimised: the loss of an example, the penalties of a member's parameters, and the metrics."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from finetune.hparams import Hparams
 from finetune.params import Leaves
+from finetune.task import Batch
+
+
+class Objective(NamedTuple):
+    """What a task minimises and is judged by; fields mean what they mean in `Task`."""
+
+    loss: Callable[[Any, Batch, jax.Array], jax.Array]
+    metrics: dict[str, Callable[[Any, Batch], jax.Array]]
+
+
+def classification() -> Objective:
+    """Returns the objective of one label an example, "label" int32 [B], and logits [B, C]."""
+    return Objective(
+        loss=lambda logits, batch, label_smoothing: cross_entropy(logits, batch["label"], label_smoothing),
+        metrics={"accuracy": lambda logits, batch: accuracy(logits, batch["label"])},
+    )
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: jax.Array | float = 0.0) -> jax.Array:

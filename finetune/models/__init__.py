@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -11,8 +10,8 @@ from finetune.config import ModelConfig
 from finetune.errors import UserError, one_of
 from finetune.models import bert, pretrained, vit
 from finetune.models.block import at_least_float32
-from finetune.objective import accuracy, cross_entropy
-from finetune.task import Batch, Params, Task
+from finetune.models.linen import from_linen
+from finetune.task import Task
 
 MODELS = {"bert": bert, "vit": vit}
 # Sizes of a foreign file may be anything: beyond these, shapes alone would take for ever or overflow.
@@ -43,36 +42,6 @@ def build(config: ModelConfig, classes: int, example: Mapping[str, jax.ShapeDtyp
     )
     blocks = tuple(f"block_{index}" for index in range(sizes["depth"]))
     return from_linen(module, example, stem=("embeddings",), blocks=blocks, head="head")
-
-
-def from_linen(
-    module: nn.Module,
-    example: Mapping[str, jax.ShapeDtypeStruct],
-    stem: tuple[str, ...],
-    blocks: tuple[str, ...],
-    head: str,
-) -> Task:
-    """Returns a classification task from a Linen module called as module(batch, dropout, keys) -> logits [B, C].
-
-    example: as in `build`; stem, blocks, head: as in `Task`.
-    """
-
-    def init(key: jax.Array) -> Params:
-        batch = {name: jnp.zeros((1, *item.shape), item.dtype) for name, item in example.items()}
-        return module.init(key, batch, 0.0, None)["params"]
-
-    def apply(params: Params, batch: Batch, dropout: jax.Array | float, keys: jax.Array | None) -> Any:
-        return module.apply({"params": params}, batch, dropout, keys)
-
-    return Task(
-        init=init,
-        apply=apply,
-        loss=lambda logits, batch, label_smoothing: cross_entropy(logits, batch["label"], label_smoothing),
-        metrics={"accuracy": lambda logits, batch: accuracy(logits, batch["label"])},
-        stem=stem,
-        blocks=blocks,
-        head=head,
-    )
 
 
 def architecture(config: ModelConfig) -> dict[str, Any]:
