@@ -59,6 +59,9 @@ class HparamsConfig:
     dropout: float = 0.0  # rate, 0 <= rate < 1
     label_smoothing: float = 0.0  # share given to the uniform distribution, 0 <= share < 1
     clip_norm: float = 0.0  # global norm of the gradient, 0 = no clipping
+    layer_decay: float = (
+        1.0  # the rate of a leaf d layers below the output is multiplied by layer_decay**d, 0 < it <= 1
+    )
     momentum: float = 0.9  # of sgd, 0 <= value < 1
     beta1: float = 0.9  # of adamw and lion, 0 <= value < 1
     beta2: float = 0.999  # of adamw and lion, 0 <= value < 1
@@ -75,6 +78,9 @@ class OptimizerConfig:
     decay_coupling: str = "learning_rate"  # decay per update: learning_rate·weight_decay, or independent of the rate
     epsilon: float = 1e-8  # of adamw
     decayed: str = "matrices"  # leaves that decay: matrices (two axes or more), all
+    # Factors of the learning rate, each PATTERN=FACTOR, such as ("block_*/attention=0.5", "**/bias=2"); a pattern is a
+    # word or a path pattern of `trainable`, and the first that hits a leaf counts.
+    multipliers: tuple[str, ...] = ()
 
 
 @dataclass
@@ -118,8 +124,11 @@ class Config:
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    # What trains: all, head, last:K, bias, norm, or path patterns joined by "+", such as "block_5/*+head/*".
+    # What trains: all, head, last:K, first:K, bias, norm, names of `parts`, or path patterns, joined by "+"; a term
+    # after "!" freezes. Such as "last:2+norm", "block_5/*+head/*", "all+!embeddings".
     trainable: str = "head"
+    # Selections with a name, each NAME=SPEC, such as ("queries=block_*/attention/query",): words of `trainable`.
+    parts: tuple[str, ...] = ()
 
 
 # Settings with a closed list of values. Model and data names are checked where they are looked up.

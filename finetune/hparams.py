@@ -25,6 +25,7 @@ class Hparams(NamedTuple):
     dropout: jax.Array
     label_smoothing: jax.Array
     clip_norm: jax.Array
+    layer_decay: jax.Array
     momentum: jax.Array
     beta1: jax.Array
     beta2: jax.Array
@@ -35,20 +36,23 @@ class Hparams(NamedTuple):
 
 
 class Range(NamedTuple):
-    """What a hyperparameter may be: low <= value <= high, or value < high where high is excluded."""
+    """What a hyperparameter may be: low <= value <= high, without the ends that are excluded."""
 
     low: float
     high: float
     high_excluded: bool = False
+    low_excluded: bool = False
 
     def __contains__(self, value: object) -> bool:
         number = float(value)  # type: ignore[arg-type]
-        return self.low <= number and (number < self.high or (number == self.high and not self.high_excluded))
+        above = self.low < number or (number == self.low and not self.low_excluded)
+        return above and (number < self.high or (number == self.high and not self.high_excluded))
 
     def __str__(self) -> str:
         if self.high == np.inf:
             return f">= {self.low:g} and finite"
-        return f"{self.low:g} <= value {'<' if self.high_excluded else '<='} {self.high:g}"
+        signs = ["<" if excluded else "<=" for excluded in (self.low_excluded, self.high_excluded)]
+        return f"{self.low:g} {signs[0]} value {signs[1]} {self.high:g}"
 
 
 _NON_NEGATIVE = Range(0.0, np.inf, high_excluded=True)
@@ -66,6 +70,7 @@ RANGES: dict[str, Range] = {
     "dropout": _FRACTION,
     "label_smoothing": _FRACTION,
     "clip_norm": _NON_NEGATIVE,
+    "layer_decay": Range(0.0, 1.0, low_excluded=True),
     "momentum": _FRACTION,
     "beta1": _FRACTION,
     "beta2": _FRACTION,

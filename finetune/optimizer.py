@@ -4,8 +4,10 @@
 
 where s(t) in [0, 1] is the unit schedule and direction is Adam's, SGD's with momentum, or Lion's. As in optax.adamw
 and PyTorch, decay is multiplied by the learning rate; with `decay_coupling = "independent"` it is s(t)·weight_decay·p
-(Loshchilov and Hutter 2019, algorithm 2).
+(Loshchilov and Hutter 2019, algorithm 2). The learning rate of a leaf is multiplied by its factor, `rate_factors`.
 """
+
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import optax
 
 from finetune.config import OptimizerConfig
 from finetune.hparams import Hparams
+from finetune.rates import Rates
 
 
 def unit_schedule(name: str, update: jax.Array, total: jax.Array, warmup_fraction: jax.Array) -> jax.Array:
@@ -28,17 +31,45 @@ def unit_schedule(name: str, update: jax.Array, total: jax.Array, warmup_fractio
     return rise * fall
 
 
+def rate_factors(hparams: Hparams, rates: Rates) -> dict[str, jax.Array]:
+    """Returns by what the learning rate of each path is multiplied, scalars; a path that is left out has 1.
+
+    multiplier·layer_decay**depth, where the head has depth 0 and each layer below it one more (Clark et al. 2020,
+    ELECTRA, appendix A).
+    """
+    one = jnp.ones_like(hparams.layer_decay)
+    factors = {path: multiplier * one for path, multiplier in rates.multipliers.items()}
+    for path, depth in rates.depths.items():
+        factors[path] = factors.get(path, one) * hparams.layer_decay**depth
+    return factors
+
+
+def _scale_by_rate(rate: jax.Array, factors: Mapping[str, jax.Array]) -> optax.GradientTransformation:
+    if not factors:
+        return optax.scale(rate)
+    return optax.stateless(
+        lambda changes, _: {path: rate * factors.get(path, 1) * change for path, change in changes.items()}
+    )
+
+
 def make_optimizer(
-    config: OptimizerConfig, hparams: Hparams, scale: jax.Array, decayed: dict[str, bool]
+    config: OptimizerConfig,
+    hparams: Hparams,
+    scale: jax.Array,
+    decayed: dict[str, bool],
+    factors: Mapping[str, jax.Array] | None = None,
 ) -> optax.GradientTransformation:
-    """Returns the update rule of one member; `scale` is its s(t), `decayed` says of each path whether it decays."""
+    """Returns the update rule of one member, for leaves by path.
+
+    `scale` is its s(t), `decayed` says of each path whether it decays, and `factors` is what `rate_factors` returns.
+    """
     direction = {
         "adamw": lambda: optax.scale_by_adam(hparams.beta1, hparams.beta2, config.epsilon),
         "sgd": lambda: optax.trace(hparams.momentum),
         "lion": lambda: optax.scale_by_lion(hparams.beta1, hparams.beta2),
     }[config.name]()
     clip = optax.clip_by_global_norm(jnp.where(hparams.clip_norm > 0, hparams.clip_norm, jnp.inf))
-    rate = optax.scale(-scale * hparams.learning_rate)
+    rate = _scale_by_rate(-scale * hparams.learning_rate, factors or {})
     if config.decay_coupling == "independent":
         decay = optax.add_decayed_weights(-scale * hparams.weight_decay, decayed)
         return optax.chain(clip, direction, rate, decay)

@@ -15,6 +15,7 @@ from finetune.errors import UserError
 from finetune.task import Params, Task
 
 Leaves = dict[str, jax.Array]  # path, components joined by "/" -> array
+WORDS = ("all", "head", "last:K", "first:K", "bias", "norm")  # of `trainable`
 
 
 def flatten(params: Params) -> dict[str, Any]:
@@ -59,30 +60,59 @@ def matches(pattern: str, path: str) -> bool:
     return re.match(expression, path + "/") is not None
 
 
-def trainable_paths(spec: str, task: Task, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> frozenset[str]:
-    """Returns the paths that train under `spec`: terms joined by "+", each a name or a path pattern.
+def named_parts(texts: Iterable[str]) -> dict[str, str]:
+    """Returns the selections of `config.parts`, each NAME=SPEC, by name; raises UserError for one that is no such."""
+    parts: dict[str, str] = {}
+    for text in texts:
+        name, _, spec = (part.strip() for part in text.partition("="))
+        if not re.fullmatch(r"[A-Za-z][\w.-]*", name) or not spec:
+            raise UserError(f"parts holds {text!r}, allowed: NAME=SPEC, such as queries=block_*/attention/query")
+        if name in WORDS or name in parts:
+            raise UserError(f"parts holds {text!r}, allowed: a name that is new, unlike {', '.join((*WORDS, *parts))}")
+        parts[name] = spec
+    return parts
 
-    Names: all, head, last:K (the last K blocks and all that follows them), bias, norm. A term after "!" freezes what
-    it hits. The head is new and trains unless frozen by name. Raises UserError for a term that hits nothing, and for
-    a selection that trains nothing.
+
+def trainable_paths(
+    spec: str, task: Task, shapes: Mapping[str, jax.ShapeDtypeStruct], parts: Mapping[str, str] | None = None
+) -> frozenset[str]:
+    """Returns the paths that train under `spec`: terms joined by "+", each a word, a name of `parts`, or a pattern.
+
+    Words: all, head, last:K (the last K blocks and all that follows them), first:K (the stem and the first K blocks),
+    bias, norm. A term after "!" freezes what it hits. The head is new and trains unless frozen by name. Raises
+    UserError for a term that hits nothing, and for a selection that trains nothing.
     """
-    chosen: set[str] = {path for path in shapes if matches(task.head, path)}
-    for term in filter(None, (part.strip() for part in spec.split("+"))):
-        freezes, name = term.startswith("!"), term.removeprefix("!")
-        hit = _hit(name, task, shapes)
-        if not hit:
-            parts = ", ".join(dict.fromkeys(path.split("/")[0] for path in shapes))
-            raise UserError(
-                f"trainable is {spec!r}: {term!r} hits no parameter, allowed: all, head, last:K, bias, norm, "
-                f"or path patterns over {parts}"
-            )
-        chosen = chosen - hit if freezes else chosen | hit
+    head = {path for path in shapes if matches(task.head, path)}
+    chosen = _select(f"trainable is {spec!r}", spec, head, task, shapes, parts or {})
     if not chosen or not spec.strip():
         raise UserError(f"trainable is {spec!r}: nothing trains, allowed: a selection that trains something")
     return frozenset(chosen)
 
 
-def _hit(name: str, task: Task, shapes: Iterable[str]) -> set[str]:
+def _select(
+    where: str, spec: str, chosen: set[str], task: Task, shapes: Iterable[str], parts: Mapping[str, str]
+) -> set[str]:
+    """Returns `chosen` with and without what the terms of `spec` hit; errors begin with `where`."""
+    for term in filter(None, (part.strip() for part in spec.split("+"))):
+        freezes, name = term.startswith("!"), term.removeprefix("!").strip()
+        hit = hits(name, task, shapes, parts, where)
+        if not hit:
+            tops = ", ".join(dict.fromkeys(path.split("/")[0] for path in shapes))
+            raise UserError(
+                f"{where}: {term!r} hits no parameter, allowed: {', '.join((*WORDS, *parts))}, "
+                f"or path patterns over {tops}"
+            )
+        chosen = chosen - hit if freezes else chosen | hit
+    return chosen
+
+
+def hits(
+    name: str, task: Task, shapes: Iterable[str], parts: Mapping[str, str] | None = None, where: str = "trainable"
+) -> set[str]:
+    """Returns the paths that a word, a name of `parts` or a pattern hits; a part may name those before it."""
+    if parts and name in parts:
+        before = {each: parts[each] for each in list(parts)[: list(parts).index(name)]}
+        return _select(f"{where}, where part {name!r} is {parts[name]!r}", parts[name], set(), task, shapes, before)
     if name == "all":
         return set(shapes)
     if name == "head":
@@ -91,15 +121,18 @@ def _hit(name: str, task: Task, shapes: Iterable[str]) -> set[str]:
         return {path for path in shapes if path.split("/")[-1] == "bias"}
     if name == "norm":
         return {path for path in shapes if any("norm" in part for part in path.lower().split("/")[:-1])}
-    if name.startswith("last:"):
-        return _last(name, task, shapes)
+    if name.startswith(("last:", "first:")):
+        return _blocks(name, task, shapes, where)
     return {path for path in shapes if matches(name, path)}
 
 
-def _last(name: str, task: Task, shapes: Iterable[str]) -> set[str]:
-    count = name.removeprefix("last:")
+def _blocks(name: str, task: Task, shapes: Iterable[str], where: str) -> set[str]:
+    end, _, count = name.partition(":")
     if not count.isdecimal() or not 1 <= int(count) <= len(task.blocks):
-        raise UserError(f"trainable is {name!r}, allowed: last:1 to last:{len(task.blocks)}")
+        raise UserError(f"{where}: {name!r} is no term, allowed: {end}:1 to {end}:{len(task.blocks)}")
+    if end == "first":
+        trained = task.stem + task.blocks[: int(count)]
+        return {path for path in shapes if any(matches(prefix, path) for prefix in trained)}
     frozen = task.stem + task.blocks[: -int(count)]
     return {path for path in shapes if not any(matches(prefix, path) for prefix in frozen)}
 

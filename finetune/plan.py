@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 
+from finetune import rates
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.features import Trunk
 from finetune.grid import Trial
 from finetune.measure import Measured
 from finetune.parallel import OneDevice
-from finetune.params import decayed_paths, trainable_paths
+from finetune.params import decayed_paths, named_parts, trainable_paths
 from finetune.step import Recipe, full_forward
 from finetune.task import Task
 from finetune.train import shrunk
@@ -36,7 +37,7 @@ def make_recipe(
     batch_sizes = [trial.hparams["batch_size"] for trial in trials]
     if max(batch_sizes) > examples:
         raise UserError(f"batch_size is {max(batch_sizes)}, allowed: at most the {examples} training examples")
-    paths = trainable_paths(choices["trainable"], task, shapes)
+    paths = trainable_paths(choices["trainable"], task, shapes, named_parts(config.parts))
     optimizer = type(config.optimizer)(**vars(config.optimizer))
     optimizer.name, optimizer.schedule = choices["optimizer.name"], choices["schedule"]
     micro_batch = math.gcd(*(int(size) for size in batch_sizes))
@@ -52,7 +53,19 @@ def make_recipe(
         accumulates=any(size != micro_batch for size in batch_sizes),
         dropout=any(trial.hparams["dropout"] > 0 for trial in trials),
         seeds=len({trial.hparams["seed"] for trial in trials}),
+        rates=rates.make_rates(
+            config, task, shapes, sorted(paths), any(trial.hparams["layer_decay"] < 1 for trial in trials)
+        ),
     )
+
+
+def make_recipes(
+    config: Config, task: Task, shapes: Mapping[str, Any], groups: Sequence[Sequence[Trial]], examples: int
+) -> tuple[list[Recipe], str]:
+    """Returns the recipe of each group, and lines that say what the user should know of them."""
+    recipes = [make_recipe(config, task, shapes, group, examples) for group in groups]
+    told = rates.check(config, task, shapes, [recipe.paths for recipe in recipes])
+    return recipes, "".join(f"\n{line}" for line in told)
 
 
 def chunks_of(trials: Sequence[Trial], most: int) -> tuple[list[list[Trial]], int]:
@@ -128,6 +141,7 @@ def signature(fingerprint: str, recipe: Recipe, trials: Sequence[Trial]) -> dict
         "micro_batch": recipe.micro_batch,
         "accumulates": recipe.accumulates,
         "dropout": recipe.dropout,
+        **({"rates_by_depth": True} if recipe.rates.depths else {}),
         "devices": jax.local_device_count(),
     }
 

@@ -17,8 +17,9 @@ from finetune.config import OptimizerConfig
 from finetune.draws import with_draws
 from finetune.hparams import Hparams
 from finetune.objective import penalty
-from finetune.optimizer import make_optimizer, unit_schedule
+from finetune.optimizer import make_optimizer, rate_factors, unit_schedule
 from finetune.params import Leaves, flatten, unflatten
+from finetune.rates import NO_RATES, Rates
 from finetune.task import Batch, Task
 
 # Reasons for which a member is stopped, in the order in which they are looked for.
@@ -43,6 +44,7 @@ class Recipe(NamedTuple):
     dropout: bool  # some member's rate is above zero
     seeds: int  # how many different ones the members have
     batch_axis: str | None = None  # name of the device axis over which a micro-batch is split
+    rates: Rates = NO_RATES  # of leaves whose learning rate is multiplied
 
 
 class Shared(NamedTuple):
@@ -196,7 +198,8 @@ def _update(
     total = hparams.epochs.astype(hparams.learning_rate.dtype) * -(-recipe.examples // hparams.batch_size)
     scale = unit_schedule(recipe.optimizer.schedule, member.updates, total, hparams.warmup_fraction)
     decays = {path: path in recipe.decayed for path in gradients}
-    optimizer = make_optimizer(recipe.optimizer, hparams, scale, decays)
+    factors = rate_factors(hparams, recipe.rates)
+    optimizer = make_optimizer(recipe.optimizer, hparams, scale, decays, factors)
     changes, optimizer_state = optimizer.update(gradients, member.optimizer_state, member.params)
     return optax.apply_updates(member.params, changes), optimizer_state, optax.tree.norm(gradients)
 

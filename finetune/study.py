@@ -71,12 +71,12 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
     subject = load(config)
     groups = plan.group_trials(trials)
     examples = len(subject.dataset.train["label"])
-    recipes = [plan.make_recipe(config, subject.task, subject.shapes, group, examples) for group in groups]
+    recipes, told = plan.make_recipes(config, subject.task, subject.shapes, groups, examples)
     if is_first_process():
         directory.begin(config, workdir, subject, axes, _tell)
     with contextlib.closing(_Study(config, workdir, subject, trials, choices)) as study:
         study.seconds["load"] = time.monotonic() - started
-        console.print(f"{subject}\ntrials: {len(trials)}, done before: {len(study.done)}, groups: {len(groups)}")
+        console.print(f"{subject}\ntrials: {len(trials)}, done before: {len(study.done)}, groups: {len(groups)}{told}")
         stop.check()
         jobs = [
             study.job(*each) for each in zip(range(len(groups)), groups, recipes, strict=True) if study.left(each[1])

@@ -101,11 +101,18 @@ def _check_vocabulary(dataset: data.Dataset, architecture: dict[str, Any]) -> No
 
 def _description(config: Config, architecture: dict[str, Any], dataset: data.Dataset) -> dict[str, Any]:
     optimizer = dataclasses.asdict(config.optimizer)
+    named = ["decay_coupling", "epsilon", "decayed", *(["multipliers"] if config.optimizer.multipliers else [])]
     return {
         "data": dataset.content_hash,
         "weights": pretrained.content_hash(config.model),
         "architecture": architecture,
         "model": {name: getattr(config.model, name) for name in ("dtype", "dropout_at", "pooling")},
-        "optimizer": {name: optimizer[name] for name in ("decay_coupling", "epsilon", "decayed")},
+        "optimizer": {name: _listed(optimizer[name]) for name in named},
         "metric": config.evaluation.metric,
+        **({"parts": list(config.parts)} if config.parts else {}),
     }
+
+
+def _listed(value: Any) -> Any:
+    """Returns a setting as JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value

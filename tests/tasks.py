@@ -14,6 +14,7 @@ from finetune.config import OptimizerConfig
 from finetune.hparams import Hparams
 from finetune.objective import accuracy, cross_entropy
 from finetune.params import abstract, decayed_paths, partition, trainable_paths
+from finetune.rates import NO_RATES, Rates
 from finetune.step import Member, Recipe, Shared, full_forward, init_member
 from finetune.task import Apply, Task
 
@@ -99,6 +100,7 @@ def make_recipe(
     accumulates: bool = False,
     dropout: bool = False,
     seeds: int = 100,
+    rates: Rates = NO_RATES,
     **optimizer: Any,
 ) -> Recipe:
     """Returns the recipe that trains `trainable` of `task`; `optimizer` holds fields of OptimizerConfig."""
@@ -117,6 +119,7 @@ def make_recipe(
         accumulates=accumulates,
         dropout=dropout,
         seeds=seeds,
+        rates=rates,
     )
 
 
@@ -135,7 +138,8 @@ def make_shared(recipe: Recipe, pretrained: tuple[str, ...] = ()) -> Shared:
 
 DEFAULTS: dict[str, float | int] = {
     "learning_rate": 0.01, "warmup_fraction": 0.1, "weight_decay": 0.0, "l2": 0.0, "l1": 0.0, "l2_sp": 0.0,
-    "dropout": 0.0, "label_smoothing": 0.0, "clip_norm": 0.0, "momentum": 0.9, "beta1": 0.9, "beta2": 0.999,
+    "dropout": 0.0, "label_smoothing": 0.0, "clip_norm": 0.0, "layer_decay": 1.0,
+    "momentum": 0.9, "beta1": 0.9, "beta2": 0.999,
     "batch_size": 4, "epochs": 2, "seed": 0, "data_seed": 0,
 }  # fmt: skip
 

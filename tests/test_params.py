@@ -11,7 +11,7 @@ import tasks
 from finetune import models, params
 from finetune.config import ModelConfig
 from finetune.errors import UserError
-from finetune.params import count, decayed_paths, matches, partition, trainable_paths
+from finetune.params import count, decayed_paths, matches, named_parts, partition, trainable_paths
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,8 @@ STEM, BLOCK, HEAD = ({f"{part}/kernel", f"{part}/bias"} for part in ("stem", "bl
         ("all", STEM | BLOCK | HEAD),
         ("head", HEAD),
         ("last:1", BLOCK | HEAD),
+        ("first:1", STEM | BLOCK | HEAD),
+        ("first:1+!last:1+head", STEM | HEAD),
         ("bias", {"stem/bias", "block_0/bias"} | HEAD),
         ("stem", STEM | HEAD),
         ("stem/kernel", {"stem/kernel"} | HEAD),
@@ -100,12 +102,48 @@ def test_selections(spec: str, wanted: set[str]) -> None:
         ("last:x", "allowed: last:1 to last:1"),
         ("last:-1", "allowed: last:1 to last:1"),
         ("last:", "allowed: last:1 to last:1"),
+        ("first:2", "'first:2' is no term, allowed: first:1 to first:1"),
     ],
 )
 def test_selections_that_make_no_sense(spec: str, line: str) -> None:
     task = tasks.mlp()
     with pytest.raises(UserError, match=line):
         trainable_paths(spec, task, params.abstract(task))
+
+
+PARTS = {"biases": "**/bias", "low": "stem+biases+!head", "later": "stem"}
+
+
+@pytest.mark.parametrize(
+    "spec, wanted",
+    [
+        ("biases", {"stem/bias", "block_0/bias"} | HEAD),
+        ("low", STEM | {"block_0/bias"} | HEAD),
+        ("all+!low", {"block_0/kernel"} | HEAD),
+        ("last:1+low", STEM | BLOCK | HEAD),
+        ("later+!biases", {"stem/kernel", "head/kernel"}),
+    ],
+)
+def test_parts_are_words(spec: str, wanted: set[str]) -> None:
+    task = tasks.mlp()
+    assert trainable_paths(spec, task, params.abstract(task), PARTS) == wanted
+
+
+def test_parts_that_make_no_sense() -> None:
+    task = tasks.mlp()
+    broken = named_parts(["good=stem", "queries = block_*/query", "before=after", "after=stem"])
+    assert broken["queries"] == "block_*/query"
+    line = "trainable is 'stem.queries', where part 'queries' is 'block_./query': 'block_./query' hits no parameter"
+    with pytest.raises(UserError, match=line):
+        trainable_paths("stem+queries", task, params.abstract(task), broken)
+    with pytest.raises(UserError, match="'after' hits no parameter, allowed: .* good, queries"):
+        trainable_paths("before", task, params.abstract(task), broken)
+    for text in ("queries", "queries=", "=stem", "a+b=stem", "!a=stem", "last:1=stem", "1=stem"):
+        with pytest.raises(UserError, match="allowed: NAME=SPEC"):
+            named_parts([text])
+    for texts in (["all=stem"], ["a=stem", "a=head"]):
+        with pytest.raises(UserError, match="allowed: a name that is new"):
+            named_parts(texts)
 
 
 D, MLP, DEPTH, CLASSES = 384, 1536, 6, 8  # MiniLM-L6, with a head for R8
@@ -134,6 +172,8 @@ def minilm() -> tuple[models.Task, dict[str, jax.ShapeDtypeStruct]]:
         ("bias", 1 + 8 * DEPTH + 2, D + DEPTH * BLOCK_BIASES + HEAD_SIZE),
         ("norm", 2 + 4 * DEPTH + 2, 2 * D + DEPTH * 4 * D + HEAD_SIZE),
         ("block_5/attention/query", 2 + 2, D * D + D + HEAD_SIZE),
+        ("first:2", 5 + 32 + 2, EMBEDDINGS + 2 * BLOCK_SIZE + HEAD_SIZE),
+        ("last:2+norm", 32 + 2 + 4 * 4 + 2, 2 * BLOCK_SIZE + 2 * D + 4 * 4 * D + HEAD_SIZE),
     ],
 )
 def test_masks_of_minilm(minilm: tuple, spec: str, leaves: int, size: int) -> None:

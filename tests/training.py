@@ -10,9 +10,12 @@ import numpy as np
 import tasks
 
 from finetune import hparams
+from finetune.config import Config, OptimizerConfig
 from finetune.epoch import Order, Report, epoch_order, make_order
 from finetune.parallel import OneDevice
+from finetune.params import abstract
 from finetune.population import Programs, vmapped
+from finetune.rates import make_rates
 from finetune.step import Member, Position, Recipe, Shared, train_step
 
 EXAMPLES, VALIDATION = 26, 10  # of a population
@@ -45,8 +48,11 @@ def recipe_for(rows: Sequence[dict[str, float]], **optimizer: Any) -> Recipe:
     micro_batch = int(np.gcd.reduce(sizes))
     accumulates = any(size != micro_batch for size in sizes)
     dropout = any(row["dropout"] > 0 for row in rows)
+    task, config = tasks.mlp(), Config(optimizer=OptimizerConfig(**optimizer))
+    shapes = abstract(task)
+    rates = make_rates(config, task, shapes, sorted(shapes), any(row["layer_decay"] < 1 for row in rows))
     return tasks.make_recipe(
-        tasks.mlp(), "all", EXAMPLES, micro_batch, accumulates=accumulates, dropout=dropout, **optimizer
+        task, "all", EXAMPLES, micro_batch, accumulates=accumulates, dropout=dropout, rates=rates, **optimizer
     )
 
 
