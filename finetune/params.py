@@ -63,9 +63,10 @@ def trainable_paths(spec: str, task: Task, shapes: Mapping[str, jax.ShapeDtypeSt
     """Returns the paths that train under `spec`: terms joined by "+", each a name or a path pattern.
 
     Names: all, head, last:K (the last K blocks and all that follows them), bias, norm. A term after "!" freezes what
-    it hits. The head is new and trains unless frozen by name. Raises UserError for a term that hits nothing, and for
-    a selection that trains nothing.
+    it hits. The head is new and trains unless frozen by name; what the task says is fixed never trains. Raises
+    UserError for a term that hits nothing, and for a selection that trains nothing.
     """
+    shapes = {path: leaf for path, leaf in shapes.items() if not any(matches(each, path) for each in task.fixed)}
     chosen: set[str] = {path for path in shapes if matches(task.head, path)}
     for term in filter(None, (part.strip() for part in spec.split("+"))):
         freezes, name = term.startswith("!"), term.removeprefix("!")
