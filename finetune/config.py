@@ -15,7 +15,7 @@ from finetune.errors import UserError, one_of
 
 @dataclass
 class ModelConfig:
-    name: str = "bert"  # a model of finetune/models: bert, vit
+    name: str = "bert"  # a model of finetune/models: bert, vit, efficientnet
     # Where the weights come from: the name of an asset (python -m finetune.assets lists them), a .safetensors file
     # or a directory that holds model.safetensors and config.json, a ViT .npz, or the work directory of an earlier
     # study, whose best trial is taken. Empty: random weights.

@@ -79,9 +79,10 @@ def trainable_paths(
     """Returns the paths that train under `spec`: terms joined by "+", each a word, a name of `parts`, or a pattern.
 
     Words: all, head, last:K (the last K blocks and all that follows them), first:K (the stem and the first K blocks),
-    bias, norm. A term after "!" freezes what it hits. The head is new and trains unless frozen by name. Raises
-    UserError for a term that hits nothing, and for a selection that trains nothing.
+    bias, norm. A term after "!" freezes what it hits. The head is new and trains unless frozen by name; what the task
+    says is fixed never trains. Raises UserError for a term that hits nothing, and for a selection that trains nothing.
     """
+    shapes = {path: leaf for path, leaf in shapes.items() if not any(matches(each, path) for each in task.fixed)}
     head = {path for path in shapes if matches(task.head, path)}
     chosen = _select(f"trainable is {spec!r}", spec, head, task, shapes, parts or {})
     if not chosen or not spec.strip():

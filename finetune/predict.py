@@ -19,11 +19,12 @@ from finetune import command, models
 from finetune.config import Config
 from finetune.data import arrays, delimited, images, text
 from finetune.errors import UserError, one_of
-from finetune.models import exported, pretrained, vit
+from finetune.models import exported, pretrained
 from finetune.params import abstract, unflatten
 from finetune.task import Task
 
 _BATCH = 32
+_IMAGE = "image"  # what models of images read
 _LINES = ".txt"  # a text a line
 
 
@@ -51,9 +52,9 @@ def read(path: Path, model: Model) -> tuple[list[str], dict[str, np.ndarray]]:
     """
     if not path.exists():
         raise UserError(f"INPUT is {str(path)!r}: no such file or directory")
-    if models.MODELS[model.architecture["model"]].INPUT == vit.INPUT:
+    if models.MODELS[model.architecture["model"]].INPUT == _IMAGE:
         names, pixels = _images(path, model.config.data.image_size)
-        return names, {vit.INPUT: _fitted(pixels, model)}
+        return names, {_IMAGE: _fitted(pixels, model)}
     lines, texts = _texts(path, model.config.data.text_column)
     return [str(line) for line in lines], text.encode(texts, model.tokenizer, model.config.data.max_length)
 
@@ -85,9 +86,13 @@ def _images(path: Path, image_size: int) -> tuple[list[str], np.ndarray]:
 
 def _fitted(pixels: np.ndarray, model: Model) -> np.ndarray:
     """Returns images [N, H, W, C] as the model reads them: grey ones become RGB where it reads RGB."""
-    if "embeddings/position" not in model.leaves or "embeddings/patch/kernel" not in model.leaves:
-        raise UserError(f"{model.config.model.pretrained} holds no weights of a ViT, allowed: as finetune.export wrote")
-    shape = vit.image_shape(model.leaves, model.architecture)
+    try:
+        shape = models.MODELS[model.architecture["model"]].image_shape(model.leaves, model.architecture)
+    except KeyError as error:
+        source = model.config.model.pretrained
+        raise UserError(f"{source} holds no weights at {error}, allowed: as finetune.export wrote") from None
+    if shape is None:
+        return pixels
     if pixels.shape[1:] == (*shape[:2], 1):
         pixels = np.repeat(pixels, shape[2], axis=3)
     if pixels.shape[1:] != shape:

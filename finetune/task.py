@@ -24,6 +24,7 @@ class Task(NamedTuple):
     stem, blocks, head: path prefixes, components joined by "/", that name the model's depth from input to output.
         `last:K` trains everything outside the stem and outside all blocks but the last K; `head` trains the head.
         The head never takes pretrained weights.
+    fixed: path patterns of leaves that never train, whatever is chosen: what was counted, not learnt.
     """
 
     init: Callable[[jax.Array], Params]
@@ -33,3 +34,4 @@ class Task(NamedTuple):
     stem: tuple[str, ...]
     blocks: tuple[str, ...]
     head: str
+    fixed: tuple[str, ...] = ()

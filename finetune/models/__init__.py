@@ -1,6 +1,7 @@
 """Models: each becomes a `Task` of pure functions; the core knows nothing else of them."""
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -8,12 +9,12 @@ import jax.numpy as jnp
 
 from finetune.config import ModelConfig
 from finetune.errors import UserError, one_of
-from finetune.models import bert, pretrained, vit
+from finetune.models import bert, efficientnet, pretrained, vit
 from finetune.models.block import at_least_float32
 from finetune.models.linen import from_linen
 from finetune.task import Task
 
-MODELS = {"bert": bert, "vit": vit}
+MODELS: dict[str, ModuleType] = {"bert": bert, "vit": vit, "efficientnet": efficientnet}
 # Sizes of a foreign file may be anything: beyond these, shapes alone would take for ever or overflow.
 _MOST_BLOCKS, _LARGEST = 1000, 2**24
 
@@ -41,7 +42,7 @@ def build(config: ModelConfig, classes: int, example: Mapping[str, jax.ShapeDtyp
         **sizes,
     )
     blocks = tuple(f"block_{index}" for index in range(sizes["depth"]))
-    return from_linen(module, example, stem=("embeddings",), blocks=blocks, head="head")
+    return from_linen(module, example, stem=model.STEM, blocks=blocks, head="head", fixed=model.FIXED)
 
 
 def architecture(config: ModelConfig) -> dict[str, Any]:
@@ -83,5 +84,5 @@ def _check(found: dict[str, Any], names: set[str], config: ModelConfig) -> None:
         kind, allowed = (float, "above 0") if name == "epsilon" else (int, "a whole number, 1 or more")
         if type(found[name]) is not kind or not 0 < found[name] <= most:
             raise UserError(f"model.{name} of {source} is {found[name]!r}, allowed: {allowed}, at most {most}")
-    if found["width"] % found["heads"]:
+    if "heads" in names and found["width"] % found["heads"]:
         raise UserError(f"model.heads is {found['heads']}, allowed: divisors of the width, {found['width']}")

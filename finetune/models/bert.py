@@ -13,6 +13,8 @@ from finetune.models.pooling import pool
 from finetune.task import Batch
 
 INPUT = "input_ids"
+STEM = ("embeddings",)
+FIXED: tuple[str, ...] = ()
 # Sizes that the config gives, and what is added to them, when there is no checkpoint.
 SIZES = ("width", "depth", "heads", "mlp_width")
 DEFAULTS = {"vocabulary": 30522, "positions": 512, "token_types": 2, "epsilon": 1e-12}

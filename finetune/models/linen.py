@@ -18,10 +18,12 @@ def from_linen(
     blocks: tuple[str, ...],
     head: str,
     objective: Objective | None = None,
+    fixed: tuple[str, ...] = (),
 ) -> Task:
     """Returns a task from a Linen module called as module(batch, dropout, keys) -> outputs.
 
-    example: shape and dtype of ONE example by data key, without batch axis; stem, blocks, head: as in `Task`.
+    example: shape and dtype of ONE example by data key, without batch axis; stem, blocks, head, fixed: as in
+        `Task`.
     objective: classification, with logits [B, C] for outputs, unless given.
     """
 
@@ -33,4 +35,4 @@ def from_linen(
         return module.apply({"params": params}, batch, dropout, keys)
 
     objective = objective or classification()
-    return Task(init, apply, objective.loss, objective.metrics, stem, blocks, head)
+    return Task(init, apply, objective.loss, objective.metrics, stem, blocks, head, fixed)

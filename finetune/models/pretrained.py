@@ -17,10 +17,11 @@ import numpy as np
 from finetune import assets
 from finetune.config import ModelConfig
 from finetune.errors import UserError, one_of
-from finetune.models import augreg, exported, huggingface, workdir
+from finetune.models import augreg, efficientnet_pytorch, exported, huggingface, workdir
 from finetune.params import matches
 
 _FORMATS = {".safetensors": huggingface, ".npz": augreg}  # of single files, by suffix
+_PACKAGED = _FORMATS | {".pth": efficientnet_pytorch}  # of assets, whose sha256 is known
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")  # of PyTorch and others
 _POSITION = "embeddings/position"  # of a ViT: [rows, columns, width]
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -91,16 +92,18 @@ def content_hash(config: ModelConfig) -> str:
 def _locate(config: ModelConfig) -> _Source | None:
     if not config.pretrained:
         return None
-    names = [
-        name
+    packaged = {
+        name: file.name
         for name, asset in assets.ASSETS.items()
-        if any(Path(file.path).suffix in _FORMATS for file in asset.members)
-    ]
+        for file in asset.members
+        if Path(file.path).suffix in _PACKAGED
+    }
+    if name := packaged.get(config.pretrained):
+        path = assets.path(config.pretrained) / name
+        return _Source(_PACKAGED[path.suffix], path)
     path = Path(config.pretrained).expanduser()
-    if config.pretrained in names:
-        path = assets.path(config.pretrained)
-    elif not path.exists():
-        raise one_of("model.pretrained", config.pretrained, [*names, "a path that exists"])
+    if not path.exists():
+        raise one_of("model.pretrained", config.pretrained, [*packaged, "a path that exists"])
     if path.is_dir():
         return _in_directory(path)
     if path.suffix in _PICKLES:

@@ -18,6 +18,8 @@ from finetune.models.pooling import pool
 from finetune.task import Batch
 
 INPUT = "image"
+STEM = ("embeddings",)
+FIXED: tuple[str, ...] = ()
 # Sizes that the config gives, and what is added to them, when there is no checkpoint.
 SIZES = ("width", "depth", "heads", "mlp_width", "patch_size")
 DEFAULTS = {"epsilon": 1e-6}
