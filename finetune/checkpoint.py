@@ -8,7 +8,7 @@ A trial's full parameters are `base` with its own leaves laid over it.
 
 import shutil
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +60,22 @@ def load(path: Path) -> HostLeaves:
 class Keeper:
     """Keeps on disk the weights of the best `keep` trials of a study, and of those that are `named`.
 
-    values: of those that are there already; larger is better.
+    values: of those that are there already; larger is better. needed: gives those that others start from, of trials
+    with values.
     """
 
-    def __init__(self, workdir: Path, keep: int, named: Collection[str], values: Mapping[str, float], writes: bool):
-        self._keep, self._named = keep, frozenset(named)
+    def __init__(
+        self, workdir: Path, keep: int, named: Collection[str], values: Mapping[str, float], writes: bool,
+        needed: Callable[[Mapping[str, float]], Collection[str]] = lambda values: (),
+    ):  # fmt: skip
+        self._keep, self._named, self._needed = keep, frozenset(named), needed
         self._directory = workdir / "checkpoints" / "trials"
         self._values = dict(values)
         self._writes = writes
 
     def wanted(self, values: Mapping[str, float]) -> list[str]:
         """Returns which of the trials that have ended with these values are to be kept."""
-        kept = self._best({**self._values, **values}) | self._named
+        kept = self._kept({**self._values, **values})
         return [identity for identity in values if identity in kept]
 
     def take(self, identity: str, value: float, best: HostLeaves, last: HostLeaves) -> None:
@@ -82,14 +86,24 @@ class Keeper:
             save(self._directory / identity / "last", last)
         self.settle()
 
+    def best_leaves(self, identity: str) -> HostLeaves:
+        """Returns the leaves that a trial trained, at its best epoch; none on a process that does not write.
+
+        Raises UserError if they are not there, or damaged.
+        """
+        return load(self._directory / identity / "best") if self._writes else {}
+
     def settle(self) -> None:
         """Removes the weights of trials that are not among the best any more, or have no result."""
-        kept = self._best(self._values) | self._named
+        kept = self._kept(self._values)
         self._values = {identity: value for identity, value in self._values.items() if identity in kept}
         if self._writes and self._directory.is_dir():
             for directory in self._directory.iterdir():
                 if directory.name not in self._values:
                     shutil.rmtree(directory, ignore_errors=True)
+
+    def _kept(self, values: Mapping[str, float]) -> set[str]:
+        return self._best(values) | self._named | set(self._needed(values))
 
     def _best(self, values: Mapping[str, float]) -> set[str]:
         """Returns the ids of the best, of equals those that came first."""

@@ -1,7 +1,7 @@
 """The chunks of a group that are left to train: what was on its way, what was planned before, and what is new."""
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from finetune.measure import Measured
 from finetune.parallel import arrays_from_first_process, from_first_process, is_first_process, padded_size
 from finetune.snapshot import Snapshot
 from finetune.step import init_member
-from finetune.train import Entry, Population, begin
+from finetune.train import Entry, Population, Start, begin
 
 _CALL_SECONDS = 1.0  # of training between two moments at which it may be left
 
@@ -52,11 +52,14 @@ def chunks_left(
     return chunks + [Chunk({names[id(trial)]: trial for trial in part}) for part in new]
 
 
-def start(chunk: Chunk, measured: Measured) -> Population:
-    """Returns a chunk on the devices, where it was left or before its first update."""
+def start(chunk: Chunk, measured: Measured, starts: Callable[[], Mapping[str, Start]]) -> Population:
+    """Returns a chunk on the devices, where it was left or before its first update.
+
+    starts: gives, where it is before that, what trials start from that go on from others.
+    """
     size = measured.execution.size if measured.execution.mode == "vmap" else len(chunk.trials)
     continued = _continue(chunk, chunk.snapshot, measured, size) if chunk.snapshot else None
-    return continued or begin(measured.group, list(chunk.trials.values()), list(chunk.trials), size)
+    return continued or begin(measured.group, chunk.trials, size, starts())
 
 
 def _continue(chunk: Chunk, found: Snapshot, measured: Measured, size: int) -> Population | None:
@@ -73,8 +76,11 @@ def _continue(chunk: Chunk, found: Snapshot, measured: Measured, size: int) -> P
         return None
     shapes = jax.tree.map(lambda leaf: np.zeros((size, *leaf.shape), leaf.dtype), template)
     members = group.programs.put(arrays_from_first_process(shapes if leaves is None else leaves))
-    curves = dict(zip(found.ids, found.curves, strict=True))
-    entries = [Entry(trial, identity, list(curves[identity])) for identity, trial in chunk.trials.items()]
+    left = {
+        identity: (list(curve), parent)
+        for identity, curve, parent in zip(found.ids, found.curves, found.parents, strict=True)
+    }
+    entries = [Entry(trial, identity, *left[identity]) for identity, trial in chunk.trials.items()]
     return Population(members, entries, size, found.epoch, found.row)
 
 
@@ -91,4 +97,5 @@ def rows_a_call(measured: Measured) -> int:
 def snapshot_of(population: Population, signature: dict[str, Any]) -> Snapshot:
     """Returns what a population's table says."""
     ids, curves = [entry.id for entry in population.places], [entry.curve for entry in population.places]
-    return Snapshot(signature, ids, curves, population.size, population.epoch, population.row)
+    parents = [entry.parent for entry in population.places]
+    return Snapshot(signature, ids, curves, parents, population.size, population.epoch, population.row)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune import hparams
+from finetune import chain, hparams
 from finetune.config import CHOICES, Config
 from finetune.errors import UserError, one_of
 
@@ -64,6 +64,7 @@ def parse_axis(text: str) -> tuple[str, list[Value]]:
 
 
 def _choice(name: str, value: str) -> str:
+    value = chain.spelt(value) if name == "trainable" else value
     allowed = CHOICES.get(STATIC[name])
     if not value:
         raise UserError(f"axis {name} has an empty value, allowed: names separated by commas")
@@ -139,7 +140,7 @@ def _checked(paired: Mapping[str, Any]) -> Assignment:
 
 def _choices_of(config: Config) -> dict[str, str]:
     return {
-        "trainable": config.trainable,
+        "trainable": chain.spelt(config.trainable),
         "optimizer.name": config.optimizer.name,
         "schedule": config.optimizer.schedule,
     }

@@ -3,17 +3,18 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune import checkpoint, records, snapshot
+from finetune import checkpoint, parents, records, snapshot
 from finetune.config import CheckpointConfig
 from finetune.errors import UserError, one_of
 from finetune.grid import Trial
 from finetune.parallel import from_first_process, is_first_process
+from finetune.parents import Parents
 from finetune.snapshot import Snapshot
-from finetune.train import Leaves, Row
+from finetune.train import Leaves, Row, Start
 
 _ATTEMPTS = 2  # of a trial that fails, in one run of the command each
 
@@ -38,18 +39,40 @@ class Ledger:
                 raise one_of("checkpoint.trials", identity, ids)
         writes = is_first_process()
         self.recorder = records.Recorder(workdir, writes)
-        before = _agreed(lambda: _read(workdir, config.trials, ids, self.recorder, tell))
+        self._parents = parents.find(ids)
+        before = _agreed(lambda: _read(workdir, config.trials, ids, self._parents, self.recorder, tell))
         self.groups, self.running = before.groups, before.running
         asked = {row["id"]: row for row in before.trials if row["id"] in ids}
         self.done = {identity: row for identity, row in asked.items() if row["status"] in records.DONE}
         self.failed = {identity: row for identity, row in asked.items() if identity not in self.done}
         self._again = {each for each, row in self.failed.items() if retry or row.get("attempts", 0) < _ATTEMPTS}
-        self._keeper = checkpoint.Keeper(workdir, config.keep, config.trials, before.kept, writes)
+        self._keeper = checkpoint.Keeper(workdir, config.keep, config.trials, before.kept, writes, self._needed)
         self._keeper.settle()
 
     def left(self, identity: str) -> bool:
         """Says whether a trial is still to be trained."""
         return identity not in self.done and (identity not in self.failed or identity in self._again)
+
+    def _needed(self, values: Mapping[str, float]) -> set[str]:
+        return self._parents.needed(values, self.done)
+
+    def orphans(self, trials: Mapping[str, Trial]) -> dict[str, str]:
+        """Returns those of `trials` that have no trial to start from, and why not."""
+        values = _values(self.done.values())
+        wanted = {each: self._parents.wanted[each] for each in trials if each in self._parents.wanted}
+        return {
+            identity: f"no trial of trainable {key[0]!r} with seed {key[1]} and data_seed {key[2]} has a result"
+            for identity, key in wanted.items()
+            if self._parents.parent(identity, values) is None
+        }
+
+    def starts(self, trials: Collection[str]) -> dict[str, Start]:
+        """Returns what those of `trials` start from that go on from others and are not done."""
+        values = _values(self.done.values())
+        open_ids = [each for each in trials if each in self._parents.wanted and each not in self.done]
+        found = {each: parent for each in open_ids if (parent := self._parents.parent(each, values)) is not None}
+        leaves = {parent: self._keeper.best_leaves(parent) for parent in set(found.values())}
+        return {identity: Start(parent, leaves[parent]) for identity, parent in found.items()}
 
     def epoch(self, rows: list[Row]) -> list[Row]:
         """Records rows of curves.jsonl; returns those of trials that were not done before."""
@@ -60,13 +83,14 @@ class Ledger:
     def end(self, group: int, rows: list[Row], leaves: Callable[[str], tuple[Leaves, Leaves]]) -> list[Row]:
         """Records trials that have ended, and keeps the weights of the best; returns those not done before."""
         rows = [{"id": row["id"], "group": group, **row} for row in rows if row["id"] not in self.done]
-        values = {row["id"]: row["best"]["value"] for row in rows if row["best"]}
+        values = _values(rows)
         for identity in self._keeper.wanted(values):
             self._keeper.take(identity, values[identity], *leaves(identity))
         self.recorder.append("trials.jsonl", rows)
         self.done |= {row["id"]: row for row in rows}
         for row in rows:
             self.failed.pop(row["id"], None)
+        self._keeper.settle()  # what these trials started from may have been needed for them alone
         return rows
 
     def fail(self, group: int, trials: Mapping[str, Trial], reason: str) -> list[Row]:
@@ -84,6 +108,10 @@ class Ledger:
         if self.recorder.writes:
             self.recorder.keep("trials.jsonl", lambda row: True, _id)
             self.recorder.keep("curves.jsonl", lambda row: True, _id_and_epoch)
+
+
+def _values(rows: Iterable[Row]) -> dict[str, float]:
+    return {row["id"]: row["best"]["value"] for row in rows if row["best"]}
 
 
 def _id(row: Row) -> Any:
@@ -118,8 +146,9 @@ def _agreed(read: Callable[[], Before]) -> Before:
 
 
 def _read(
-    workdir: Path, named: Collection[str], ids: Mapping[str, Trial], recorder: records.Recorder, tell: Tell
-) -> Before:
+    workdir: Path, named: Collection[str], ids: Mapping[str, Trial], families: Parents, recorder: records.Recorder,
+    tell: Tell,
+) -> Before:  # fmt: skip
     """Returns what a work directory holds, and drops from it what is damaged or will be written again."""
     trials, damaged = recorder.keep("trials.jsonl", lambda row: True, _id)
     if damaged:
@@ -129,12 +158,27 @@ def _read(
     kept = dict(checkpoint.kept(workdir))
     missing = {row["id"] for row in trials} & set(named) - kept.keys()  # those whose weights are asked for run again
     trials = [row for row in trials if row["id"] not in missing]
+    trials = _without_lost_parents(trials, ids, families, kept, tell)
     running = snapshot.newest(workdir, tell)
     open_ids = ids.keys() - {row["id"] for row in trials if row["status"] in records.DONE}
     if running is not None and open_ids.isdisjoint(running.ids):
         running = None
     _trim_curves(workdir, trials, open_ids, running, recorder, tell)
     return Before(trials, _earlier_groups(workdir / "plan.json", tell), kept, running)
+
+
+def _without_lost_parents(
+    trials: list[Row], ids: Collection[str], families: Parents, kept: Collection[str], tell: Tell
+) -> list[Row]:
+    """Returns rows without those of trials that others will start from and whose weights are gone: they run again."""
+    while True:
+        asked = [row for row in trials if row["id"] in ids and row["status"] in records.DONE]
+        lost = families.needed(_values(asked), {row["id"] for row in asked}) - set(kept)
+        if not lost:
+            return trials
+        for identity in sorted(lost):
+            tell(f"trial {identity} is trained again: others start from it, and its weights are not kept any more")
+        trials = [row for row in trials if row["id"] not in lost]
 
 
 def _trim_curves(

@@ -4,6 +4,7 @@ Inside the core a parameter tree is flat: {"block_0/attention/query/kernel": arr
 model is called.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 from flax import traverse_util
 
+from finetune import chain
 from finetune.errors import UserError
 from finetune.task import Params, Task
 
@@ -88,6 +90,28 @@ def trainable_paths(
     if not chosen or not spec.strip():
         raise UserError(f"trainable is {spec!r}: nothing trains, allowed: a selection that trains something")
     return frozenset(chosen)
+
+
+def stage_paths(
+    spec: str, task: Task, shapes: Mapping[str, jax.ShapeDtypeStruct], parts: Mapping[str, str] | None = None
+) -> frozenset[str]:
+    """Returns the paths that train in the last stage of a chain `spec`, such as "head>all"; one stage is a chain too.
+
+    Raises UserError for a stage that leaves out what the one before it has trained: that would be frozen, and yet
+    differ between trials.
+    """
+    stages = chain.stages(spec)
+    if not all(stages) and len(stages) > 1:
+        raise UserError(f"trainable is {spec!r}, which has an empty stage, allowed: stages such as head>all")
+    chosen = trainable_paths(stages[0], task, shapes, parts)
+    for before, stage in itertools.pairwise(stages):
+        earlier, chosen = chosen, trainable_paths(stage, task, shapes, parts)
+        if lost := sorted(earlier - chosen):
+            raise UserError(
+                f"trainable is {spec!r}: {before!r} trains {lost[0]!r} and {stage!r} does not, "
+                f"allowed: a stage that trains all that the one before it trains, such as {before}+{stage}"
+            )
+    return chosen
 
 
 def _select(

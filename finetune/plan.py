@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 
-from finetune import rates
+from finetune import chain, rates
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.features import Trunk
 from finetune.grid import Trial
 from finetune.measure import Measured
 from finetune.parallel import OneDevice
-from finetune.params import decayed_paths, named_parts, trainable_paths
+from finetune.params import decayed_paths, named_parts, stage_paths
 from finetune.step import Recipe, full_forward
 from finetune.task import Task
 from finetune.train import shrunk
@@ -22,11 +22,14 @@ _TRIAL_BYTES, _CURVE_BYTES = 900, 150  # of a line of trials.jsonl and of curves
 
 
 def group_trials(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Returns the trials that share a program together: those whose static choices are the same."""
+    """Returns the trials that share a program together: those whose static choices are the same.
+
+    Groups come in the order of the grid, those whose trials start from others' after them.
+    """
     groups: dict[tuple[str, ...], list[Trial]] = {}
     for trial in trials:
         groups.setdefault(tuple(trial.choices.values()), []).append(trial)
-    return list(groups.values())
+    return sorted(groups.values(), key=lambda group: len(chain.stages(group[0].choices["trainable"])))
 
 
 def make_recipe(
@@ -37,7 +40,7 @@ def make_recipe(
     batch_sizes = [trial.hparams["batch_size"] for trial in trials]
     if max(batch_sizes) > examples:
         raise UserError(f"batch_size is {max(batch_sizes)}, allowed: at most the {examples} training examples")
-    paths = trainable_paths(choices["trainable"], task, shapes, named_parts(config.parts))
+    paths = stage_paths(choices["trainable"], task, shapes, named_parts(config.parts))
     optimizer = type(config.optimizer)(**vars(config.optimizer))
     optimizer.name, optimizer.schedule = choices["optimizer.name"], choices["schedule"]
     micro_batch = math.gcd(*(int(size) for size in batch_sizes))

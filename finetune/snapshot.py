@@ -17,7 +17,7 @@ import numpy as np
 
 from finetune import checkpoint, manifest, records
 
-_FORMAT = 1
+_FORMAT = 2
 _KEPT = 2
 _MEMBERS, _TABLE = "members", "table.json"
 # Of a study's time that may go into snapshots: where one takes long, the next one waits for longer.
@@ -30,6 +30,7 @@ class Snapshot(NamedTuple):
     signature: dict[str, Any]  # of its group in plan.json
     ids: list[str]
     curves: list[list[dict[str, Any]]]  # of each of them
+    parents: list[str]  # of each of them, the trial that it started from, "" if from none
     size: int  # members, ghosts included
     epoch: int  # how many are done
     row: int  # how many micro-batches of the next epoch are done

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from finetune import checkpoint, lock, measure, plan, planned, records, reporting, stop, summary
+from finetune import checkpoint, lock, measure, parents, plan, planned, records, reporting, stop, summary
 from finetune import config as settings
 from finetune import workdir as directory
 from finetune.chunk import Chunk, chunks_left
@@ -49,7 +49,7 @@ def run(
     """
     workdir = Path(workdir)
     settings.check(config)
-    trials = make_trials(config, axes or {}, sweep)
+    trials = parents.checked(make_trials(config, axes or {}, sweep))
     if is_first_process():
         directory.prepare(workdir)
     else:
@@ -119,7 +119,7 @@ class _Study:
         display = Display(len(self.ids), list(self.done.values()), int(epochs), config.evaluation.metric)
         saver = Saver(workdir, config.checkpoint.interval_seconds, is_first_process())
         self.reporting = reporting.Reporting(workdir, is_first_process())
-        self.training = Training(self.ledger, saver, display, choices.fail_fast)
+        self.training = Training(self.ledger, saver, display, subject.base, choices.fail_fast)
 
     def close(self) -> None:
         """Returns when nothing is written any more, however the study ends."""
@@ -217,6 +217,7 @@ class _Study:
         """Trains the trials of a group to their ends; those that fail are recorded as such, and the others go on."""
         if is_first_process():
             checkpoint.save_base(self.workdir, self.subject.base)
+        self.training.fail_orphans(job.number, self._named(job.trials))
         waiting, most = [job.trials], self.config.execution.chunk
         while waiting:
             part = job._replace(trials=self.left(waiting.pop()))

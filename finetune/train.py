@@ -1,7 +1,7 @@
 """One chunk of a group from start to end: train, validate, keep the best, let the finished go, until none is left."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from finetune import hparams, records
 from finetune.epoch import Report, epoch_order, make_order
 from finetune.grid import Trial
-from finetune.parallel import OneDevice, padded_size
+from finetune.parallel import OneDevice, arrays_from_first_process, padded_size
 from finetune.population import Programs
 from finetune.step import QUANTITIES, Recipe, Shared
 
@@ -44,6 +44,14 @@ class Entry(NamedTuple):
     trial: Trial
     id: str
     curve: list[Row]
+    parent: str = ""  # id of the trial that it started from, if it did
+
+
+class Start(NamedTuple):
+    """What a trial starts from that goes on from another one: that one's id, and the leaves to start with."""
+
+    parent: str
+    leaves: Leaves  # at least those that the trial trains; what the first process holds is taken
 
 
 class Population(NamedTuple):
@@ -69,10 +77,33 @@ class Listener(NamedTuple):
     pause: Callable[[Population], None]
 
 
-def begin(group: Group, trials: Sequence[Trial], ids: Sequence[str], size: int) -> Population:
-    """Returns trials that share a data_seed before their first update, in `size` >= their number places."""
-    members = group.programs.init(group.shared, hparams.stack([trial.hparams for trial in trials], size))
-    return Population(members, [Entry(trial, identity, []) for trial, identity in zip(trials, ids, strict=True)], size)
+def begin(group: Group, trials: Mapping[str, Trial], size: int, starts: Mapping[str, Start]) -> Population:
+    """Returns trials by id that share a data_seed before their first update, in `size` >= their number places.
+
+    starts: by id, of those that go on from another trial.
+    """
+    members = group.programs.init(group.shared, hparams.stack([trial.hparams for trial in trials.values()], size))
+    parents = {identity: start.parent for identity, start in starts.items()}
+    entries = [Entry(trial, identity, [], parents.get(identity, "")) for identity, trial in trials.items()]
+    if starts:
+        places = {place: starts[identity].leaves for place, identity in enumerate(trials) if identity in starts}
+        members = _put_leaves(group, members, places)
+    return Population(members, entries, size)
+
+
+def _put_leaves(group: Group, members: Any, leaves: Mapping[int, Leaves]) -> Any:
+    """Returns members with leaves of their own at some places; others keep what they have.
+
+    An optimizer's state before the first update does not depend on the parameters, so that it stays.
+    """
+    tree = group.programs.fetch(members)
+    for of_members in (tree.params, tree.best.params):
+        for path, leaf in of_members.items():
+            own = np.array(leaf)  # what is fetched may be the device's own memory
+            for place, start in leaves.items():
+                own[place] = start.get(path, own[place])
+            of_members[path] = own
+    return group.programs.put(arrays_from_first_process(tree))
 
 
 def train_chunk(group: Group, population: Population, rows_a_call: int, listener: Listener) -> float:
@@ -203,6 +234,7 @@ def _trial_row(entry: Entry, status: str, report: Report, i: int, test: dict[str
         "last": {name: value for name, value in entry.curve[-1].items() if name.startswith(("val_", "train_"))},
         "steps": int(report.updates[i]),
         "reason": None,
+        **({"parent": entry.parent} if entry.parent else {}),
     }
     if status == records.DIVERGED:
         quantity = QUANTITIES[int(report.diverged_quantity[i])]

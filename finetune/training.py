@@ -13,19 +13,24 @@ from finetune.measure import Measured
 from finetune.parallel import from_first_process
 from finetune.progress import Display, console
 from finetune.snapshot import Saver
-from finetune.train import Leaves, Listener, Population, Row, train_chunk
+from finetune.train import Leaves, Listener, Population, Row, Start, train_chunk
 
 OUT_OF_MEMORY = "out of memory"
+
+
+class OrphanError(Exception):
+    """A trial was to start from the best of others, and none of them has a result."""
 
 
 class Training:
     """What the chunks of all groups of a study have in common while they train.
 
+    base: every parameter before training.
     fail_fast: raise what a trial raises, once it is recorded, in place of going on with the others.
     """
 
-    def __init__(self, ledger: Ledger, saver: Saver, display: Display, fail_fast: bool):
-        self.evaluating_seconds = 0.0
+    def __init__(self, ledger: Ledger, saver: Saver, display: Display, base: Leaves, fail_fast: bool):
+        self.evaluating_seconds, self._base = 0.0, base
         self._ledger, self._saver, self._display, self._fail_fast = ledger, saver, display, fail_fast
 
     def train(
@@ -65,6 +70,11 @@ class Training:
         if self._fail_fast:
             raise error
 
+    def fail_orphans(self, group: int, trials: Mapping[str, Trial]) -> None:
+        """Records that those of `trials` that have no trial to start from could not be trained."""
+        for identity, reason in self._ledger.orphans(trials).items():
+            self.fail(group, {identity: trials[identity]}, OrphanError(reason))
+
     def _train(self, group: int, signature: Mapping[str, Any], measured: Measured, chunk: Chunk) -> None:
         listener = Listener(
             epoch=lambda rows: self._display.epoch(self._ledger.epoch(rows)),
@@ -72,9 +82,13 @@ class Training:
             pause=functools.partial(self._pause, dict(signature), measured),
         )
         with self._display.live():
-            self.evaluating_seconds += train_chunk(
-                measured.group, start(chunk, measured), rows_a_call(measured), listener
-            )
+            population = start(chunk, measured, functools.partial(self._starts, chunk.trials))
+            self.evaluating_seconds += train_chunk(measured.group, population, rows_a_call(measured), listener)
+
+    def _starts(self, trials: Mapping[str, Trial]) -> dict[str, Start]:
+        """Returns where trials start that go on from others, by id: what was frozen there is as it was."""
+        starts = self._ledger.starts(trials).items()
+        return {identity: start._replace(leaves={**self._base, **start.leaves}) for identity, start in starts}
 
     def _left(self, group: int, rows: list[Row], leaves: Callable[[str], tuple[Leaves, Leaves]]) -> None:
         self._display.left(self._ledger.end(group, rows, leaves))
