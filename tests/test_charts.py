@@ -152,3 +152,18 @@ def test_many_trials_make_a_small_page():
     rows = [len(rows) for figure in figures for rows in figure.specification()["datasets"].values()]
     assert max(rows) <= 1500
     assert len(page.render(answer, figures)) < 4e6
+
+
+def test_only_curves_that_leave_the_chart_are_clipped(figures):
+    drawn = figures["curves"].specification()
+    for layer in drawn["layer"]:
+        low, high = layer["encoding"]["y"]["scale"]["domain"]
+        reach = {}
+        for row in drawn["datasets"][layer["data"]["name"]]:
+            reach.setdefault(row["id"], []).append(low <= row["y"] <= high)
+        assert all(all(inside) is not layer["mark"]["clip"] for inside in reach.values())
+
+
+def test_every_chart_is_valid_vega_lite(figures):
+    for figure in figures.values():
+        figure.chart.to_dict(validate=True)  # raises; what is written is not validated again

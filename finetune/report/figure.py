@@ -1,23 +1,27 @@
 """A figure: one chart whose title is its message, drawn in the page and as PNG and SVG files."""
 
+import dataclasses
+import functools
 import json
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import altair
 import vl_convert
 
 from finetune.report import theme
+from finetune.report.library import vega_lite_version
 
 WIDTH, HEIGHT = 460, 240  # pixels of a chart in a file; in the page the width follows the screen
 _SCALE = 2.0  # pixels of a PNG for one of the chart
 _LINE = 74  # characters of a title in a file
 
 
-class Figure(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Figure:
     """A chart with its message."""
 
     name: str  # of the files, such as effect_learning_rate
@@ -27,23 +31,39 @@ class Figure(NamedTuple):
     chart: altair.Chart | altair.LayerChart | altair.FacetChart
     wide: bool = False  # takes the whole width of the page
 
+    @functools.cached_property
+    def _drawing(self) -> dict[str, Any]:
+        """The chart as Vega-Lite; altair has checked its parts as they were made, and a test checks the whole."""
+        return self.chart.to_dict(validate=False)
+
     def specification(self) -> dict[str, Any]:
         """Returns the chart as Vega-Lite for the page: as wide as its place, colours by CSS variables."""
-        chart: dict[str, Any] = self.chart.properties(width="container").to_dict()
-        chart.pop("$schema", None)
-        return chart | {"config": theme.config(), "autosize": {"type": "fit-x", "contains": "padding"}}
+        place = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+        return (
+            {name: part for name, part in self._drawing.items() if name != "$schema"}
+            | {"config": theme.config()}
+            | place
+        )
 
     def for_file(self) -> str:
         """Returns the chart as Vega-Lite JSON with a width, colours and its title."""
         title = {"text": _wrapped(self.title), "subtitle": _wrapped(self.note)}
-        width = WIDTH * (2 if self.wide else 1)
-        chart: dict[str, Any] = self.chart.properties(width=width, title=title).to_dict()
-        return theme.in_colours(chart | {"config": theme.config(), "padding": 12})
+        place = {"width": WIDTH * (2 if self.wide else 1), "title": title, "padding": 12}
+        return theme.in_colours(self._drawing | {"config": theme.config()} | place)
+
+
+class _Rows(altair.InlineData):
+    """The data of a chart, which no copy of the chart copies: altair copies a chart for every property it is given."""
+
+    _class_is_valid_at_instantiation = False  # altair then checks the chart, not every value of every row
+
+    def __deepcopy__(self, memo: Any) -> "_Rows":
+        return self
 
 
 def records(rows: Iterable[dict[str, Any]]) -> altair.InlineData:
     """Returns rows as the data of a chart: JSON holds no NaN, and seven digits are more than a screen shows."""
-    return altair.InlineData(values=[{name: _plain(value) for name, value in row.items()} for row in rows])
+    return _Rows(values=[{name: _plain(value) for name, value in row.items()} for row in rows])
 
 
 def _plain(value: Any) -> Any:
@@ -61,11 +81,6 @@ def _wrapped(text: str) -> list[str]:
             line = ""
         line = f"{line} {word}".strip()
     return [*lines, line]
-
-
-def vega_lite_version() -> str:
-    """Returns the newest Vega-Lite that vl-convert draws with."""
-    return str(vl_convert.get_vegalite_versions()[-1])
 
 
 def save(figures: Sequence[Figure], directory: Path) -> None:

@@ -1,6 +1,5 @@
 """report.html, which needs no network: the answer in sentences, then charts, all runs, and where they come from."""
 
-import functools
 import json
 import math
 from collections.abc import Sequence
@@ -9,14 +8,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import vl_convert
-
 import finetune
 from finetune.analysis.answer import Answer
 from finetune.analysis.finding import count, metric_words, number
 from finetune.analysis.setting import Setting
-from finetune.report import provenance, scale, table, theme
-from finetune.report.figure import Figure, vega_lite_version
+from finetune.report import library, provenance, scale, table, theme
+from finetune.report.figure import Figure
 
 _HERE = Path(__file__).parent
 _SECTIONS = (  # of figures: name, heading, what to know before reading
@@ -72,7 +69,7 @@ def fill(
         style=theme.variables() + (_HERE / "page.css").read_text(encoding="utf-8"),
         charts=as_json([figure.specification() for figure in figures]),
         trials=as_json(runs),
-        library=_library(),
+        library=library.script(),
         script=(_HERE / "page.js").read_text(encoding="utf-8"),
         version=f"finetune {finetune.__version__}.",
     )
@@ -84,14 +81,6 @@ def as_json(value: Any) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-@functools.cache
-def _library() -> str:
-    """Returns Vega, Vega-Lite and Vega-Embed as one script."""
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=vega_lite_version()).replace(
-        "</script", "<\\/script"
-    )
 
 
 def study_name(source: str) -> str:

@@ -57,17 +57,20 @@ def _all_runs(answer: Answer, curves: pd.DataFrame, metric: str) -> Figure | Non
     lines = scale.tooltip(
         ("id", "id", None), ("epoch", "epoch", ".0f"), ("y", metric, scale.digits(trials.frame["value"]))
     )
+    is_best, leaves = rows["id"].isin(chosen), rows["id"].isin(rows.loc[~rows["y"].between(*sorted(domain)), "id"])
     layers = []
-    for colour, width, opacity, kept in (
-        (theme.RUN, 1.0, 0.28, ~rows["id"].isin(chosen)),
-        (theme.BEST, 2.0, 0.95, rows["id"].isin(chosen)),
+    for colour, width, opacity, clip, kept in (  # drawing a file takes 10 ms for every line that is clipped
+        (theme.RUN, 1.0, 0.28, True, ~is_best & leaves),
+        (theme.RUN, 1.0, 0.28, False, ~is_best & ~leaves),
+        (theme.BEST, 2.0, 0.95, True, is_best & leaves),
+        (theme.BEST, 2.0, 0.95, False, is_best & ~leaves),
     ):
         if not kept.any():
             continue
         base = altair.Chart(records(rows[kept].to_dict("records"))).encode(
             x=_epochs(), y=y, detail=altair.Detail(field="id", type="nominal"), tooltip=lines
         )
-        layers.append(base.mark_line(color=colour, strokeWidth=width, strokeOpacity=opacity, clip=True))
+        layers.append(base.mark_line(color=colour, strokeWidth=width, strokeOpacity=opacity, clip=clip))
     title = "Runs of the best setting reach the top and stay there"
     at = (
         trials.frame.loc[trials.frame["id"].isin(chosen), "best_epoch"] if "best_epoch" in trials.frame else pd.Series()
