@@ -11,6 +11,7 @@ from finetune.errors import UserError, one_of
 from finetune.models import bert, pretrained, vit
 from finetune.models.block import at_least_float32
 from finetune.models.linen import from_linen
+from finetune.objective import Objective
 from finetune.task import Task
 
 MODELS = {"bert": bert, "vit": vit}
@@ -18,11 +19,17 @@ MODELS = {"bert": bert, "vit": vit}
 _MOST_BLOCKS, _LARGEST = 1000, 2**24
 
 
-def build(config: ModelConfig, classes: int, example: Mapping[str, jax.ShapeDtypeStruct]) -> Task:
-    """Returns the classifier that `config` describes.
+def build(
+    config: ModelConfig,
+    classes: int,
+    example: Mapping[str, jax.ShapeDtypeStruct],
+    objective: Objective | None = None,
+) -> Task:
+    """Returns the model that `config` describes, with `classes` outputs.
 
     example: shape and dtype of ONE example by data key, without batch axis: text {"input_ids": [T] integer,
         "length": [] integer}, images {"image": [H, W, C] uint8 or float32}.
+    objective: classification by accuracy, unless given.
     Raises UserError for sizes that are missing or do not fit together, the checkpoint, or the data.
     """
     sizes = architecture(config)
@@ -41,7 +48,7 @@ def build(config: ModelConfig, classes: int, example: Mapping[str, jax.ShapeDtyp
         **sizes,
     )
     blocks = tuple(f"block_{index}" for index in range(sizes["depth"]))
-    return from_linen(module, example, stem=("embeddings",), blocks=blocks, head="head")
+    return from_linen(module, example, stem=("embeddings",), blocks=blocks, head="head", objective=objective)
 
 
 def architecture(config: ModelConfig) -> dict[str, Any]:
