@@ -87,6 +87,8 @@ class OptimizerConfig:
 class EvaluationConfig:
     batch_size: int = 128  # examples a forward pass
     metric: str = "accuracy"  # chosen on, on the validation split: loss, or a metric of the task
+    # Others to report: accuracy, macro_f1, matthews, auc.
+    metrics: tuple[str, ...] = ()
 
 
 @dataclass

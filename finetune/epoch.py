@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from finetune.metric import as_metric, larger_is_better
 from finetune.params import Leaves
 from finetune.step import Member, Position, Recipe, Shared, eval_step, keep_best, train_step
 
@@ -77,24 +78,42 @@ def train_rows(
 def evaluate(
     recipe: Recipe, params: Leaves, shared: Shared, split: Split, order: Order, stop: jax.Array
 ) -> dict[str, jax.Array]:
-    """Returns the mean loss and metrics of one member over the first `stop` batches of a split."""
+    """Returns the mean loss and the metrics of one member over the first `stop` batches of a split."""
 
-    def batch_sums(row: jax.Array) -> dict[str, jax.Array]:
-        return eval_step(recipe, params, shared, read(split, order, row))
+    def batch_sums(row: jax.Array) -> tuple[dict[str, jax.Array], Any]:
+        sums = eval_step(recipe, params, shared, read(split, order, row))
+        gathered = sums.pop("gathered")
+        return sums, gathered
 
-    def body(row: jax.Array, sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        return jax.tree.map(jnp.add, sums, batch_sums(row))
+    def body(row: jax.Array, found: tuple[dict[str, jax.Array], Any]) -> tuple[dict[str, jax.Array], Any]:
+        sums, gathered = batch_sums(row)
+        put = jax.tree.map(lambda whole, part: whole.at[row].set(part), found[1], gathered)
+        return jax.tree.map(jnp.add, found[0], sums), put
 
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(batch_sums, stop))
-    sums = jax.lax.fori_loop(0, stop, body, zeros)
-    examples = sums.pop("examples")
-    return {name: _all_mean(recipe, total, examples) for name, total in sums.items()}
-
-
-def _all_mean(recipe: Recipe, total: jax.Array, examples: jax.Array) -> jax.Array:
+    rows, shapes = order.examples.shape[0], jax.eval_shape(batch_sums, stop)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[0])
+    places = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), shapes[1])
+    sums, gathered = jax.lax.fori_loop(0, stop, body, (zeros, places))
+    gathered = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), gathered)
     if recipe.batch_axis is not None:
-        total, examples = jax.lax.psum((total, examples), recipe.batch_axis)
-    return total / examples
+        sums = jax.lax.psum(sums, recipe.batch_axis)
+        gathered = jax.tree.map(lambda leaf: jax.lax.all_gather(leaf, recipe.batch_axis, tiled=True), gathered)
+    return finish(recipe, {**sums, "gathered": gathered})
+
+
+def finish(recipe: Recipe, found: dict[str, Any]) -> dict[str, jax.Array]:
+    """Returns loss and metrics of a split, given the sums over it and all that was gathered, as `eval_step` gives."""
+    sums = {name: total for name, total in found.items() if name not in ("examples", "gathered")}
+    means = {name: total / found["examples"] for name, total in sums.items()}
+    if not found["gathered"]:
+        return means
+    whole = jax.tree.map(lambda *parts: jnp.concatenate(parts), *found["gathered"])
+    metrics = {name: as_metric(metric) for name, metric in recipe.task.metrics.items()}
+    return means | {
+        name: metric.of(whole["outputs"], whole["label"], whole["weight"])
+        for name, metric in metrics.items()
+        if metric.of_split
+    }
 
 
 class Report(NamedTuple):
@@ -127,8 +146,7 @@ def judge(
     recipe: Recipe, metric: str, member: Member, metrics: dict[str, jax.Array], epoch: jax.Array
 ) -> tuple[Member, Report]:
     """Returns a member that keeps its best parameters by `metric`, given its metrics, and how it stands."""
-    del recipe
-    value = -metrics["loss"] if metric == "loss" else metrics[metric]
+    value = metrics[metric] if larger_is_better(recipe.task.metrics, metric) else -metrics[metric]
     member = keep_best(member, value.astype(member.best.value.dtype), epoch)
     report = Report(
         metrics=metrics,

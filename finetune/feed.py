@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune.epoch import Order, Report, judge, read
+from finetune.epoch import Order, Report, finish, judge, read
 from finetune.features import Trunk
 from finetune.parallel import ALL, MEMBERS, OneDevice
 from finetune.params import Leaves
@@ -62,6 +62,7 @@ def _computed(cut: Cut, frozen: Leaves) -> Batches:
 _STEP = (MEMBERS, ALL, ALL, ALL)  # members, shared, batch, position
 _SUMS = (MEMBERS, ALL, ALL)  # members, shared, batch
 _JUDGE = (MEMBERS, MEMBERS, ALL)  # members, sums, epoch
+_FINISH = (MEMBERS,)  # sums
 
 
 def fed(programs: Programs, recipe: Recipe, metric: str, layout: OneDevice, feed: Feed, mode: str) -> Programs:
@@ -78,6 +79,7 @@ def fed(programs: Programs, recipe: Recipe, metric: str, layout: OneDevice, feed
         sums=program(_sums, _SUMS),
         best_sums=program(_best_sums, _SUMS),
         judge=program(functools.partial(_judge, metric), _JUDGE, donate=(0,)),
+        finish=program(finish, _FINISH),
         feed=feed,
         fetch=programs.fetch,
     )
@@ -93,9 +95,11 @@ def fed(programs: Programs, recipe: Recipe, metric: str, layout: OneDevice, feed
 class _Handed:
     """The loops over the batches of an epoch and of a split, on the host; members are a tree or a list."""
 
-    def __init__(self, step: Any, sums: Any, best_sums: Any, judge: Any, feed: Feed, fetch: Callable[[Any], Any]):
+    def __init__(
+        self, step: Any, sums: Any, best_sums: Any, judge: Any, finish: Any, feed: Feed, fetch: Callable[[Any], Any]
+    ):
         self._step, self._sums, self._best_sums, self._judge = step, sums, best_sums, judge
-        self._feed, self._fetch = feed, fetch
+        self._finish, self._feed, self._fetch = finish, feed, fetch
 
     @property
     def programs(self) -> dict[str, Program]:
@@ -120,14 +124,14 @@ class _Handed:
         return members, self._fetch(report)
 
     def test(self, members: Members, *rest: Any) -> dict[str, np.ndarray]:
-        return _means(self._fetch(self._over(self._best_sums, members, *rest)))
+        return dict(self._fetch(self._finish(self._over(self._best_sums, members, *rest))))
 
     def _batch(self, split: Split, order: Order, epoch: Any, row: int) -> tuple[dict[str, Any], Position]:
         position: Any = np.int32(epoch), np.int32(row), np.bool_(row == order.examples.shape[0] - 1)
         return self._feed.train(split, order, row), Position(*position)
 
     def _over(self, sums: Any, members: Members, shared: Shared, split: Split, order: Order, stop: Any) -> Any:
-        """Returns the sums of loss and metrics over the first `stop` batches."""
+        """Returns the sums of loss and metrics over the first `stop` batches, and what was gathered of them."""
         totals = sums(members, shared, self._feed.evaluate(split, order, 0))
         for row in range(1, stop):
             totals = _add(totals, sums(members, shared, self._feed.evaluate(split, order, row)))
@@ -143,13 +147,17 @@ def _best_sums(recipe: Recipe, member: Member, shared: Shared, batch: Any) -> di
 
 
 def _judge(metric: str, recipe: Recipe, member: Member, sums: Any, epoch: Any) -> tuple[Member, Report]:
-    return judge(recipe, metric, member, _means(sums), epoch)
+    return judge(recipe, metric, member, finish(recipe, sums), epoch)
+
+
+def _add(totals: Any, more: Any) -> Any:
+    """Returns what two parts of a split give together; of a list of members, each one's."""
+    if isinstance(totals, list):
+        return [_add(*pair) for pair in zip(totals, more, strict=True)]
+    sums = ({name: value for name, value in each.items() if name != "gathered"} for each in (totals, more))
+    return {**_add_sums(*sums), "gathered": totals["gathered"] + more["gathered"]}
 
 
 @jax.jit
-def _add(totals: Any, more: Any) -> Any:
+def _add_sums(totals: Any, more: Any) -> Any:
     return jax.tree.map(jnp.add, totals, more)
-
-
-def _means(totals: dict[str, Any]) -> dict[str, Any]:
-    return {name: total / totals["examples"] for name, total in totals.items() if name != "examples"}

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from finetune import metric
 from finetune.hparams import Hparams
+from finetune.metric import Metrics
 from finetune.params import Leaves
 from finetune.task import Batch
 
@@ -15,14 +17,14 @@ class Objective(NamedTuple):
     """What a task minimises and is judged by; fields mean what they mean in `Task`."""
 
     loss: Callable[[Any, Batch, jax.Array], jax.Array]
-    metrics: dict[str, Callable[[Any, Batch], jax.Array]]
+    metrics: Metrics
 
 
-def classification() -> Objective:
-    """Returns the objective of one label an example, "label" int32 [B], and logits [B, C]."""
+def classification(metrics: tuple[str, ...] = ("accuracy",)) -> Objective:
+    """Returns the objective of one label an example, "label" int32 [B], and logits [B, C], judged by named metrics."""
     return Objective(
         loss=lambda logits, batch, label_smoothing: cross_entropy(logits, batch["label"], label_smoothing),
-        metrics={"accuracy": lambda logits, batch: accuracy(logits, batch["label"])},
+        metrics=metric.choose(metric.CLASSIFICATION, metrics),
     )
 
 
@@ -36,11 +38,6 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: jax.Arr
     labels = labels.astype(jnp.int32)[:, None]
     of_label = jnp.take_along_axis(log_probabilities, labels, axis=-1)[:, 0]
     return -(1 - label_smoothing) * of_label - label_smoothing * log_probabilities.mean(axis=-1)
-
-
-def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns 1 for each example [B] whose largest logit is its label's, else 0."""
-    return (logits.argmax(axis=-1) == labels).astype(logits.dtype)
 
 
 def penalty(params: Leaves, pretrained: Leaves, hparams: Hparams, decayed: frozenset[str]) -> jax.Array:

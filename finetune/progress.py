@@ -64,8 +64,11 @@ def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
 class Display:
     """Counts trials and epochs as they end, and shows them live."""
 
-    def __init__(self, trials: int, done: Sequence[dict[str, Any]], member_epochs: int, metric: str):
+    def __init__(
+        self, trials: int, done: Sequence[dict[str, Any]], member_epochs: int, metric: str, larger_is_better: bool
+    ):
         self._trials, self._metric, self._member_epochs = trials, metric, member_epochs
+        self._sign = 1 if larger_is_better else -1
         self._status = dict.fromkeys((records.COMPLETE, records.DIVERGED), 0)
         self._best = -math.inf
         self._done_epochs = self._epochs_before = 0
@@ -95,8 +98,7 @@ class Display:
             return
         values = [row[f"val_{self._metric}"] for row in rows]
         self._losses = (_median([row["train_loss"] for row in rows]), _median(values))
-        sign = -1 if self._metric == "loss" else 1
-        self._best = max([self._best, *(sign * value for value in values if math.isfinite(value))])
+        self._best = max([self._best, *(self._sign * value for value in values if math.isfinite(value))])
         self._done_epochs += len(rows)
         self._progress.update(self._bar, completed=self._done_epochs)
         share = (self._done_epochs - self._epochs_before) / max(1, self._member_epochs - self._epochs_before)
@@ -113,7 +115,7 @@ class Display:
     def _cells(self) -> dict[str, str]:
         """Returns how the study stands, by name."""
         done, diverged = self._status[records.COMPLETE], self._status[records.DIVERGED]
-        best = -self._best if self._metric == "loss" else self._best
+        best = self._sign * self._best
         return {
             "done": str(done),
             "diverged": str(diverged),
@@ -156,14 +158,14 @@ def describe_group(group: dict[str, Any]) -> str:
     )
 
 
-def table_of_settings(rows: Sequence[dict[str, Any]], metric: str) -> Table:
+def table_of_settings(rows: Sequence[dict[str, Any]], metric: str, larger_is_better: bool) -> Table:
     """Returns the best settings, each a mean over its seeds with the range, best by the validation metric first."""
     axes = [name for name in rows[0]["hparams"] if name != "seed" and len({row["hparams"][name] for row in rows}) > 1]
     shown = axes or ["learning_rate", "batch_size", "epochs", "trainable"]
     settings: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         settings[tuple(row["hparams"][name] for name in shown)].append(row)
-    sign = 1 if metric == "loss" else -1
+    sign = -1 if larger_is_better else 1
     ordered = sorted(settings.values(), key=lambda each: sign * _mean(each, f"val_{metric}", sign * math.inf))
     title = f"the best of {len(settings)} settings by validation {metric}: mean ± half the range over seeds"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

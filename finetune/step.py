@@ -16,6 +16,7 @@ import optax
 from finetune.config import OptimizerConfig
 from finetune.draws import with_draws
 from finetune.hparams import Hparams
+from finetune.metric import as_metric
 from finetune.objective import penalty
 from finetune.optimizer import make_optimizer, rate_factors, unit_schedule
 from finetune.params import Leaves, flatten, unflatten
@@ -204,13 +205,20 @@ def _update(
     return optax.apply_updates(member.params, changes), optimizer_state, optax.tree.norm(gradients)
 
 
-def eval_step(recipe: Recipe, params: Leaves, shared: Shared, batch: Batch) -> dict[str, jax.Array]:
-    """Returns the sums of the loss, without smoothing, and of every metric over a batch, and its "examples"."""
+def eval_step(recipe: Recipe, params: Leaves, shared: Shared, batch: Batch) -> dict[str, Any]:
+    """Returns the sums of the loss, without smoothing, and of every mean metric over a batch, and its "examples".
+
+    "gathered" holds what metrics of a whole split need of this batch, if there are such: a tuple of one or none.
+    """
     outputs = recipe.evaluating_forward(params, shared.frozen, batch, 0.0, None)
     values = {"loss": recipe.task.loss(outputs, batch, jnp.zeros((), outputs.dtype))}
-    values |= {name: metric(outputs, batch) for name, metric in recipe.task.metrics.items()}
+    metrics = {name: as_metric(metric) for name, metric in recipe.task.metrics.items()}
+    values |= {name: metric.of(outputs, batch) for name, metric in metrics.items() if not metric.of_split}
     weight = batch["weight"]
-    return {name: jnp.where(weight > 0, value, 0).sum() for name, value in values.items()} | {"examples": weight.sum()}
+    kept = {"outputs": outputs, "label": batch["label"], "weight": weight}
+    gathered = (kept,) if any(metric.of_split for metric in metrics.values()) else ()
+    sums = {name: jnp.where(weight > 0, value, 0).sum() for name, value in values.items()}
+    return {**sums, "examples": weight.sum(), "gathered": gathered}
 
 
 def keep_best(member: Member, value: jax.Array, epoch: jax.Array) -> Member:

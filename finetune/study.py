@@ -116,7 +116,8 @@ class _Study:
         self.trunk_seconds, self.trunk_passes = 0.0, 0
         self.store = feature_store(config.trunk)
         epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in self.done)
-        display = Display(len(self.ids), list(self.done.values()), int(epochs), config.evaluation.metric)
+        chosen_on = config.evaluation.metric, subject.larger_is_better
+        display = Display(len(self.ids), list(self.done.values()), int(epochs), *chosen_on)
         saver = Saver(workdir, config.checkpoint.interval_seconds, is_first_process())
         self.reporting = reporting.Reporting(workdir, is_first_process())
         self.training = Training(self.ledger, saver, display, subject.base, choices.fail_fast)
@@ -290,7 +291,7 @@ class _Study:
         self.seconds["report"] = self.reporting.seconds
         if is_new:
             self._summarise()
-        summary.show(self.ledger, self.config.evaluation.metric, self.seconds)
+        summary.show(self.ledger, self.config.evaluation.metric, self.subject.larger_is_better, self.seconds)
         reporting.show(answer)
         return Results(self.workdir, [*self.done.values(), *self.ledger.failed.values()])
 

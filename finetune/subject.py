@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import data, models
+from finetune import data, metric, models
 from finetune.config import Config
 from finetune.data import memory
-from finetune.errors import UserError
+from finetune.errors import UserError, one_of
 from finetune.grid import digest
+from finetune.metric import LOSS, larger_is_better
 from finetune.models import pretrained
+from finetune.objective import Objective, classification
 from finetune.params import abstract, count, flatten
 from finetune.task import Task
 
@@ -24,6 +26,7 @@ class Subject(NamedTuple):
         trains them draws its own.
     pretrained: the paths of those that have pretrained weights.
     description: all that a trial's result depends on besides its own hyperparameters.
+    larger_is_better: of the metric that is chosen on.
     """
 
     task: Task
@@ -34,6 +37,7 @@ class Subject(NamedTuple):
     architecture: dict[str, Any]
     tokenizer: Path | None
     description: dict[str, Any]
+    larger_is_better: bool = True
 
     @property
     def fingerprint(self) -> str:
@@ -53,6 +57,7 @@ class Subject(NamedTuple):
 def load(config: Config) -> Subject:
     """Returns the subject of a study; raises UserError for a model, weights or data that cannot be used."""
     architecture = models.architecture(config.model)  # first, since a misspelt name shows at once
+    objective = _objective(config)
     tokenizer = pretrained.tokenizer_file(config.model)
     dataset = data.load(config.data, tokenizer)
     example = {
@@ -61,11 +66,7 @@ def load(config: Config) -> Subject:
         if name != "label"
     }
     _check_vocabulary(dataset, architecture)
-    task = models.build(config.model, len(dataset.classes), example)
-    if config.evaluation.metric not in ("loss", *task.metrics):
-        raise UserError(
-            f"evaluation.metric is {config.evaluation.metric!r}, allowed: {', '.join(['loss', *task.metrics])}"
-        )
+    task = models.build(config.model, len(dataset.classes), example, objective)
     shapes = abstract(task)
     memory.check_fits(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes.values()), "parameters of the model")
     weights = pretrained.load(config.model, shapes, task.head)
@@ -78,8 +79,18 @@ def load(config: Config) -> Subject:
         dataset=dataset,
         architecture=architecture,
         tokenizer=Path(config.data.tokenizer) if config.data.tokenizer else tokenizer,
-        description=_description(config, architecture, dataset),
+        description=_description(config, architecture, dataset, task),
+        larger_is_better=larger_is_better(task.metrics, config.evaluation.metric),
     )
+
+
+def _objective(config: Config) -> Objective:
+    """Returns the objective of a study; raises UserError for a metric that its task does not have."""
+    chosen = config.evaluation.metric
+    if chosen not in (LOSS, *metric.CLASSIFICATION):
+        raise one_of("evaluation.metric", chosen, [LOSS, *metric.CLASSIFICATION])
+    asked = ("accuracy", *config.evaluation.metrics, *(() if chosen == LOSS else (chosen,)))
+    return classification(tuple(dict.fromkeys(asked)))
 
 
 def _drawn(task: Task, paths: list[str]) -> dict[str, np.ndarray]:
@@ -99,7 +110,7 @@ def _check_vocabulary(dataset: data.Dataset, architecture: dict[str, Any]) -> No
         raise UserError(f"data.tokenizer gives token {largest}, allowed: below the model's vocabulary of {tokens}")
 
 
-def _description(config: Config, architecture: dict[str, Any], dataset: data.Dataset) -> dict[str, Any]:
+def _description(config: Config, architecture: dict[str, Any], dataset: data.Dataset, task: Task) -> dict[str, Any]:
     optimizer = dataclasses.asdict(config.optimizer)
     named = ["decay_coupling", "epsilon", "decayed", *(["multipliers"] if config.optimizer.multipliers else [])]
     return {
@@ -110,6 +121,7 @@ def _description(config: Config, architecture: dict[str, Any], dataset: data.Dat
         "optimizer": {name: _listed(optimizer[name]) for name in named},
         "metric": config.evaluation.metric,
         **({"parts": list(config.parts)} if config.parts else {}),
+        "metrics": list(task.metrics),
     }
 
 

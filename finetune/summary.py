@@ -28,11 +28,11 @@ def describe(
     }
 
 
-def show(ledger: Ledger, metric: str, seconds: Mapping[str, float]) -> None:
+def show(ledger: Ledger, metric: str, larger_is_better: bool, seconds: Mapping[str, float]) -> None:
     """Prints the best settings, how many trials there are, and where the time went."""
     rows, failed = list(ledger.done.values()), len(ledger.failed)
     if rows:
-        console.print(table_of_settings(rows, metric))
+        console.print(table_of_settings(rows, metric, larger_is_better))
     diverged = sum(row["status"] == records.DIVERGED for row in rows)
     counts = f"{diverged} diverged" + (f", {failed} failed" if failed else "")
     spent = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())

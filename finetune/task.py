@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from finetune.metric import Metrics
+
 Params = dict[str, Any]  # nested dict of arrays
 Batch = Mapping[str, jax.Array]  # leading axis: examples; "label" int32 [B]
 
@@ -20,7 +22,8 @@ class Task(NamedTuple):
     init: random key -> nested-dict params, the head included.
     apply: see `Apply`; logits [B, classes] for classification.
     loss: (outputs, batch, label_smoothing scalar) -> loss of each example [B].
-    metrics: name -> (outputs, batch) -> value of each example [B], larger is better; averaged over a split.
+    metrics: name -> (outputs, batch) -> value of each example [B], larger is better, averaged over a split; or a
+        `Metric`, which may be of the whole split, and say that smaller is better.
     stem, blocks, head: path prefixes, components joined by "/", that name the model's depth from input to output.
         `last:K` trains everything outside the stem and outside all blocks but the last K; `head` trains the head.
         The head never takes pretrained weights.
@@ -30,7 +33,7 @@ class Task(NamedTuple):
     init: Callable[[jax.Array], Params]
     apply: Apply
     loss: Callable[[jax.Array, Batch, jax.Array], jax.Array]
-    metrics: dict[str, Callable[[jax.Array, Batch], jax.Array]]
+    metrics: Metrics
     stem: tuple[str, ...]
     blocks: tuple[str, ...]
     head: str

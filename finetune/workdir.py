@@ -51,6 +51,7 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any],
         "devices": [str(device) for device in jax.devices()],
         "architecture": subject.architecture,
         "classes": subject.dataset.classes,
+        "larger_is_better": subject.larger_is_better,
         "fingerprint": subject.fingerprint,
         "description": subject.description,
     }

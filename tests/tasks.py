@@ -12,7 +12,8 @@ import numpy as np
 from finetune import hparams
 from finetune.config import OptimizerConfig
 from finetune.hparams import Hparams
-from finetune.objective import accuracy, cross_entropy
+from finetune.metric import accuracy
+from finetune.objective import cross_entropy
 from finetune.params import abstract, decayed_paths, partition, trainable_paths
 from finetune.rates import NO_RATES, Rates
 from finetune.step import Member, Recipe, Shared, full_forward, init_member

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tasks
 
-from finetune.objective import accuracy, cross_entropy, penalty
+from finetune.metric import accuracy
+from finetune.objective import cross_entropy, penalty
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])

@@ -80,7 +80,7 @@ def read_study(path: Path) -> Trials:
     return from_frame(
         study.frame,
         f"val_{metric}",
-        metric == "loss",
+        not study.provenance.get("larger_is_better", metric != "loss"),
         hyperparameters=study.hyperparameters,
         source=str(path),
         curves=study.curves,

@@ -12,6 +12,7 @@ from finetune.errors import UserError, one_of
 from finetune.models import bert, efficientnet, pretrained, vit
 from finetune.models.block import at_least_float32
 from finetune.models.linen import from_linen
+from finetune.objective import Objective
 from finetune.task import Task
 
 MODELS: dict[str, ModuleType] = {"bert": bert, "vit": vit, "efficientnet": efficientnet}
@@ -19,11 +20,17 @@ MODELS: dict[str, ModuleType] = {"bert": bert, "vit": vit, "efficientnet": effic
 _MOST_BLOCKS, _LARGEST = 1000, 2**24
 
 
-def build(config: ModelConfig, classes: int, example: Mapping[str, jax.ShapeDtypeStruct]) -> Task:
-    """Returns the classifier that `config` describes.
+def build(
+    config: ModelConfig,
+    classes: int,
+    example: Mapping[str, jax.ShapeDtypeStruct],
+    objective: Objective | None = None,
+) -> Task:
+    """Returns the model that `config` describes, with `classes` outputs.
 
     example: shape and dtype of ONE example by data key, without batch axis: text {"input_ids": [T] integer,
         "length": [] integer}, images {"image": [H, W, C] uint8 or float32}.
+    objective: classification by accuracy, unless given.
     Raises UserError for sizes that are missing or do not fit together, the checkpoint, or the data.
     """
     sizes = architecture(config)
@@ -42,7 +49,9 @@ def build(config: ModelConfig, classes: int, example: Mapping[str, jax.ShapeDtyp
         **sizes,
     )
     blocks = tuple(f"block_{index}" for index in range(sizes["depth"]))
-    return from_linen(module, example, stem=model.STEM, blocks=blocks, head="head", fixed=model.FIXED)
+    return from_linen(
+        module, example, stem=model.STEM, blocks=blocks, head="head", fixed=model.FIXED, objective=objective
+    )
 
 
 def architecture(config: ModelConfig) -> dict[str, Any]:
