@@ -75,7 +75,9 @@ class FrozenBatchNorm(nn.Module):
             for name, init in (("scale", ones), ("bias", zeros), ("mean", zeros), ("variance", ones))
         )
         factor = scale * jax.lax.rsqrt(variance + self.epsilon)
-        return x * factor.astype(x.dtype) + (bias - mean * factor).astype(x.dtype)
+        shift = bias - mean * factor
+        row = (1,) * (x.ndim - 1) + x.shape[-1:]
+        return x * factor.reshape(row).astype(x.dtype) + shift.reshape(row).astype(x.dtype)
 
 
 def windows(x: jax.Array, edge: int, stride: int) -> list[jax.Array]:

@@ -145,6 +145,9 @@ class _Machine:
     def tuple_since_mark(self, _: None) -> None:
         self.push(tuple(self._since_mark()))
 
+    def tuple_of(self, size: int) -> None:
+        self.push(tuple(self._stack.pop() for _ in range(size))[::-1])
+
     def append(self, _: None) -> None:
         values = self._since_mark()
         self._top(list).extend(values)
@@ -207,8 +210,9 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "EMPTY_TUPLE": lambda machine, _: machine.push(()),
     "EMPTY_LIST": lambda machine, _: machine.push([]),
     "EMPTY_DICT": lambda machine, _: machine.push({}),
-    "TUPLE1": lambda machine, _: machine.push((machine._stack.pop(),)),
-    "TUPLE2": lambda machine, _: machine.push(tuple(reversed((machine._stack.pop(), machine._stack.pop())))),
+    "TUPLE1": lambda machine, _: machine.tuple_of(1),
+    "TUPLE2": lambda machine, _: machine.tuple_of(2),
+    "TUPLE3": lambda machine, _: machine.tuple_of(3),
     "TUPLE": _Machine.tuple_since_mark,
     "MARK": _Machine.mark,
     "APPENDS": _Machine.append,
