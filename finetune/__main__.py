@@ -26,7 +26,11 @@ def _define_flags(arguments: list[str]) -> flags.FlagValues:
     )
     flags.DEFINE_string("workdir", None, "the directory of the study; starting again continues it", flag_values=values)
     flags.DEFINE_multi_string(
-        "grid", [], "an axis: NAME=a,b,c or NAME=log:LOW:HIGH:N or NAME=lin:LOW:HIGH:N; repeatable", flag_values=values
+        "grid",
+        [],
+        "an axis: NAME=a,b,c or NAME=log:LOW:HIGH:N or NAME=lin:LOW:HIGH:N; repeatable. NAME@CHOICE=... holds "
+        "for trials with that choice alone: learning_rate@head=1e-2,1e-1",
+        flag_values=values,
     )
     flags.DEFINE_integer("seeds", None, "train every setting with the seeds 0 to N-1", flag_values=values)
     flags.DEFINE_bool("plan_only", False, "print the plan and what it costs; train nothing", flag_values=values)

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ from finetune.errors import UserError, one_of
 
 # Axes that change the program, and the setting each stands for.
 STATIC = {"trainable": "trainable", "optimizer.name": "optimizer.name", "schedule": "optimizer.schedule"}
+
+AT = "@"  # learning_rate@head: an axis of the trials whose choice is `head` alone
 
 _LONGEST_AXIS, _MOST_TRIALS = 100_000, 1_000_000
 
@@ -47,6 +49,8 @@ def digest(content: Any) -> str:
 def parse_axis(text: str) -> tuple[str, list[Value]]:
     """Returns (name, values) of `name=a,b,c`, `name=log:LOW:HIGH:N` or `name=lin:LOW:HIGH:N`.
 
+    A name may be HYPERPARAMETER@CHOICE: see `make_trials`.
+
     >>> parse_axis("learning_rate=log:1e-4:1e-2:3")
     ('learning_rate', [0.0001, 0.001, 0.01])
     """
@@ -56,11 +60,15 @@ def parse_axis(text: str) -> tuple[str, list[Value]]:
         raise UserError(f"--grid is {text!r}, allowed: NAME=a,b,c or NAME=log:LOW:HIGH:N or NAME=lin:LOW:HIGH:N")
     if name in STATIC:
         return name, [_choice(name, part.strip()) for part in values.split(",")]
-    if name not in hparams.NAMES:
-        raise one_of("axis of --grid", name, (*hparams.NAMES, *STATIC))
+    base, at, choice = (part.strip() for part in name.partition(AT))
+    if at and (base in STATIC or not choice):
+        raise UserError(f"--grid is {text!r}, allowed before the =: NAME, or HYPERPARAMETER{AT}CHOICE such as "
+                        f"learning_rate{AT}head")  # fmt: skip
+    if base not in hparams.NAMES:
+        raise one_of("axis of --grid", base, (*hparams.NAMES, *STATIC))
     kind = values.split(":")[0].strip()
     numbers = _spaced(text, values) if kind in ("log", "lin") else [part.strip() for part in values.split(",")]
-    return name, [hparams.check({name: number})[name] for number in numbers]
+    return base + at + choice, [hparams.check({base: number})[base] for number in numbers]
 
 
 def _choice(name: str, value: str) -> str:
@@ -110,22 +118,56 @@ def parse_axes(texts: Sequence[str], seeds: int | None) -> dict[str, list[Value]
 def make_trials(
     config: Config, axes: Mapping[str, Sequence[Value]], sweep: Iterable[Mapping[str, Any]] = ({},)
 ) -> list[Trial]:
-    """Returns the trials of every assignment of `sweep` crossed with all `axes`, each once, over config's defaults."""
+    """Returns the trials of every assignment of `sweep` crossed with all `axes`, each once, over config's defaults.
+
+    An axis called HYPERPARAMETER@CHOICE, such as learning_rate@head, holds the values for trials one of whose static
+    choices is CHOICE, in place of those that the hyperparameter has in other trials. Raises UserError for a CHOICE
+    that no trial has.
+    """
     defaults: Assignment = {**hparams.from_config(config.hparams), **_choices_of(config)}
-    if (size := math.prod(map(len, axes.values()))) > _MOST_TRIALS:
+    if (size := math.prod(len(values) for name, values in axes.items() if AT not in name)) > _MOST_TRIALS:
         raise UserError(f"the grid has {size} trials, allowed: at most {_MOST_TRIALS}")
     trials: dict[str, Trial] = {}
+    sweep = [_checked(paired) for paired in sweep]
+    _check_conditions(axes, [{**defaults, **paired} for paired in sweep])
     for paired in sweep:
-        for values in itertools.product(*axes.values()):
-            assignment = {**defaults, **_checked(paired), **dict(zip(axes, values, strict=True))}
+        for values in _product(axes, {**defaults, **paired}):
+            assignment = {**defaults, **paired, **values}
             trial = Trial(
-                hparams={name: assignment[name] for name in hparams.NAMES},  # type: ignore[misc]
+                hparams={name: assignment[name] for name in hparams.NAMES},
                 choices={name: str(assignment[name]) for name in STATIC},
             )
             trials.setdefault(trial.id(""), trial)
     if not trials:
         raise UserError("the sweep has no trials, allowed: at least one")
     return list(trials.values())
+
+
+def _product(axes: Mapping[str, Sequence[Value]], assignment: Assignment) -> Iterator[Assignment]:
+    """Yields the values of all axes; those under a condition take the place of others in the trials that meet it."""
+    plain = {name: values for name, values in axes.items() if AT not in name}
+    static = [name for name in plain if name in STATIC and len(plain) < len(axes)]
+    for choices in itertools.product(*(plain[name] for name in static)):
+        chosen = assignment | dict(zip(static, choices, strict=True))
+        ranges = plain | {name: [chosen[name]] for name in static}
+        for name, values in axes.items():
+            base, at, choice = name.partition(AT)
+            if at and choice in [chosen[each] for each in STATIC]:
+                if ranges.get(base) is not plain.get(base):
+                    raise UserError(f"--grid: two axes {base}{AT}... hold for the same trials, allowed: one of them")
+                ranges[base] = values
+        for values in itertools.product(*ranges.values()):
+            yield dict(zip(ranges, values, strict=True))
+
+
+def _check_conditions(axes: Mapping[str, Sequence[Value]], assignments: Sequence[Assignment]) -> None:
+    """Raises UserError for an axis under a condition that no trial meets."""
+    known = {str(each[name]) for each in assignments for name in STATIC}
+    known |= {str(value) for name in STATIC for value in axes.get(name, ())}
+    for name in axes:
+        _, at, choice = name.partition(AT)
+        if at and choice not in known:
+            raise one_of(f"--grid={name}=...: the choice after {AT}", choice, known)
 
 
 def _checked(paired: Mapping[str, Any]) -> Assignment:

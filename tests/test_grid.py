@@ -127,6 +127,45 @@ def test_sweeps_that_make_no_sense(sweep: list, line: str) -> None:
         make_trials(Config(), {}, sweep)
 
 
+def test_an_axis_may_hold_for_one_choice_alone() -> None:
+    texts = ["learning_rate=1,2", "trainable=all,head,bias", "learning_rate@head=log:10:1000:3", "l2@sgd=5"]
+    axes = parse_axes(texts, seeds=2)
+    assert axes["learning_rate@head"] == [10, 100, 1000]
+    trials = make_trials(Config(), axes, [{"optimizer.name": "adamw"}, {"optimizer.name": "sgd"}])
+    found = {(t.choices["optimizer.name"], t.choices["trainable"], t.hparams["learning_rate"], t.hparams["l2"],
+              t.hparams["seed"]) for t in trials}  # fmt: skip
+    wanted = {
+        (name, part, rate, 5 if name == "sgd" else 0, seed)
+        for name in ("adamw", "sgd")
+        for part, rates in (("all", (1, 2)), ("head", (10, 100, 1000)), ("bias", (1, 2)))
+        for rate in rates
+        for seed in (0, 1)
+    }
+    assert found == wanted
+    assert len(trials) == len(wanted)
+
+
+@pytest.mark.parametrize(
+    "texts, line",
+    [
+        (
+            ["trainable=head,all", "learning_rate@heads=1"],
+            "the choice after @ is 'heads', allowed: .*; did you mean 'hea",
+        ),
+        (["learning_rate@all=1"], "the choice after @ is 'all', allowed: adamw, cosine, head"),
+        (["learning_rate@=1"], "allowed before the =: NAME, or HYPERPARAMETER@CHOICE"),
+        (["optimizer.name@head=sgd"], "allowed before the ="),
+        (["rate@head=1"], "axis of --grid is 'rate'"),
+        (["learning_rate@head=-1"], "learning_rate is -1"),
+        (["learning_rate@head=1", "learning_rate@adamw=1"], "two axes learning_rate@... hold for the same trials"),
+        (["learning_rate@head=1", "learning_rate@head=2"], "names 'learning_rate@head' twice"),
+    ],
+)
+def test_conditions_that_make_no_sense(texts: list[str], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        make_trials(Config(), parse_axes(texts, None))
+
+
 def test_an_id_is_the_same_on_every_machine() -> None:
     # The sha256 of canonical JSON: keys sorted, separators ", " and ": ", ASCII.
     text = (
