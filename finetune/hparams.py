@@ -28,6 +28,9 @@ class Hparams(NamedTuple):
     momentum: jax.Array
     beta1: jax.Array
     beta2: jax.Array
+    lora_rank: jax.Array
+    lora_alpha: jax.Array
+    lora_ratio: jax.Array
     batch_size: jax.Array
     epochs: jax.Array
     seed: jax.Array
@@ -35,23 +38,26 @@ class Hparams(NamedTuple):
 
 
 class Range(NamedTuple):
-    """What a hyperparameter may be: low <= value <= high, or value < high where high is excluded."""
+    """What a hyperparameter may be: low <= value <= high, or < where a bound is excluded."""
 
     low: float
     high: float
     high_excluded: bool = False
+    low_excluded: bool = False
 
     def __contains__(self, value: object) -> bool:
         number = float(value)  # type: ignore[arg-type]
-        return self.low <= number and (number < self.high or (number == self.high and not self.high_excluded))
+        above = self.low < number or (number == self.low and not self.low_excluded)
+        return above and (number < self.high or (number == self.high and not self.high_excluded))
 
     def __str__(self) -> str:
         if self.high == np.inf:
-            return f">= {self.low:g} and finite"
+            return f"{'>' if self.low_excluded else '>='} {self.low:g} and finite"
         return f"{self.low:g} <= value {'<' if self.high_excluded else '<='} {self.high:g}"
 
 
 _NON_NEGATIVE = Range(0.0, np.inf, high_excluded=True)
+_POSITIVE = Range(0.0, np.inf, high_excluded=True, low_excluded=True)
 _FRACTION = Range(0.0, 1.0, high_excluded=True)
 _COUNT = Range(1, 2**31 - 1)
 _SEED = Range(0, 2**31 - 1)
@@ -69,6 +75,9 @@ RANGES: dict[str, Range] = {
     "momentum": _FRACTION,
     "beta1": _FRACTION,
     "beta2": _FRACTION,
+    "lora_rank": _COUNT,
+    "lora_alpha": _POSITIVE,
+    "lora_ratio": _POSITIVE,
     "batch_size": _COUNT,
     "epochs": _COUNT,
     "seed": _SEED,
@@ -76,7 +85,7 @@ RANGES: dict[str, Range] = {
 }
 
 NAMES = Hparams._fields
-INTEGERS = ("batch_size", "epochs", "seed", "data_seed")
+INTEGERS = ("lora_rank", "batch_size", "epochs", "seed", "data_seed")
 
 
 def check(values: dict[str, object]) -> dict[str, float | int]:

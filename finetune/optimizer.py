@@ -7,12 +7,16 @@ and PyTorch, decay is multiplied by the learning rate; with `decay_coupling = "i
 (Loshchilov and Hutter 2019, algorithm 2).
 """
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from finetune import lora
 from finetune.config import OptimizerConfig
 from finetune.hparams import Hparams
+from finetune.params import Leaves
 
 
 def unit_schedule(name: str, update: jax.Array, total: jax.Array, warmup_fraction: jax.Array) -> jax.Array:
@@ -28,6 +32,23 @@ def unit_schedule(name: str, update: jax.Array, total: jax.Array, warmup_fractio
     return rise * fall
 
 
+def rate_factors(hparams: Hparams, paths: Iterable[str]) -> dict[str, jax.Array]:
+    """Returns by what the learning rate of a path is multiplied, a scalar; paths without a factor are left out."""
+    return lora.rate_factors(hparams, paths)
+
+
+def _by_path(factors: dict[str, jax.Array]) -> optax.GradientTransformation:
+    """Returns what multiplies the final update of each path in `factors`."""
+
+    def multiply(updates: Leaves, params: Leaves | None = None) -> Leaves:
+        del params
+        return {
+            path: factors[path].astype(leaf.dtype) * leaf if path in factors else leaf for path, leaf in updates.items()
+        }
+
+    return optax.stateless(multiply)
+
+
 def make_optimizer(
     config: OptimizerConfig, hparams: Hparams, scale: jax.Array, decayed: dict[str, bool]
 ) -> optax.GradientTransformation:
@@ -38,7 +59,7 @@ def make_optimizer(
         "lion": lambda: optax.scale_by_lion(hparams.beta1, hparams.beta2),
     }[config.name]()
     clip = optax.clip_by_global_norm(jnp.where(hparams.clip_norm > 0, hparams.clip_norm, jnp.inf))
-    rate = optax.scale(-scale * hparams.learning_rate)
+    rate = optax.chain(optax.scale(-scale * hparams.learning_rate), _by_path(rate_factors(hparams, decayed)))
     if config.decay_coupling == "independent":
         decay = optax.add_decayed_weights(-scale * hparams.weight_decay, decayed)
         return optax.chain(clip, direction, rate, decay)

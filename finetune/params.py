@@ -62,9 +62,9 @@ def matches(pattern: str, path: str) -> bool:
 def trainable_paths(spec: str, task: Task, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> frozenset[str]:
     """Returns the paths that train under `spec`: terms joined by "+", each a name or a path pattern.
 
-    Names: all, head, last:K (the last K blocks and all that follows them), bias, norm. A term after "!" freezes what
-    it hits. The head is new and trains unless frozen by name. Raises UserError for a term that hits nothing, and for
-    a selection that trains nothing.
+    Names: all, head, last:K (the last K blocks and all that follows them), bias, norm, lora. A term after "!" freezes
+    what it hits. The head is new and trains unless frozen by name. Raises UserError for a term that hits nothing, and
+    for a selection that trains nothing.
     """
     chosen: set[str] = {path for path in shapes if matches(task.head, path)}
     for term in filter(None, (part.strip() for part in spec.split("+"))):
@@ -73,13 +73,18 @@ def trainable_paths(spec: str, task: Task, shapes: Mapping[str, jax.ShapeDtypeSt
         if not hit:
             parts = ", ".join(dict.fromkeys(path.split("/")[0] for path in shapes))
             raise UserError(
-                f"trainable is {spec!r}: {term!r} hits no parameter, allowed: all, head, last:K, bias, norm, "
+                f"trainable is {spec!r}: {term!r} hits no parameter, allowed: all, head, last:K, bias, norm, lora, "
                 f"or path patterns over {parts}"
             )
         chosen = chosen - hit if freezes else chosen | hit
     if not chosen or not spec.strip():
         raise UserError(f"trainable is {spec!r}: nothing trains, allowed: a selection that trains something")
     return frozenset(chosen)
+
+
+def adapts(spec: str) -> bool:
+    """Says whether `spec` holds lora, so that the task needs adapters, whose leaves are below "lora"."""
+    return any(term.strip().split("/")[0] == "lora" for term in spec.split("+"))
 
 
 def _hit(name: str, task: Task, shapes: Iterable[str]) -> set[str]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from finetune import lora
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.features import Trunk
@@ -36,7 +37,12 @@ def make_recipe(
     batch_sizes = [trial.hparams["batch_size"] for trial in trials]
     if max(batch_sizes) > examples:
         raise UserError(f"batch_size is {max(batch_sizes)}, allowed: at most the {examples} training examples")
+    rank = max(int(trial.hparams["lora_rank"]) for trial in trials)
+    adapters = lora.adapters(config.lora, choices["trainable"], task, shapes, rank)
+    shapes = {**shapes, **adapters.shapes}
     paths = trainable_paths(choices["trainable"], task, shapes)
+    adapters = lora.kept(adapters, paths)
+    task = lora.adapted(task, adapters)
     optimizer = type(config.optimizer)(**vars(config.optimizer))
     optimizer.name, optimizer.schedule = choices["optimizer.name"], choices["schedule"]
     micro_batch = math.gcd(*(int(size) for size in batch_sizes))
@@ -52,6 +58,7 @@ def make_recipe(
         accumulates=any(size != micro_batch for size in batch_sizes),
         dropout=any(trial.hparams["dropout"] > 0 for trial in trials),
         seeds=len({trial.hparams["seed"] for trial in trials}),
+        adapters=adapters,
     )
 
 
@@ -129,6 +136,7 @@ def signature(fingerprint: str, recipe: Recipe, trials: Sequence[Trial]) -> dict
         "accumulates": recipe.accumulates,
         "dropout": recipe.dropout,
         "devices": jax.local_device_count(),
+        **({"lora_rank": recipe.adapters.rank} if recipe.adapters.rank else {}),
     }
 
 

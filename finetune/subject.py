@@ -107,5 +107,6 @@ def _description(config: Config, architecture: dict[str, Any], dataset: data.Dat
         "architecture": architecture,
         "model": {name: getattr(config.model, name) for name in ("dtype", "dropout_at", "pooling")},
         "optimizer": {name: optimizer[name] for name in ("decay_coupling", "epsilon", "decayed")},
+        "lora": dataclasses.asdict(config.lora),
         "metric": config.evaluation.metric,
     }
