@@ -3,7 +3,8 @@
 checkpoints/base                   every parameter before training (pretrained, or drawn with seed 0)
 checkpoints/trials/ID/best, last   the leaves that trial ID trained, at its best and its last epoch
 checkpoints/population             see snapshot.py
-A trial's full parameters are `base` with its own leaves laid over it.
+A trial's full parameters are `base` with its own leaves laid over it and its adapters, stored with columns of its own
+rank, merged into the kernels.
 """
 
 import shutil
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from finetune import manifest, records
+from finetune import lora, manifest, records
 from finetune.errors import UserError
 from finetune.params import flatten, unflatten
 
@@ -136,7 +137,25 @@ def load_best(workdir: Path) -> HostLeaves:
     if not values:
         raise UserError(f"study {str(workdir)!r} holds no finished trial's weights, allowed: a study that has run")
     identity = max(values, key=lambda each: values[each])
-    return {**load(workdir / "checkpoints" / "base"), **load(workdir / "checkpoints" / "trials" / identity / "best")}
+    return load_trial(workdir, identity)
+
+
+def load_trial(workdir: Path, identity: str) -> HostLeaves:
+    """Returns the full parameters of a trial at its best epoch, adapters merged into the kernels."""
+    own = load(workdir / "checkpoints" / "trials" / identity / "best")
+    leaves = {**load(workdir / "checkpoints" / "base"), **own}
+    if not any(map(lora.is_adapter, own)):
+        return leaves
+    rows = {row["id"]: row for row in records.read_trials(workdir)}
+    return lora.merged(leaves, rows[identity]["hparams"], lora_scaling(workdir))
+
+
+def lora_scaling(workdir: Path) -> str:
+    """Returns how a study scales its adapters; raises UserError for a config.json that does not say it."""
+    try:
+        return str(records.read_document(workdir / "config.json")["config"]["lora"]["scaling"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{workdir / 'config.json'} lacks {error}, allowed: the file as finetune wrote it") from None
 
 
 def content(leaves: dict[str, Any]) -> int:

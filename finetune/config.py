@@ -65,10 +65,21 @@ class HparamsConfig:
     momentum: float = 0.9  # of sgd, 0 <= value < 1
     beta1: float = 0.9  # of adamw and lion, 0 <= value < 1
     beta2: float = 0.999  # of adamw and lion, 0 <= value < 1
+    lora_rank: int = 8  # columns of an adapter, >= 1; without effect where `trainable` holds no lora, as the next two
+    lora_alpha: float = 16.0  # scale of the adapters, see lora.scaling, > 0
+    lora_ratio: float = 1.0  # LoRA+: learning rate of B over that of A, > 0
     batch_size: int = 32  # examples an update
     epochs: int = 10  # passes over the training split, and the horizon of the schedule
     seed: int = 0  # head initialisation and dropout
     data_seed: int = 0  # order of the examples
+
+
+@dataclass
+class LoraConfig:
+    # Dense layers that get adapters where `trainable` holds lora: blocks (all within blocks), attention, mlp (those
+    # below a module of that name), or path patterns; several joined by "+".
+    targets: str = "blocks"
+    scaling: str = "alpha/rank"  # of what an adapter adds: alpha/rank, alpha/sqrt(rank) (rsLoRA)
 
 
 @dataclass
@@ -121,13 +132,15 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     hparams: HparamsConfig = field(default_factory=HparamsConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    # What trains: all, head, last:K, first:K, bias, norm, names of `parts`, or path patterns, joined by "+"; a term
-    # after "!" freezes. Such as "last:2+norm", "block_5/*+head/*", "all+!embeddings".
+    # What trains: all, head, last:K, first:K, bias, norm, lora, names of `parts`, or path patterns, joined by "+"; a
+    # term after "!" freezes. Such as "last:2+norm", "block_5/*+head/*", "all+!embeddings". A chain, such as "head>all",
+    # trains its last stage from the best trial of the stages before.
     trainable: str = "head"
     # Selections with a name, each NAME=SPEC, such as ("queries=block_*/attention/query",): words of `trainable`.
     parts: tuple[str, ...] = ()
@@ -138,6 +151,7 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "model.dropout_at": ("all", "head"),
     "model.pooling": ("mean", "first"),
+    "lora.scaling": ("alpha/rank", "alpha/sqrt(rank)"),
     "optimizer.name": ("adamw", "sgd", "lion"),
     "optimizer.schedule": ("constant", "linear", "cosine"),
     "optimizer.decay_coupling": ("learning_rate", "independent"),

@@ -11,7 +11,7 @@ import numpy as np
 
 from finetune.metric import as_metric, larger_is_better
 from finetune.params import Leaves
-from finetune.step import Member, Position, Recipe, Shared, eval_step, keep_best, train_step
+from finetune.step import Member, Position, Recipe, Shared, effective, eval_step, keep_best, train_step
 
 Split = dict[str, jax.Array]  # a split of the data, leading axis: examples
 
@@ -78,7 +78,7 @@ def train_rows(
 def evaluate(
     recipe: Recipe, params: Leaves, shared: Shared, split: Split, order: Order, stop: jax.Array
 ) -> dict[str, jax.Array]:
-    """Returns the mean loss and the metrics of one member over the first `stop` batches of a split."""
+    """Returns the mean loss and the metrics of `effective` parameters over the first `stop` batches of a split."""
 
     def batch_sums(row: jax.Array) -> tuple[dict[str, jax.Array], Any]:
         sums = eval_step(recipe, params, shared, read(split, order, row))
@@ -139,7 +139,15 @@ def validate(
     epoch: jax.Array,
 ) -> tuple[Member, Report]:
     """Returns a member that keeps its best parameters by `metric`, and how it stands; `epoch` is how many are done."""
-    return judge(recipe, metric, member, evaluate(recipe, member.params, shared, split, order, stop), epoch)
+    params = effective(recipe, member.params, member.hparams)
+    return judge(recipe, metric, member, evaluate(recipe, params, shared, split, order, stop), epoch)
+
+
+def evaluate_best(
+    recipe: Recipe, member: Member, shared: Shared, split: Split, order: Order, stop: jax.Array
+) -> dict[str, jax.Array]:
+    """Returns the mean loss and metrics of a member's best parameters over the first `stop` batches of a split."""
+    return evaluate(recipe, effective(recipe, member.best.params, member.hparams), shared, split, order, stop)
 
 
 def judge(

@@ -35,10 +35,7 @@ def export(workdir: Path, to: Path, trial: str = "") -> Chosen:
     _check_free(to)
     document = _read_study(workdir)
     chosen = _choose(workdir, trial)
-    leaves = {
-        **checkpoint.load(workdir / "checkpoints" / "base"),
-        **checkpoint.load(workdir / "checkpoints" / "trials" / chosen.row["id"] / "best"),
-    }
+    leaves = checkpoint.load_trial(workdir, chosen.row["id"])
     tokenizer = workdir / "tokenizer.json"
     fresh = to.with_name(f".{to.name}.{os.getpid()}")
     try:

@@ -19,7 +19,7 @@ from finetune.features import Trunk
 from finetune.parallel import ALL, MEMBERS, OneDevice
 from finetune.params import Leaves
 from finetune.population import Listed, Members, Program, Programs, over_members, train_members
-from finetune.step import Member, Position, Recipe, Shared, eval_step, train_step
+from finetune.step import Member, Position, Recipe, Shared, effective, eval_step, train_step
 from finetune.trunk import Cut
 
 Split = dict[str, Any]
@@ -139,11 +139,11 @@ class _Handed:
 
 
 def _sums(recipe: Recipe, member: Member, shared: Shared, batch: Any) -> dict[str, jax.Array]:
-    return eval_step(recipe, member.params, shared, batch)
+    return eval_step(recipe, effective(recipe, member.params, member.hparams), shared, batch)
 
 
 def _best_sums(recipe: Recipe, member: Member, shared: Shared, batch: Any) -> dict[str, jax.Array]:
-    return eval_step(recipe, member.best.params, shared, batch)
+    return eval_step(recipe, effective(recipe, member.best.params, member.hparams), shared, batch)
 
 
 def _judge(metric: str, recipe: Recipe, member: Member, sums: Any, epoch: Any) -> tuple[Member, Report]:

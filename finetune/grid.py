@@ -12,6 +12,7 @@ import numpy as np
 from finetune import chain, hparams
 from finetune.config import CHOICES, Config
 from finetune.errors import UserError, one_of
+from finetune.params import adapts
 
 # Axes that change the program, and the setting each stands for.
 STATIC = {"trainable": "trainable", "optimizer.name": "optimizer.name", "schedule": "optimizer.schedule"}
@@ -140,6 +141,7 @@ def make_trials(
             trials.setdefault(trial.id(""), trial)
     if not trials:
         raise UserError("the sweep has no trials, allowed: at least one")
+    _check_adapters(list(trials.values()))
     return list(trials.values())
 
 
@@ -168,6 +170,18 @@ def _check_conditions(axes: Mapping[str, Sequence[Value]], assignments: Sequence
         _, at, choice = name.partition(AT)
         if at and choice not in known:
             raise one_of(f"--grid={name}=...: the choice after {AT}", choice, known)
+
+
+def _check_adapters(trials: Sequence[Trial]) -> None:
+    """Raises UserError for an axis of adapters where no trial has any: it would train copies."""
+    if any(adapts(trial.choices["trainable"]) for trial in trials):
+        return
+    for name in ("lora_rank", "lora_alpha", "lora_ratio"):
+        if len({trial.hparams[name] for trial in trials}) > 1:
+            raise UserError(
+                f"axis {name} has no effect, since trainable is {trials[0].choices['trainable']!r}, "
+                "allowed: with a trainable that holds lora"
+            )
 
 
 def _checked(paired: Mapping[str, Any]) -> Assignment:

@@ -29,6 +29,9 @@ class Hparams(NamedTuple):
     momentum: jax.Array
     beta1: jax.Array
     beta2: jax.Array
+    lora_rank: jax.Array
+    lora_alpha: jax.Array
+    lora_ratio: jax.Array
     batch_size: jax.Array
     epochs: jax.Array
     seed: jax.Array
@@ -50,12 +53,13 @@ class Range(NamedTuple):
 
     def __str__(self) -> str:
         if self.high == np.inf:
-            return f">= {self.low:g} and finite"
+            return f"{'>' if self.low_excluded else '>='} {self.low:g} and finite"
         signs = ["<" if excluded else "<=" for excluded in (self.low_excluded, self.high_excluded)]
         return f"{self.low:g} {signs[0]} value {signs[1]} {self.high:g}"
 
 
 _NON_NEGATIVE = Range(0.0, np.inf, high_excluded=True)
+_POSITIVE = Range(0.0, np.inf, high_excluded=True, low_excluded=True)
 _FRACTION = Range(0.0, 1.0, high_excluded=True)
 _COUNT = Range(1, 2**31 - 1)
 _SEED = Range(0, 2**31 - 1)
@@ -74,6 +78,9 @@ RANGES: dict[str, Range] = {
     "momentum": _FRACTION,
     "beta1": _FRACTION,
     "beta2": _FRACTION,
+    "lora_rank": _COUNT,
+    "lora_alpha": _POSITIVE,
+    "lora_ratio": _POSITIVE,
     "batch_size": _COUNT,
     "epochs": _COUNT,
     "seed": _SEED,
@@ -81,7 +88,7 @@ RANGES: dict[str, Range] = {
 }
 
 NAMES = Hparams._fields
-INTEGERS = ("batch_size", "epochs", "seed", "data_seed")
+INTEGERS = ("lora_rank", "batch_size", "epochs", "seed", "data_seed")
 
 
 def check(values: dict[str, object]) -> dict[str, float | int]:

@@ -7,12 +7,13 @@ and PyTorch, decay is multiplied by the learning rate; with `decay_coupling = "i
 (Loshchilov and Hutter 2019, algorithm 2). The learning rate of a leaf is multiplied by its factor, `rate_factors`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from finetune import lora
 from finetune.config import OptimizerConfig
 from finetune.hparams import Hparams
 from finetune.rates import Rates
@@ -31,16 +32,18 @@ def unit_schedule(name: str, update: jax.Array, total: jax.Array, warmup_fractio
     return rise * fall
 
 
-def rate_factors(hparams: Hparams, rates: Rates) -> dict[str, jax.Array]:
+def rate_factors(hparams: Hparams, rates: Rates, paths: Iterable[str]) -> dict[str, jax.Array]:
     """Returns by what the learning rate of each path is multiplied, scalars; a path that is left out has 1.
 
     multiplier·layer_decay**depth, where the head has depth 0 and each layer below it one more (Clark et al. 2020,
-    ELECTRA, appendix A).
+    ELECTRA, appendix A), and the ratio of LoRA+.
     """
     one = jnp.ones_like(hparams.layer_decay)
     factors = {path: multiplier * one for path, multiplier in rates.multipliers.items()}
     for path, depth in rates.depths.items():
         factors[path] = factors.get(path, one) * hparams.layer_decay**depth
+    for path, ratio in lora.rate_factors(hparams, paths).items():
+        factors[path] = factors.get(path, one) * ratio
     return factors
 
 

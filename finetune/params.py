@@ -17,7 +17,7 @@ from finetune.errors import UserError
 from finetune.task import Params, Task
 
 Leaves = dict[str, jax.Array]  # path, components joined by "/" -> array
-WORDS = ("all", "head", "last:K", "first:K", "bias", "norm")  # of `trainable`
+WORDS = ("all", "head", "last:K", "first:K", "bias", "norm", "lora")  # of `trainable`
 
 
 def flatten(params: Params) -> dict[str, Any]:
@@ -92,6 +92,11 @@ def trainable_paths(
     return frozenset(chosen)
 
 
+def adapts(spec: str) -> bool:
+    """Says whether `spec` holds lora, so that the task needs adapters, whose leaves are below "lora"."""
+    return any(term.strip().split("/")[0] == "lora" for term in spec.split("+"))
+
+
 def stage_paths(
     spec: str, task: Task, shapes: Mapping[str, jax.ShapeDtypeStruct], parts: Mapping[str, str] | None = None
 ) -> frozenset[str]:
@@ -103,6 +108,8 @@ def stage_paths(
     stages = chain.stages(spec)
     if not all(stages) and len(stages) > 1:
         raise UserError(f"trainable is {spec!r}, which has an empty stage, allowed: stages such as head>all")
+    if len(stages) > 1 and any(adapts(stage) for stage in stages):
+        raise UserError(f"trainable is {spec!r}, a chain that holds lora, allowed in a chain: all other words")
     chosen = trainable_paths(stages[0], task, shapes, parts)
     for before, stage in itertools.pairwise(stages):
         earlier, chosen = chosen, trainable_paths(stage, task, shapes, parts)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from finetune import chain, rates
+from finetune import chain, lora, rates
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.features import Trunk
@@ -40,7 +40,12 @@ def make_recipe(
     batch_sizes = [trial.hparams["batch_size"] for trial in trials]
     if max(batch_sizes) > examples:
         raise UserError(f"batch_size is {max(batch_sizes)}, allowed: at most the {examples} training examples")
+    rank = max(int(trial.hparams["lora_rank"]) for trial in trials)
+    adapters = lora.adapters(config.lora, choices["trainable"], task, shapes, rank)
+    shapes = {**shapes, **adapters.shapes}
     paths = stage_paths(choices["trainable"], task, shapes, named_parts(config.parts))
+    adapters = lora.kept(adapters, paths)
+    task = lora.adapted(task, adapters)
     optimizer = type(config.optimizer)(**vars(config.optimizer))
     optimizer.name, optimizer.schedule = choices["optimizer.name"], choices["schedule"]
     micro_batch = math.gcd(*(int(size) for size in batch_sizes))
@@ -59,6 +64,7 @@ def make_recipe(
         rates=rates.make_rates(
             config, task, shapes, sorted(paths), any(trial.hparams["layer_decay"] < 1 for trial in trials)
         ),
+        adapters=adapters,
     )
 
 
@@ -146,6 +152,7 @@ def signature(fingerprint: str, recipe: Recipe, trials: Sequence[Trial]) -> dict
         "dropout": recipe.dropout,
         **({"rates_by_depth": True} if recipe.rates.depths else {}),
         "devices": jax.local_device_count(),
+        **({"lora_rank": recipe.adapters.rank} if recipe.adapters.rank else {}),
     }
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune.epoch import Report, evaluate, train_one, train_rows, validate
+from finetune.epoch import Report, evaluate_best, train_one, train_rows, validate
 from finetune.hparams import Hparams
 from finetune.parallel import ALL, MEMBERS, ORDER, OneDevice
 from finetune.step import Member, Recipe, Shared, init_member
@@ -75,7 +75,7 @@ _INIT = (ALL, MEMBERS)  # shared, hparams
 _TRAIN_ROWS = (MEMBERS, ALL, ALL, ORDER, ALL, ALL, ALL)  # members, shared, split, order, epoch, start, stop
 _TRAIN_ONE = (MEMBERS, ALL, ALL, ORDER, ALL, ALL)  # members, shared, split, order, epoch, row
 _VALIDATE = (MEMBERS, ALL, ALL, ORDER, ALL, ALL)  # members, shared, split, order, stop, epoch
-_TEST = (MEMBERS, ALL, ALL, ORDER, ALL)  # best parameters, shared, split, order, stop
+_TEST = (MEMBERS, ALL, ALL, ORDER, ALL)  # members, shared, split, order, stop
 
 
 def over_members(recipe: Recipe, function: Callable[..., Any], roles: tuple[str, ...]) -> Callable[..., Any]:
@@ -127,7 +127,7 @@ def vmapped(recipe: Recipe, metric: str, layout: OneDevice, on_device: bool) -> 
         train = _Steps(Program(layout.compile(one, _TRAIN_ONE, donate=(0,))))
     validating = over_members(recipe, _validate_by(metric), _VALIDATE)
     check = Program(layout.compile(validating, _VALIDATE, donate=(0,)))
-    test = Program(layout.compile(over_members(recipe, evaluate, _TEST), _TEST))
+    test = Program(layout.compile(over_members(recipe, evaluate_best, _TEST), _TEST))
 
     def validate_all(*arguments: Any) -> tuple[Members, Report]:
         members, report = check(*arguments)
@@ -138,7 +138,7 @@ def vmapped(recipe: Recipe, metric: str, layout: OneDevice, on_device: bool) -> 
         train=train,
         compile=train.compiled,
         validate=validate_all,
-        test=lambda members, *rest: layout.fetch(test(members.best.params, *rest)),
+        test=lambda members, *rest: layout.fetch(test(members, *rest)),
         take=layout.take,
         fetch=layout.fetch,
         put=layout.put_members,
@@ -154,7 +154,7 @@ def looped(recipe: Recipe, metric: str, layout: OneDevice, on_device: bool) -> P
     program = Program(jax.jit(functools.partial(step, recipe), donate_argnums=0))
     train = _Rows(program) if on_device else _Steps(program)
     check = Program(jax.jit(functools.partial(_validate_by(metric), recipe), donate_argnums=0))
-    test = Program(jax.jit(functools.partial(evaluate, recipe)))
+    test = Program(jax.jit(functools.partial(evaluate_best, recipe)))
 
     def init_all(shared: Shared, hparams: Hparams) -> list[Member]:
         return [init(shared, Hparams(*scalars)) for scalars in zip(*hparams, strict=True)]
@@ -168,7 +168,7 @@ def looped(recipe: Recipe, metric: str, layout: OneDevice, on_device: bool) -> P
         train=lambda members, *rest: [train(member, *rest) for member in members],
         compile=lambda members, *rest: train.compiled(members[0], *rest),
         validate=validate_all,
-        test=lambda members, *rest: stack(jax.device_get([test(each.best.params, *rest) for each in members])),
+        test=lambda members, *rest: stack(jax.device_get([test(each, *rest) for each in members])),
         take=lambda members, indices: [members[i] for i in indices],
         fetch=lambda members: stack(jax.device_get(members)),
         put=unstack,

@@ -73,6 +73,7 @@ def check(config: Config, task: Task, shapes: Iterable[str], trained: Sequence[S
     Raises UserError for a pattern that hits nothing that trains in any group, or only what earlier ones have hit.
     """
     told, left = [], [set(paths) for paths in trained]
+    shapes = set(shapes).union(*left)  # those of adapters are not the model's
     for pattern, factor in multipliers(config.optimizer.multipliers).items():
         hit = _hit(pattern, config, task, shapes)
         found = [hit.intersection(paths) for paths in trained]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from finetune import lora
 from finetune.config import OptimizerConfig
 from finetune.draws import with_draws
 from finetune.hparams import Hparams
@@ -44,6 +45,7 @@ class Recipe(NamedTuple):
     accumulates: bool  # some member's batch is larger than the micro-batch
     dropout: bool  # some member's rate is above zero
     seeds: int  # how many different ones the members have
+    adapters: lora.Adapters = lora.NONE  # those of the task
     batch_axis: str | None = None  # name of the device axis over which a micro-batch is split
     rates: Rates = NO_RATES  # of leaves whose learning rate is multiplied
 
@@ -109,6 +111,7 @@ def init_member(recipe: Recipe, shared: Shared, hparams: Hparams) -> Member:
     fresh = flatten(recipe.task.init(seed_key(hparams.seed, 0)))
     # Copied, so that no buffer of a member, which a step may reuse, is also another's.
     params = {path: jnp.copy(shared.pretrained.get(path, fresh[path])) for path in recipe.paths}
+    params = lora.masked(params, hparams)
     scalar = jnp.zeros((), hparams.learning_rate.dtype)
     count = jnp.zeros((), jnp.int32)
     optimizer = make_optimizer(recipe.optimizer, hparams, scalar, dict.fromkeys(recipe.paths, True))
@@ -168,7 +171,7 @@ def _loss_and_gradients(
     seeds = hparams.seed[None] if shared.seeds is None else shared.seeds
 
     def forward(params: Leaves) -> jax.Array:
-        arguments = params, shared.frozen, batch, hparams.dropout
+        arguments = effective(recipe, params, hparams), shared.frozen, batch, hparams.dropout
         if not recipe.dropout:
             return recipe.forward(*arguments, None)
         keys = jax.vmap(_dropout_keys, in_axes=(0, None, None))(seeds, position.epoch, batch["index"])
@@ -194,21 +197,31 @@ def _update(
 ) -> tuple[Leaves, optax.OptState, jax.Array]:
     """Returns (params, optimizer state) after an update with the mean gradient, and its norm, penalties included."""
     hparams = member.hparams
-    pull = jax.grad(penalty)(member.params, shared.pretrained, hparams, recipe.decayed)
+
+    def pulling(params: Leaves) -> jax.Array:
+        return penalty(lora.masked(params, hparams), shared.pretrained, hparams, recipe.decayed)
+
+    pull = jax.grad(pulling)(member.params)
     gradients = jax.tree.map(lambda total, pulled: total / examples.astype(total.dtype) + pulled, gradient_sum, pull)
     total = hparams.epochs.astype(hparams.learning_rate.dtype) * -(-recipe.examples // hparams.batch_size)
     scale = unit_schedule(recipe.optimizer.schedule, member.updates, total, hparams.warmup_fraction)
     decays = {path: path in recipe.decayed for path in gradients}
-    factors = rate_factors(hparams, recipe.rates)
+    factors = rate_factors(hparams, recipe.rates, decays)
     optimizer = make_optimizer(recipe.optimizer, hparams, scale, decays, factors)
     changes, optimizer_state = optimizer.update(gradients, member.optimizer_state, member.params)
     return optax.apply_updates(member.params, changes), optimizer_state, optax.tree.norm(gradients)
 
 
+def effective(recipe: Recipe, params: Leaves, hparams: Hparams) -> Leaves:
+    """Returns a member's leaves as its model runs them: what depends on its hyperparameters is worked in."""
+    return lora.effective(params, hparams, recipe.adapters.scaling)
+
+
 def eval_step(recipe: Recipe, params: Leaves, shared: Shared, batch: Batch) -> dict[str, Any]:
     """Returns the sums of the loss, without smoothing, and of every mean metric over a batch, and its "examples".
 
-    "gathered" holds what metrics of a whole split need of this batch, if there are such: a tuple of one or none.
+    `params` are `effective`. "gathered" holds what metrics of a whole split need of this batch, if there are such: a
+    tuple of one or none.
     """
     outputs = recipe.evaluating_forward(params, shared.frozen, batch, 0.0, None)
     values = {"loss": recipe.task.loss(outputs, batch, jnp.zeros((), outputs.dtype))}

@@ -137,11 +137,12 @@ class _Study:
         """Returns what is left to do of group `number`."""
         signature = plan.signature(self.subject.fingerprint, recipe, trials)
         earlier = self.planned.earlier(signature)
+        shapes = self.subject.shapes | recipe.adapters.shapes
         room, settings_of_trunk = measure.feature_room(self.store), self.config.trunk
         if earlier:  # the same computation again
             settings_of_trunk = dataclasses.replace(settings_of_trunk, mode=earlier["trunk"])
             room = room.only(earlier["trunk_place"])
-        trunk = choose_trunk(settings_of_trunk, recipe, self.subject.shapes, self.splits, trials, room)
+        trunk = choose_trunk(settings_of_trunk, recipe, shapes, self.splits, trials, room)
         return Job(number, self.left(trials), recipe, trunk, signature)
 
     def compute_features(self, jobs: Sequence[Job], plan_only: bool) -> None:
@@ -168,7 +169,7 @@ class _Study:
         started = time.monotonic()
         trials, signature, trunk = job.trials, job.signature, job.trunk
         trained, frozen = partition(self.subject.base, frozenset(job.recipe.paths))
-        trained_bytes = checkpoint.content(trained)
+        trained_bytes = checkpoint.content({**trained, **job.recipe.adapters.shapes})
         pretrained = {path: leaf for path, leaf in trained.items() if path in self.subject.pretrained}
         work = make_workload(
             job.recipe, trunk, frozen, pretrained, self.splits, self.features,

@@ -119,6 +119,7 @@ def _description(config: Config, architecture: dict[str, Any], dataset: data.Dat
         "architecture": architecture,
         "model": {name: getattr(config.model, name) for name in ("dtype", "dropout_at", "pooling")},
         "optimizer": {name: _listed(optimizer[name]) for name in named},
+        "lora": dataclasses.asdict(config.lora),
         "metric": config.evaluation.metric,
         **({"parts": list(config.parts)} if config.parts else {}),
         "metrics": list(task.metrics),

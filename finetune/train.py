@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import hparams, records
+from finetune import hparams, lora, records
 from finetune.epoch import Report, epoch_order, make_order
 from finetune.grid import Trial
 from finetune.parallel import OneDevice, arrays_from_first_process, padded_size
@@ -208,8 +208,9 @@ def _let_go(
 
     def leaves(identity: str) -> tuple[Leaves, Leaves]:
         member = group.programs.fetch(group.programs.take(members, _copies(where[identity], group.layout)))
-        pick = {path: leaf[0] for path, leaf in member.best.params.items()}
-        return pick, {path: leaf[0] for path, leaf in member.params.items()}
+        rank = int(places[where[identity]].trial.hparams["lora_rank"])
+        best, last = ({path: leaf[0] for path, leaf in each.items()} for each in (member.best.params, member.params))
+        return lora.of_rank(best, rank), lora.of_rank(last, rank)
 
     listener.left(rows, leaves)
 

@@ -139,9 +139,9 @@ def make_shared(recipe: Recipe, pretrained: tuple[str, ...] = ()) -> Shared:
 
 DEFAULTS: dict[str, float | int] = {
     "learning_rate": 0.01, "warmup_fraction": 0.1, "weight_decay": 0.0, "l2": 0.0, "l1": 0.0, "l2_sp": 0.0,
-    "dropout": 0.0, "label_smoothing": 0.0, "clip_norm": 0.0, "layer_decay": 1.0,
-    "momentum": 0.9, "beta1": 0.9, "beta2": 0.999,
-    "batch_size": 4, "epochs": 2, "seed": 0, "data_seed": 0,
+    "dropout": 0.0, "label_smoothing": 0.0, "clip_norm": 0.0, "layer_decay": 1.0, "momentum": 0.9, "beta1": 0.9,
+    "beta2": 0.999, "lora_rank": 8, "lora_alpha": 16.0, "lora_ratio": 1.0, "batch_size": 4, "epochs": 2, "seed": 0,
+    "data_seed": 0,
 }  # fmt: skip
 
 

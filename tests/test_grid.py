@@ -171,12 +171,12 @@ def test_an_id_is_the_same_on_every_machine() -> None:
     text = (
         '["data and model", {"batch_size": 32, "beta1": 0.9, "beta2": 0.999, "clip_norm": 0.0, "data_seed": 0, '
         '"dropout": 0.0, "epochs": 10, "l1": 0.0, "l2": 0.0, "l2_sp": 0.0, "label_smoothing": 0.0, '
-        '"layer_decay": 1.0, "learning_rate": 0.001, "momentum": 0.9, "seed": 0, "warmup_fraction": 0.1, '
-        '"weight_decay": 0.0}, '
+        '"layer_decay": 1.0, "learning_rate": 0.001, "lora_alpha": 16.0, "lora_rank": 8, "lora_ratio": 1.0, '
+        '"momentum": 0.9, "seed": 0, "warmup_fraction": 0.1, "weight_decay": 0.0}, '
         '{"optimizer.name": "adamw", "schedule": "cosine", "trainable": "head"}]'
     )
     [trial] = make_trials(Config(), {})
-    assert trial.id("data and model") == hashlib.sha256(text.encode()).hexdigest()[:12] == "c2ae05b27587"
+    assert trial.id("data and model") == hashlib.sha256(text.encode()).hexdigest()[:12] == "46edf60d7226"
 
 
 def test_an_id_depends_on_everything() -> None:
@@ -190,3 +190,9 @@ def test_an_id_depends_on_everything() -> None:
         ids.add(other.id("a"))
     assert len(ids) == 2 + len(axes)
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+def test_an_axis_of_adapters_needs_adapters() -> None:
+    with pytest.raises(UserError, match="axis lora_rank has no effect, since trainable is 'head', allowed: with a"):
+        make_trials(Config(), {"lora_rank": [1, 4]})
+    assert len(make_trials(Config(trainable="lora+norm"), {"lora_rank": [1, 4]})) == 2

@@ -97,7 +97,8 @@ def check_against_solo(axes: dict[str, dict[str, float]], tolerance: float, data
 
 
 def test_the_sample_covers_every_axis() -> None:
-    assert {*AXES, *SGD_AXES, "data_seed"} - {"none", "everything"} == set(NAMES)
+    adapters = {"lora_rank", "lora_alpha", "lora_ratio"}  # in test_lora.py
+    assert {*AXES, *SGD_AXES, *adapters, "data_seed"} - {"none", "everything"} == set(NAMES)
 
 
 def test_population_equals_solo_runs_in_double_precision() -> None:
