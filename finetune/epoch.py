@@ -120,7 +120,7 @@ def validate(
     epoch: jax.Array,
 ) -> tuple[Member, Report]:
     """Returns a member that keeps its best parameters by `metric`, and how it stands; `epoch` is how many are done."""
-    return judge(recipe, metric, member, evaluate(recipe, member.params, shared, split, order, stop), epoch)
+    return judge(recipe, metric, member, evaluate(recipe, member.leaves, shared, split, order, stop), epoch)
 
 
 def judge(

@@ -135,7 +135,7 @@ class _Handed:
 
 
 def _sums(recipe: Recipe, member: Member, shared: Shared, batch: Any) -> dict[str, jax.Array]:
-    return eval_step(recipe, member.params, shared, batch)
+    return eval_step(recipe, member.leaves, shared, batch)
 
 
 def _best_sums(recipe: Recipe, member: Member, shared: Shared, batch: Any) -> dict[str, jax.Array]:

@@ -5,7 +5,7 @@ model is called.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -66,6 +66,7 @@ def trainable_paths(spec: str, task: Task, shapes: Mapping[str, jax.ShapeDtypeSt
     it hits. The head is new and trains unless frozen by name. Raises UserError for a term that hits nothing, and for
     a selection that trains nothing.
     """
+    shapes = without_state(shapes, task)
     chosen: set[str] = {path for path in shapes if matches(task.head, path)}
     for term in filter(None, (part.strip() for part in spec.split("+"))):
         freezes, name = term.startswith("!"), term.removeprefix("!")
@@ -98,10 +99,40 @@ def _hit(name: str, task: Task, shapes: Iterable[str]) -> set[str]:
 
 def _last(name: str, task: Task, shapes: Iterable[str]) -> set[str]:
     count = name.removeprefix("last:")
+    if not task.blocks:
+        raise UserError(
+            f"trainable is {name!r}, but the model names no blocks, allowed: all, head, bias, norm, patterns"
+        )
     if not count.isdecimal() or not 1 <= int(count) <= len(task.blocks):
         raise UserError(f"trainable is {name!r}, allowed: last:1 to last:{len(task.blocks)}")
     frozen = task.stem + task.blocks[: -int(count)]
     return {path for path in shapes if not any(matches(prefix, path) for prefix in frozen)}
+
+
+def without_state(leaves: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """Returns those of `leaves` that are parameters."""
+    return {path: leaf for path, leaf in leaves.items() if path.split("/")[0] not in task.state}
+
+
+def live_state(task: Task, leaves: Iterable[str], trained: Collection[str]) -> tuple[str, ...]:
+    """Returns the paths of the state that changes while `trained` train; the rest is frozen.
+
+    State COLLECTION/LAYER/NAME follows the parameters of LAYER, or, if it has none, of what holds it: a normalisation
+    layer whose scale and bias are frozen keeps its running averages, and normalises by them.
+    """
+    paths = list(leaves)
+    parameters = [path for path in paths if path.split("/")[0] not in task.state]
+
+    def lives(path: str) -> bool:
+        layer = path.split("/")[1:-1]
+        while layer:
+            own = [each for each in parameters if each.startswith("/".join(layer) + "/")]
+            if own:
+                return not set(trained).isdisjoint(own)
+            layer.pop()
+        return not set(trained).isdisjoint(parameters)
+
+    return tuple(path for path in sorted(set(paths).difference(parameters)) if lives(path))
 
 
 def decayed_paths(pattern: str, shapes: Mapping[str, Any]) -> frozenset[str]:

@@ -12,20 +12,34 @@ from finetune.features import Trunk
 from finetune.grid import Trial
 from finetune.measure import Measured
 from finetune.parallel import OneDevice
-from finetune.params import decayed_paths, trainable_paths
-from finetune.step import Recipe, full_forward
+from finetune.params import decayed_paths, live_state, trainable_paths
+from finetune.step import Recipe, full_forward, training_forward
 from finetune.task import Task
 from finetune.train import shrunk
 
 _TRIAL_BYTES, _CURVE_BYTES = 900, 150  # of a line of trials.jsonl and of curves.jsonl, roughly
 
 
-def group_trials(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Returns the trials that share a program together: those whose static choices are the same."""
-    groups: dict[tuple[str, ...], list[Trial]] = {}
+def group_trials(
+    trials: Sequence[Trial], task: Task | None = None, shapes: Mapping[str, Any] | None = None
+) -> list[list[Trial]]:
+    """Returns the trials that share a program together: those whose static choices are the same.
+
+    Where training changes state of `task`, batch sizes are kept apart too: batch statistics are of a whole batch.
+    """
+    groups: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in trials:
-        groups.setdefault(tuple(trial.choices.values()), []).append(trial)
+        whole = task is not None and bool(_state(task, shapes or {}, trial))
+        key = (*trial.choices.values(), trial.hparams["batch_size"] if whole else None)
+        groups.setdefault(key, []).append(trial)
     return list(groups.values())
+
+
+def _state(task: Task, shapes: Mapping[str, Any], trial: Trial) -> tuple[str, ...]:
+    """Returns the paths of the state that changes while a trial trains."""
+    if not task.state:
+        return ()
+    return live_state(task, shapes, trainable_paths(trial.choices["trainable"], task, shapes))
 
 
 def make_recipe(
@@ -42,7 +56,7 @@ def make_recipe(
     micro_batch = math.gcd(*(int(size) for size in batch_sizes))
     return Recipe(
         task=task,
-        forward=full_forward(task),
+        forward=training_forward(task, paths),
         evaluating_forward=full_forward(task),
         paths=tuple(sorted(paths)),
         optimizer=optimizer,
@@ -52,6 +66,7 @@ def make_recipe(
         accumulates=any(size != micro_batch for size in batch_sizes),
         dropout=any(trial.hparams["dropout"] > 0 for trial in trials),
         seeds=len({trial.hparams["seed"] for trial in trials}),
+        state=_state(task, shapes, trials[0]),
     )
 
 

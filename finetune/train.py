@@ -178,7 +178,7 @@ def _let_go(
     def leaves(identity: str) -> tuple[Leaves, Leaves]:
         member = group.programs.fetch(group.programs.take(members, _copies(where[identity], group.layout)))
         pick = {path: leaf[0] for path, leaf in member.best.params.items()}
-        return pick, {path: leaf[0] for path, leaf in member.params.items()}
+        return pick, {path: leaf[0] for path, leaf in member.leaves.items()}
 
     listener.left(rows, leaves)
 
