@@ -31,15 +31,15 @@ def from_linen(
     example: shape and dtype of ONE example by data key, without batch axis; stem, blocks, head: as in `Task`; the head
         is the last top-level module with a kernel unless named.
     objective: classification, with logits [B, C] for outputs, unless given.
-    call: (module, batch, train) -> outputs. Else the module is called as module(batch, dropout, keys), if these are its
-        arguments, or with the one array of the data and its train, training, is_training or deterministic argument.
+    call: (module, batch, train) -> outputs. Else the module is called as module(batch, dropout, keys), if it takes
+        `batch` and `keys`, or with the one array of the data and its train, training, is_training or deterministic.
     weights: params, and other collections beside them, {collection: nested dict}, that training starts from.
 
     Every nn.Dropout whose rate is not 0 drops at the trial's rate. An nn.BatchNorm whose scale or bias trains uses the
     statistics of the batch in training, padding left out, and updates its running averages; one that is frozen uses
     these. Raises UserError for parts that the module does not have.
     """
-    own = {"batch", "dropout", "keys"} <= set(inspect.signature(type(module).__call__).parameters)
+    own = {"batch", "keys"} <= set(inspect.signature(type(module).__call__).parameters)
     called = call if call or own else parts.usual_call(type(module), example)
     first: dict[str, int] = {}  # place of each top-level module, which a traced dict forgets
 

@@ -21,7 +21,7 @@ class Linen(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         for number in range(2):
-            x = nn.Dense(5, name=f"dense_{number}", param_dtype=float)(x)
+            x = nn.Dense(5, use_bias=False, name=f"dense_{number}", param_dtype=float)(x)
             x = nn.BatchNorm(not train, momentum=MOMENTUM, name=f"norm_{number}", param_dtype=float)(x)
             x = nn.Dropout(0.0, name=f"off_{number}")(jnp.tanh(x), deterministic=not train)
         return nn.Dense(tasks.CLASSES, name="out", param_dtype=float)(nn.Dropout(0.9)(x, not train))
@@ -31,7 +31,9 @@ class NNX(nnx.Module):
     """The same."""
 
     def __init__(self, rngs):
-        self.denses = nnx.List([nnx.Linear(n, 5, param_dtype=float, rngs=rngs) for n in (tasks.FEATURES, 5)])
+        self.denses = nnx.List(
+            [nnx.Linear(n, 5, use_bias=False, param_dtype=float, rngs=rngs) for n in (tasks.FEATURES, 5)]
+        )
         self.norms = nnx.List([nnx.BatchNorm(5, momentum=MOMENTUM, param_dtype=float, rngs=rngs) for _ in range(2)])
         self.off = nnx.Dropout(0.0, rngs=rngs)
         self.drop = nnx.Dropout(0.9, rngs=rngs)
