@@ -1,23 +1,26 @@
 """finetune: how hyperparameters affect the fine-tuning of your model, which choice is best, and how sure that is."""
 
+import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Results", "run"]
+
+# name -> where it is; imported when first asked for, since `--help` needs no JAX.
+_FOUND_IN = {
+    "Config": "finetune.config",
+    "Objective": "finetune.objective",
+    "Results": "finetune.results",
+    "Task": "finetune.task",
+    "from_functions": "finetune.models.functions",
+    "from_linen": "finetune.models.linen",
+    "from_nnx": "finetune.models.nnx",
+    "run": "finetune.study",
+}
+__all__ = sorted(_FOUND_IN)
 
 
 def __getattr__(name: str) -> Any:
-    """Returns Config, Results or run; imported when first asked for, since `--help` needs no JAX."""
-    if name == "Config":
-        from finetune.config import Config
-
-        return Config
-    if name == "Results":
-        from finetune.results import Results
-
-        return Results
-    if name == "run":
-        from finetune.study import run
-
-        return run
-    raise AttributeError(f"module 'finetune' has no attribute {name!r}")
+    """Returns a public name of the package."""
+    if name not in _FOUND_IN:
+        raise AttributeError(f"module 'finetune' has no attribute {name!r}")
+    return getattr(importlib.import_module(_FOUND_IN[name]), name)

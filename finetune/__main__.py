@@ -103,11 +103,10 @@ def _parse(arguments: list[str]) -> flags.FlagValues:
     return values
 
 
-def _sweep(file: Path) -> Iterable[Mapping[str, Any]]:
+def _sweep(file: Path, defined: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     """Returns what `sweep()` of a config file yields, one empty assignment if there is none."""
     try:
-        module = runpy.run_path(str(file))
-        return list(module["sweep"]()) if "sweep" in module else ({},)
+        return list(defined["sweep"]()) if "sweep" in defined else ({},)
     except (Exception, SystemExit) as error:  # whatever the user's sweep raises
         raise UserError(
             f"sweep() of {file}: {type(error).__name__}: {error}, allowed: a generator of one dict for each trial"
@@ -125,7 +124,9 @@ def _run(arguments: list[str]) -> int:
     axes = grid.parse_axes(values.grid, values.seeds)
     run = functools.partial(study.run, retry=values.retry, fail_fast=values.fail_fast)
     try:
-        return run(values.config, values.workdir, axes, _sweep(Path(file)), values.plan_only).exit_status
+        defined = runpy.run_path(file)
+        sweep = _sweep(Path(file), defined)
+        return run(values.config, values.workdir, axes, sweep, values.plan_only, task=defined.get("task")).exit_status
     except stop.Stopped as stopped:
         _say_stopped(stopped)
         return stopped.status

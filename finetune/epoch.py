@@ -139,7 +139,7 @@ def validate(
     epoch: jax.Array,
 ) -> tuple[Member, Report]:
     """Returns a member that keeps its best parameters by `metric`, and how it stands; `epoch` is how many are done."""
-    params = effective(recipe, member.params, member.hparams)
+    params = effective(recipe, member.leaves, member.hparams)
     return judge(recipe, metric, member, evaluate(recipe, params, shared, split, order, stop), epoch)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from finetune.config import TrunkConfig
 from finetune.grid import Trial
 from finetune.params import partition
-from finetune.step import Recipe, full_forward
+from finetune.step import Recipe, full_forward, training_forward
 from finetune.trunk import Cut
 
 HostSplit = dict[str, np.ndarray]
@@ -64,7 +64,7 @@ def choose_trunk(
     room: Room,
 ) -> Trunk:  # fmt: skip
     """Returns what pays for a group; `splits` are train, validation and test."""
-    frozen = {path: leaf for path, leaf in shapes.items() if path not in recipe.paths}
+    frozen = {path: leaf for path, leaf in shapes.items() if path not in recipe.own}
     if not frozen:
         return Trunk("none", "nothing is frozen")
     if config.mode == "none":
@@ -95,14 +95,16 @@ def choose_trunk(
 
 def _cuts(recipe: Recipe, shapes: Shapes, split: HostSplit, dtype: str) -> tuple[Cut, Cut]:
     """Returns the programs cut for training and for evaluation."""
-    params, frozen = partition(shapes, frozenset(recipe.paths))
+    params, frozen = partition(shapes, recipe.own)
     example = _example(split)
     dropout = jax.ShapeDtypeStruct((), jnp.zeros(()).dtype)
-    forward = full_forward(recipe.task)
-    evaluate = Cut(forward, params, frozen, example, dropout, keys=False, dtype=dtype)
-    if not recipe.dropout:
+    evaluate = Cut(full_forward(recipe.task), params, frozen, example, dropout, keys=False, dtype=dtype)
+    if not recipe.dropout and recipe.task.update is None:
         return evaluate, evaluate
-    return Cut(forward, params, frozen, example, dropout, keys=True, dtype=dtype), evaluate
+    if recipe.state:  # padding does not count in batch statistics
+        example["weight"] = jax.ShapeDtypeStruct((), np.float32)
+    forward = training_forward(recipe.task, recipe.paths)
+    return Cut(forward, params, frozen, example, dropout, keys=recipe.dropout, dtype=dtype), evaluate
 
 
 def _example(split: HostSplit) -> dict[str, jax.ShapeDtypeStruct]:
@@ -140,6 +142,7 @@ def cut_splits(splits: Sequence[HostSplit], features: Sequence[HostSplit], trunk
     if trunk.mode != "cached":
         return list(splits)
     return [
-        {name: computed[name] for name in cut.features} | {name: split[name] for name in (*cut.reads, "label")}
+        {name: computed[name] for name in cut.features}
+        | {name: split[name] for name in (*(cut.reads - {"weight"}), "label")}
         for split, computed, cut in zip(splits, features, trunk.cuts, strict=True)
     ]

@@ -139,7 +139,7 @@ class _Handed:
 
 
 def _sums(recipe: Recipe, member: Member, shared: Shared, batch: Any) -> dict[str, jax.Array]:
-    return eval_step(recipe, effective(recipe, member.params, member.hparams), shared, batch)
+    return eval_step(recipe, effective(recipe, member.leaves, member.hparams), shared, batch)
 
 
 def _best_sums(recipe: Recipe, member: Member, shared: Shared, batch: Any) -> dict[str, jax.Array]:

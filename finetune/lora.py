@@ -7,7 +7,7 @@ zero too and no norm or moment sees them.
 """
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -118,7 +118,7 @@ def adapted(task: Task, made: Adapters) -> Task:
         drawn = {path: _drawn(path, shape, key) for path, shape in made.shapes.items()}
         return {**task.init(key), **unflatten(drawn)}
 
-    def apply(params: Params, batch: Batch, rate: jax.Array | float, keys: jax.Array | None) -> Any:
+    def run(params: Params, rate: jax.Array | float, keys: jax.Array | None, call: Callable[[Params], Any]) -> Any:
         leaves, reached = flatten({ROOT: params[ROOT]}), set()
 
         def hook(layer: str, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -129,7 +129,7 @@ def adapted(task: Task, made: Adapters) -> Task:
             return y + jnp.dot(jnp.dot(_dropped(layer, x.astype(y.dtype), rate, keys), a), b)
 
         with at_dense(hook):
-            outputs = task.apply({name: part for name, part in params.items() if name != ROOT}, batch, rate, keys)
+            outputs = call({name: part for name, part in params.items() if name != ROOT})
         if missed := sorted(layers - reached):
             raise UserError(
                 f"lora.targets hits {missed[0]!r}, which is no dense layer that can be adapted, allowed: Flax's Dense, "
@@ -137,7 +137,17 @@ def adapted(task: Task, made: Adapters) -> Task:
             )
         return outputs
 
-    return task._replace(init=init, apply=apply)
+    def apply(params: Params, batch: Batch, rate: jax.Array | float, keys: jax.Array | None) -> Any:
+        return run(params, rate, keys, lambda model: task.apply(model, batch, rate, keys))
+
+    def update(
+        params: Params, batch: Batch, rate: jax.Array | float, keys: jax.Array | None, trained: frozenset[str]
+    ) -> Any:
+        assert task.update is not None
+        change = task.update
+        return run(params, rate, keys, lambda model: change(model, batch, rate, keys, trained))
+
+    return task._replace(init=init, apply=apply, update=update if task.update else None)
 
 
 def _drawn(path: str, shape: jax.ShapeDtypeStruct, key: jax.Array) -> jax.Array:

@@ -125,9 +125,9 @@ def _options(config: ExecutionConfig, work: Workload, size: int) -> list[tuple[s
 def _convolves_on_cpu(work: Workload) -> bool:
     if jax.default_backend() != "cpu":
         return False
-    batch = {name: array[:2] for name, array in work.splits.train.items()}
+    batch = {name: array[:2] for name, array in work.splits.validation.items()}
     shapes = abstract(work.recipe.task)
-    params = {path: shapes[path] for path in work.recipe.paths}
+    params = {path: shapes[path] for path in work.recipe.own}
     program = jax.make_jaxpr(
         lambda params: work.recipe.evaluating_forward(params, work.shared.frozen, batch, 0.0, None)
     )
@@ -136,7 +136,8 @@ def _convolves_on_cpu(work: Workload) -> bool:
 
 def _measure(config: ExecutionConfig, work: Workload, mode: str, on_device: bool, size: int) -> Measured | None:
     """Returns the group compiled for a mode and what it costs, None if it does not fit into memory."""
-    layout = choose_layout(size, config.devices) if mode == "vmap" else OneDevice()
+    least = jax.device_count() if work.recipe.state else size  # batch statistics need the batch whole
+    layout = choose_layout(max(size, least), config.devices) if mode == "vmap" else OneDevice()
     if work.stays_on_host and layout.batch_axis:
         layout = OneDevice()  # a batch is handed whole
     size = padded_size(size, layout)

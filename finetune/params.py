@@ -6,7 +6,7 @@ model is called.
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -84,6 +84,7 @@ def trainable_paths(
     bias, norm. A term after "!" freezes what it hits. The head is new and trains unless frozen by name; what the task
     says is fixed never trains. Raises UserError for a term that hits nothing, and for a selection that trains nothing.
     """
+    shapes = without_state(shapes, task)
     shapes = {path: leaf for path, leaf in shapes.items() if not any(matches(each, path) for each in task.fixed)}
     head = {path for path in shapes if matches(task.head, path)}
     chosen = _select(f"trainable is {spec!r}", spec, head, task, shapes, parts or {})
@@ -160,6 +161,8 @@ def hits(
 
 def _blocks(name: str, task: Task, shapes: Iterable[str], where: str) -> set[str]:
     end, _, count = name.partition(":")
+    if not task.blocks:
+        raise UserError(f"{where}: {name!r}, but the model names no blocks, allowed: all, head, bias, norm, patterns")
     if not count.isdecimal() or not 1 <= int(count) <= len(task.blocks):
         raise UserError(f"{where}: {name!r} is no term, allowed: {end}:1 to {end}:{len(task.blocks)}")
     if end == "first":
@@ -167,6 +170,32 @@ def _blocks(name: str, task: Task, shapes: Iterable[str], where: str) -> set[str
         return {path for path in shapes if any(matches(prefix, path) for prefix in trained)}
     frozen = task.stem + task.blocks[: -int(count)]
     return {path for path in shapes if not any(matches(prefix, path) for prefix in frozen)}
+
+
+def without_state(leaves: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """Returns those of `leaves` that are parameters."""
+    return {path: leaf for path, leaf in leaves.items() if path.split("/")[0] not in task.state}
+
+
+def live_state(task: Task, leaves: Iterable[str], trained: Collection[str]) -> tuple[str, ...]:
+    """Returns the paths of the state that changes while `trained` train; the rest is frozen.
+
+    State COLLECTION/LAYER/NAME follows the parameters of LAYER, or, if it has none, of what holds it: a normalisation
+    layer whose scale and bias are frozen keeps its running averages, and normalises by them.
+    """
+    paths = list(leaves)
+    parameters = [path for path in paths if path.split("/")[0] not in task.state]
+
+    def lives(path: str) -> bool:
+        layer = path.split("/")[1:-1]
+        while layer:
+            own = [each for each in parameters if each.startswith("/".join(layer) + "/")]
+            if own:
+                return not set(trained).isdisjoint(own)
+            layer.pop()
+        return not set(trained).isdisjoint(parameters)
+
+    return tuple(path for path in sorted(set(paths).difference(parameters)) if lives(path))
 
 
 def decayed_paths(pattern: str, shapes: Mapping[str, Any]) -> frozenset[str]:

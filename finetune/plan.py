@@ -13,23 +13,38 @@ from finetune.features import Trunk
 from finetune.grid import Trial
 from finetune.measure import Measured
 from finetune.parallel import OneDevice
-from finetune.params import decayed_paths, named_parts, stage_paths
-from finetune.step import Recipe, full_forward
+from finetune.params import adapts, decayed_paths, live_state, named_parts, stage_paths
+from finetune.step import Recipe, full_forward, training_forward
 from finetune.task import Task
 from finetune.train import shrunk
 
 _TRIAL_BYTES, _CURVE_BYTES = 900, 150  # of a line of trials.jsonl and of curves.jsonl, roughly
 
 
-def group_trials(trials: Sequence[Trial]) -> list[list[Trial]]:
+def group_trials(
+    trials: Sequence[Trial],
+    task: Task | None = None,
+    shapes: Mapping[str, Any] | None = None,
+    parts: Mapping[str, str] | None = None,
+) -> list[list[Trial]]:
     """Returns the trials that share a program together: those whose static choices are the same.
 
+    Where training changes state of `task`, batch sizes are kept apart too: batch statistics are of a whole batch.
     Groups come in the order of the grid, those whose trials start from others' after them.
     """
-    groups: dict[tuple[str, ...], list[Trial]] = {}
+    groups: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in trials:
-        groups.setdefault(tuple(trial.choices.values()), []).append(trial)
+        whole = task is not None and _changes_state(task, shapes or {}, trial.choices["trainable"], parts or {})
+        key = (*trial.choices.values(), trial.hparams["batch_size"] if whole else None)
+        groups.setdefault(key, []).append(trial)
     return sorted(groups.values(), key=lambda group: len(chain.stages(group[0].choices["trainable"])))
+
+
+def _changes_state(task: Task, shapes: Mapping[str, Any], spec: str, parts: Mapping[str, str]) -> bool:
+    if not task.state:
+        return False
+    of_model = "+".join(term for term in spec.split("+") if not adapts(term)) or task.head
+    return bool(live_state(task, shapes, stage_paths(of_model, task, shapes, parts)))
 
 
 def make_recipe(
@@ -51,7 +66,7 @@ def make_recipe(
     micro_batch = math.gcd(*(int(size) for size in batch_sizes))
     return Recipe(
         task=task,
-        forward=full_forward(task),
+        forward=training_forward(task, paths),
         evaluating_forward=full_forward(task),
         paths=tuple(sorted(paths)),
         optimizer=optimizer,
@@ -65,6 +80,7 @@ def make_recipe(
             config, task, shapes, sorted(paths), any(trial.hparams["layer_decay"] < 1 for trial in trials)
         ),
         adapters=adapters,
+        state=live_state(task, shapes, paths),
     )
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune import command, models
+from finetune import command, models, own
 from finetune.config import Config
 from finetune.data import arrays, delimited, images, text
 from finetune.errors import UserError, one_of
@@ -41,6 +41,11 @@ class Model(NamedTuple):
 def load(directory: Path) -> Model:
     """Returns the model in a directory that finetune.export wrote; raises UserError for any other."""
     config, classes = exported.read_config(directory)
+    if config.model.name == own.ARCHITECTURE:
+        raise UserError(
+            f"{directory} holds a model of your own, which finetune.predict does not know, allowed: bert and vit; "
+            "model.safetensors holds its parameters by their paths, for the task's apply"
+        )
     architecture = models.architecture(config.model)
     return Model(config, classes, architecture, pretrained.tokenizer_file(config.model), exported.parameters(directory))
 

@@ -6,7 +6,7 @@ with batch size b. Everything that may differ between members is an array in `Me
 into the program.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,7 @@ from finetune.hparams import Hparams
 from finetune.metric import as_metric
 from finetune.objective import penalty
 from finetune.optimizer import make_optimizer, rate_factors, unit_schedule
-from finetune.params import Leaves, flatten, unflatten
+from finetune.params import Leaves, flatten, live_state, partition, unflatten
 from finetune.rates import NO_RATES, Rates
 from finetune.task import Batch, Task
 
@@ -48,6 +48,12 @@ class Recipe(NamedTuple):
     adapters: lora.Adapters = lora.NONE  # those of the task
     batch_axis: str | None = None  # name of the device axis over which a micro-batch is split
     rates: Rates = NO_RATES  # of leaves whose learning rate is multiplied
+    state: tuple[str, ...] = ()  # paths of what each batch changes; if any, `forward` gives (outputs, {path: new})
+
+    @property
+    def own(self) -> frozenset[str]:
+        """Paths of all leaves that a member has for itself."""
+        return frozenset(self.paths + self.state)
 
 
 class Shared(NamedTuple):
@@ -59,7 +65,7 @@ class Shared(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The parameters at the member's best epoch so far; `epoch` 0 = none yet."""
+    """The parameters and state at the member's best epoch so far; `epoch` 0 = none yet."""
 
     params: Leaves
     value: jax.Array  # of the metric that is chosen on; larger is better
@@ -80,6 +86,12 @@ class Member(NamedTuple):
     diverged_update: jax.Array  # int32, -1 = it has not
     diverged_quantity: jax.Array  # int32, index into QUANTITIES
     best: Best
+    state: Leaves  # what is no parameter and changes in training; {} for most models
+
+    @property
+    def leaves(self) -> Leaves:
+        """All that this member evaluates with and others do not share."""
+        return {**self.params, **self.state}
 
 
 class Position(NamedTuple):
@@ -101,6 +113,21 @@ def full_forward(task: Task) -> Forward:
     return forward
 
 
+def training_forward(task: Task, paths: Iterable[str]) -> Forward:
+    """Returns the forward pass of training `paths`; that of a model with state gives (outputs, {path: new state})."""
+    update, trained = task.update, frozenset(paths)
+    if update is None:
+        return full_forward(task)
+
+    def forward(
+        params: Leaves, frozen: Leaves, batch: Batch, dropout: jax.Array | float, keys: jax.Array | None
+    ) -> Any:
+        outputs, state = update(unflatten({**frozen, **params}), batch, dropout, keys, trained)
+        return (outputs, state) if live_state(task, {**frozen, **params}, trained) else outputs
+
+    return forward
+
+
 def seed_key(seed: jax.Array, purpose: int) -> jax.Array:
     """Returns the random key of a member for a purpose: 0 initialisation, 1 dropout."""
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), purpose)
@@ -110,8 +137,8 @@ def init_member(recipe: Recipe, shared: Shared, hparams: Hparams) -> Member:
     """Returns a member before its first update: pretrained leaves where there are any, others drawn by its seed."""
     fresh = flatten(recipe.task.init(seed_key(hparams.seed, 0)))
     # Copied, so that no buffer of a member, which a step may reuse, is also another's.
-    params = {path: jnp.copy(shared.pretrained.get(path, fresh[path])) for path in recipe.paths}
-    params = lora.masked(params, hparams)
+    leaves = {path: jnp.copy(shared.pretrained.get(path, fresh[path])) for path in recipe.paths + recipe.state}
+    params, state = partition(lora.masked(leaves, hparams), frozenset(recipe.paths))
     scalar = jnp.zeros((), hparams.learning_rate.dtype)
     count = jnp.zeros((), jnp.int32)
     optimizer = make_optimizer(recipe.optimizer, hparams, scalar, dict.fromkeys(recipe.paths, True))
@@ -126,7 +153,8 @@ def init_member(recipe: Recipe, shared: Shared, hparams: Hparams) -> Member:
         loss_examples=scalar,
         diverged_update=count - 1,
         diverged_quantity=count,
-        best=Best(jax.tree.map(jnp.copy, params), scalar - jnp.inf, count),
+        best=Best(jax.tree.map(jnp.copy, leaves), scalar - jnp.inf, count),
+        state=state,
     )
 
 
@@ -136,7 +164,7 @@ def train_step(recipe: Recipe, member: Member, shared: Shared, batch: Batch, pos
     `batch` holds the arrays of the task, and "index" int32 [m], each example's place in the training split, and
     "weight" [m], 0 for padding and else 1.
     """
-    loss_sum, gradients = _loss_and_gradients(recipe, member, shared, batch, position)
+    loss_sum, gradients, state = _loss_and_gradients(recipe, member, shared, batch, position)
     examples = _all_sum(recipe, batch["weight"].sum().astype(loss_sum.dtype))
     if recipe.accumulates:
         gradients = jax.tree.map(jnp.add, member.gradient_sum, gradients)
@@ -145,7 +173,7 @@ def train_step(recipe: Recipe, member: Member, shared: Shared, batch: Batch, pos
 
     every = member.hparams.batch_size // recipe.micro_batch
     updates_now = ((position.micro + 1) % every == 0) | position.last
-    finite = jnp.stack([jnp.isfinite(loss_sum), jnp.isfinite(norm), all_finite(params) | ~updates_now])
+    finite = jnp.stack([jnp.isfinite(loss_sum), jnp.isfinite(norm), all_finite(params | state) | ~updates_now])
     active = (position.epoch < member.hparams.epochs) & (member.diverged_update < 0)
     reads, diverges = active & finite.all(), active & ~finite.all()
     updates = reads & updates_now
@@ -160,30 +188,33 @@ def train_step(recipe: Recipe, member: Member, shared: Shared, batch: Batch, pos
         loss_examples=jnp.where(reads, member.loss_examples + examples, member.loss_examples),
         diverged_update=jnp.where(diverges, member.updates, member.diverged_update),
         diverged_quantity=jnp.where(diverges, jnp.argmin(finite).astype(jnp.int32), member.diverged_quantity),
+        state=select(reads, state, member.state),
     )
 
 
 def _loss_and_gradients(
     recipe: Recipe, member: Member, shared: Shared, batch: Batch, position: Position
-) -> tuple[jax.Array, Leaves]:
-    """Returns the sum of the losses over the micro-batch, on all devices, and its gradient."""
+) -> tuple[jax.Array, Leaves, Leaves]:
+    """Returns the sum of the losses over the micro-batch, on all devices, its gradient, and the new state."""
     hparams = member.hparams
     seeds = hparams.seed[None] if shared.seeds is None else shared.seeds
 
-    def forward(params: Leaves) -> jax.Array:
-        arguments = effective(recipe, params, hparams), shared.frozen, batch, hparams.dropout
+    def forward(params: Leaves) -> Any:
+        leaves = effective(recipe, {**params, **member.state}, hparams)
+        arguments = leaves, shared.frozen, batch, hparams.dropout
         if not recipe.dropout:
             return recipe.forward(*arguments, None)
         keys = jax.vmap(_dropout_keys, in_axes=(0, None, None))(seeds, position.epoch, batch["index"])
         return with_draws(recipe.forward, *arguments, keys=keys, row=jnp.argmax(seeds == hparams.seed))
 
-    def loss_sum(params: Leaves) -> jax.Array:
-        outputs = forward(params)
+    def loss_sum(params: Leaves) -> tuple[jax.Array, Leaves]:
+        outputs, state = forward(params) if recipe.state else (forward(params), {})
         losses = recipe.task.loss(outputs, batch, hparams.label_smoothing)
-        return jnp.where(batch["weight"] > 0, losses, 0).sum()
+        state = {path: leaf.astype(member.state[path].dtype) for path, leaf in state.items()}
+        return jnp.where(batch["weight"] > 0, losses, 0).sum(), state
 
-    value, gradients = jax.value_and_grad(loss_sum)(member.params)
-    return _all_sum(recipe, value), jax.tree.map(lambda leaf: _all_sum(recipe, leaf), gradients)
+    (value, state), gradients = jax.value_and_grad(loss_sum, has_aux=True)(member.params)
+    return _all_sum(recipe, value), jax.tree.map(lambda leaf: _all_sum(recipe, leaf), gradients), state
 
 
 def _dropout_keys(seed: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
@@ -237,7 +268,7 @@ def eval_step(recipe: Recipe, params: Leaves, shared: Shared, batch: Batch) -> d
 def keep_best(member: Member, value: jax.Array, epoch: jax.Array) -> Member:
     """Returns the member with its best parameters replaced by the present ones if `value` is larger; ties keep."""
     better = (value > member.best.value) & (epoch <= member.hparams.epochs) & (member.diverged_update < 0)
-    return member._replace(best=select(better, Best(member.params, value, epoch), member.best))
+    return member._replace(best=select(better, Best(member.leaves, value, epoch), member.best))
 
 
 def select(condition: jax.Array, yes: Any, no: Any) -> Any:

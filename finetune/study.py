@@ -21,8 +21,9 @@ from finetune.features import HostSplit, Trunk, choose_trunk
 from finetune.grid import Trial, Value, make_trials
 from finetune.ledger import Ledger
 from finetune.measure import Measured
+from finetune.own import OwnTask
 from finetune.parallel import is_first_process
-from finetune.params import partition
+from finetune.params import named_parts, partition
 from finetune.progress import Display, console, counted, describe_group
 from finetune.results import Results
 from finetune.snapshot import Saver, Snapshot
@@ -40,11 +41,13 @@ def run(
     plan_only: bool = False,
     retry: bool = False,
     fail_fast: bool = False,
+    task: OwnTask | None = None,
 ) -> Results:
     """Trains every trial of `sweep` crossed with `axes` that `workdir` does not hold yet, and returns all results.
 
     With `plan_only`, two steps of each group are measured and the plan is printed and written; nothing is trained.
     With `retry`, trials that have failed twice are tried again; with `fail_fast`, what the first one raises is raised.
+    task: one of the user's own, or task(classes, example) that makes it, in place of the model of the settings.
     Raises UserError for a setting, a file or a work directory that cannot be used.
     """
     workdir = Path(workdir)
@@ -55,7 +58,7 @@ def run(
     else:
         console.quiet = True
     with lock.held(workdir) if is_first_process() else contextlib.nullcontext():
-        return _run(config, workdir, trials, dict(axes or {}), Choices(plan_only, retry, fail_fast))
+        return _run(config, workdir, trials, dict(axes or {}), Choices(plan_only, retry, fail_fast, task))
 
 
 class Choices(NamedTuple):
@@ -64,12 +67,13 @@ class Choices(NamedTuple):
     plan_only: bool
     retry: bool
     fail_fast: bool
+    task: OwnTask | None
 
 
 def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any], choices: Choices) -> Results:
     started = time.monotonic()
-    subject = load(config)
-    groups = plan.group_trials(trials)
+    subject = load(config, choices.task)
+    groups = plan.group_trials(trials, subject.task, subject.shapes, named_parts(config.parts))
     examples = len(subject.dataset.train["label"])
     recipes, told = plan.make_recipes(config, subject.task, subject.shapes, groups, examples)
     if is_first_process():
@@ -111,10 +115,9 @@ class _Study:
         self.planned = planned.Planned(self.ledger.groups)
         self.seconds: dict[str, float] = {}
         self.compiled: dict[str, int] = {}
-        self.splits = subject.dataset[:3]
         self.features: list[HostSplit] = []
         self.trunk_seconds, self.trunk_passes = 0.0, 0
-        self.store = feature_store(config.trunk)
+        self.splits, self.store = subject.dataset[:3], feature_store(config.trunk)
         epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in self.done)
         chosen_on = config.evaluation.metric, subject.larger_is_better
         display = Display(len(self.ids), list(self.done.values()), int(epochs), *chosen_on)
@@ -168,7 +171,7 @@ class _Study:
         stop.check()
         started = time.monotonic()
         trials, signature, trunk = job.trials, job.signature, job.trunk
-        trained, frozen = partition(self.subject.base, frozenset(job.recipe.paths))
+        trained, frozen = partition(self.subject.base, job.recipe.own)
         trained_bytes = checkpoint.content({**trained, **job.recipe.adapters.shapes})
         pretrained = {path: leaf for path, leaf in trained.items() if path in self.subject.pretrained}
         work = make_workload(
@@ -179,9 +182,8 @@ class _Study:
             trained_bytes=trained_bytes,
         )  # fmt: skip
         earlier = self.planned.take(signature)
-        execution = dataclasses.replace(self.config.execution, chunk=most)
-        if self.config.trunk.mode == "none":  # vmap would share what is frozen
-            execution = dataclasses.replace(execution, mode="loop")
+        mode = "loop" if self.config.trunk.mode == "none" else self.config.execution.mode  # vmap shares what is frozen
+        execution = dataclasses.replace(self.config.execution, chunk=most, mode=mode)
         measured = measure.choose(execution, work, planned.execution(earlier))
         chunks = chunks_left(
             self._named(trials),

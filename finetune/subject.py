@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import data, metric, models
+from finetune import data, metric, models, own
 from finetune.config import Config
 from finetune.data import memory
 from finetune.errors import UserError, one_of
@@ -15,7 +15,7 @@ from finetune.grid import digest
 from finetune.metric import LOSS, larger_is_better
 from finetune.models import pretrained
 from finetune.objective import Objective, classification
-from finetune.params import abstract, count, flatten
+from finetune.params import abstract, count, flatten, without_state
 from finetune.task import Task
 
 
@@ -46,19 +46,25 @@ class Subject(NamedTuple):
 
     def __str__(self) -> str:
         sizes = [len(split["label"]) for split in (self.dataset.train, self.dataset.validation, self.dataset.test)]
+        parameters = count(without_state(self.shapes, self.task))
         return (
-            f"model: {count(self.shapes):,} parameters, {len(self.pretrained)} of {len(self.shapes)} leaves "
-            f"pretrained\n"
+            f"model: {parameters:,} parameters, {len(self.pretrained)} of {len(self.shapes)} leaves pretrained\n"
             f"data: {sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test examples, "
             f"{len(self.dataset.classes)} classes"
         )
 
 
-def load(config: Config) -> Subject:
-    """Returns the subject of a study; raises UserError for a model, weights or data that cannot be used."""
-    architecture = models.architecture(config.model)  # first, since a misspelt name shows at once
+def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
+    """Returns the subject of a study; raises UserError for a model, weights or data that cannot be used.
+
+    own_task: the user's own, or what makes it, in place of the model that the settings name.
+    """
+    if own_task is None:
+        architecture = models.architecture(config.model)  # first, since a misspelt name shows at once
+        tokenizer = pretrained.tokenizer_file(config.model)
+    else:
+        architecture, tokenizer = {"model": own.ARCHITECTURE}, None
     objective = _objective(config)
-    tokenizer = pretrained.tokenizer_file(config.model)
     dataset = data.load(config.data, tokenizer)
     example = {
         name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype)
@@ -66,10 +72,18 @@ def load(config: Config) -> Subject:
         if name != "label"
     }
     _check_vocabulary(dataset, architecture)
-    task = models.build(config.model, len(dataset.classes), example, objective)
+    if own_task is None:
+        task = models.build(config.model, len(dataset.classes), example, objective)
+    else:
+        task = own.build(own_task, config, len(dataset.classes), example)
+        architecture["program"] = own.program_hash(task, dataset.train)
     shapes = abstract(task)
     memory.check_fits(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes.values()), "parameters of the model")
-    weights = pretrained.load(config.model, shapes, task.head)
+    if own_task is None:
+        weights, weights_hash = pretrained.load(config.model, shapes, task.head), pretrained.content_hash(config.model)
+    else:
+        weights = own.weights(task, shapes)
+        weights_hash = own.content_hash(weights)
     drawn = _drawn(task, [path for path in shapes if path not in weights])
     return Subject(
         task=task,
@@ -79,7 +93,7 @@ def load(config: Config) -> Subject:
         dataset=dataset,
         architecture=architecture,
         tokenizer=Path(config.data.tokenizer) if config.data.tokenizer else tokenizer,
-        description=_description(config, architecture, dataset, task),
+        description=_description(config, architecture, dataset, task, weights_hash),
         larger_is_better=larger_is_better(task.metrics, config.evaluation.metric),
     )
 
@@ -110,12 +124,14 @@ def _check_vocabulary(dataset: data.Dataset, architecture: dict[str, Any]) -> No
         raise UserError(f"data.tokenizer gives token {largest}, allowed: below the model's vocabulary of {tokens}")
 
 
-def _description(config: Config, architecture: dict[str, Any], dataset: data.Dataset, task: Task) -> dict[str, Any]:
+def _description(
+    config: Config, architecture: dict[str, Any], dataset: data.Dataset, task: Task, weights_hash: str
+) -> dict[str, Any]:
     optimizer = dataclasses.asdict(config.optimizer)
     named = ["decay_coupling", "epsilon", "decayed", *(["multipliers"] if config.optimizer.multipliers else [])]
     return {
         "data": dataset.content_hash,
-        "weights": pretrained.content_hash(config.model),
+        "weights": weights_hash,
         "architecture": architecture,
         "model": {name: getattr(config.model, name) for name in ("dtype", "dropout_at", "pooling")},
         "optimizer": {name: _listed(optimizer[name]) for name in named},

@@ -15,6 +15,9 @@ Batch = Mapping[str, jax.Array]  # leading axis: examples; "label" int32 [B]
 # `keys` None: deterministic.
 Apply = Callable[[Params, Batch, jax.Array | float, jax.Array | None], jax.Array]
 
+# As `Apply` in training, with the paths that train -> (outputs, {path: new value} of the state that changes with them).
+Update = Callable[[Params, Batch, jax.Array | float, jax.Array | None, frozenset[str]], tuple[Any, dict[str, Any]]]
+
 
 class Task(NamedTuple):
     """A model and its objective, as pure functions.
@@ -28,6 +31,10 @@ class Task(NamedTuple):
         `last:K` trains everything outside the stem and outside all blocks but the last K; `head` trains the head.
         The head never takes pretrained weights.
     fixed: path patterns of leaves that never train, whatever is chosen: what was counted, not learnt.
+    update: what training runs in place of `apply`, where the model has state; `batch["weight"]` is 0 for padding.
+    state: top-level names in the tree of what is no parameter but changes in training, such as "batch_stats". It is
+        never chosen, differentiated, decayed or penalised; see `params.live_state` for which of it changes.
+    weights: {path: array} before training, of all but the head; None: where the settings say.
     """
 
     init: Callable[[jax.Array], Params]
@@ -38,3 +45,6 @@ class Task(NamedTuple):
     blocks: tuple[str, ...]
     head: str
     fixed: tuple[str, ...] = ()
+    update: Update | None = None
+    state: tuple[str, ...] = ()
+    weights: Mapping[str, Any] | None = None

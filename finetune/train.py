@@ -209,7 +209,7 @@ def _let_go(
     def leaves(identity: str) -> tuple[Leaves, Leaves]:
         member = group.programs.fetch(group.programs.take(members, _copies(where[identity], group.layout)))
         rank = int(places[where[identity]].trial.hparams["lora_rank"])
-        best, last = ({path: leaf[0] for path, leaf in each.items()} for each in (member.best.params, member.params))
+        best, last = ({path: leaf[0] for path, leaf in each.items()} for each in (member.best.params, member.leaves))
         return lora.of_rank(best, rank), lora.of_rank(last, rank)
 
     listener.left(rows, leaves)

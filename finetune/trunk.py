@@ -76,7 +76,7 @@ class Cut:
         self._shapes = dict(params), dict(frozen), dict(example), dropout, jax.eval_shape(seed_key, 0, 0)
         self._has_keys = keys
         paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(self._arguments(SIZES[0]))]
-        self._program, other = (self._trace(size)[0] for size in SIZES)
+        self._program, other = self._sizes = tuple(self._trace(size)[0] for size in SIZES)
         self._alike = alike(self._program, other)
         self._names = names(self._program, [jax.tree_util.keystr(path) for path in paths])
         self._axes: list[Axis] = [Mixed("the program changes with the batch size")] * len(self._names)
@@ -145,7 +145,14 @@ class Cut:
         size = _batch_size(batch)
         if size == 1 and self._alike:
             outputs = self.tail(params, constants, _twice(batch), dropout, None if keys is None else _twice(keys))
-            return jax.tree.map(lambda both: both[:1], outputs)
+            leaves, structure = jax.tree.flatten(outputs)
+            of_examples = zip(
+                *([each.avals[value].shape for value in each.outputs] for each in self._sizes), strict=True
+            )
+            one = [
+                leaf if small == large else leaf[:1] for leaf, (small, large) in zip(leaves, of_examples, strict=True)
+            ]
+            return jax.tree.unflatten(structure, one)
         program, shapes = self._trace(size)
         leaves, _, _, rate, key = self._numbered(program)
         known = {value: params[path] for path, value in leaves.items()}

@@ -1,0 +1,132 @@
+"""A task of the user's own, from a config file or from Python: built, checked, and named by a hash."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from finetune import config as settings
+from finetune.config import Config, ModelConfig
+from finetune.errors import UserError, one_of
+from finetune.jaxpr import names, trace
+from finetune.metric import LOSS, as_metric
+from finetune.models import pretrained
+from finetune.params import abstract, flatten, matches, unflatten, without_state
+from finetune.step import seed_key
+from finetune.task import Task
+
+# (number of classes, shape and dtype of ONE example by data key) -> Task
+MakeTask = Callable[[int, dict[str, jax.ShapeDtypeStruct]], Task]
+
+OwnTask = Task | MakeTask
+
+ARCHITECTURE = "own"  # what config.json calls a model that finetune does not know
+
+
+def build(make: OwnTask, config: Config, classes: int, example: dict[str, jax.ShapeDtypeStruct]) -> Task:
+    """Returns the task that a user has made; raises UserError for one that cannot be built, or does not run."""
+    _check_settings(config.model)
+    try:
+        task = make if isinstance(make, Task) else make(classes, example)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the user's function raises
+        raise UserError(f"task(classes, example): {_line(error)}") from error
+    if not isinstance(task, Task):
+        raise UserError(f"task(classes, example) returns {task!r}, allowed: a finetune.Task, as from_linen makes one")
+    if config.evaluation.metric not in (LOSS, *task.metrics):
+        raise one_of("evaluation.metric", config.evaluation.metric, (LOSS, *task.metrics))
+    return task
+
+
+def _check_settings(model: ModelConfig) -> None:
+    """Raises UserError for a setting of the models that finetune knows: nothing would read it."""
+    defaults = dict(settings.fields(ModelConfig()))
+    for name, value in settings.fields(model):
+        if value != defaults[name] and not (name == "pretrained" and value == ""):
+            raise UserError(
+                f"model.{name} is {value!r}, allowed with a task of your own: its default, {defaults[name]!r}; "
+                "the task brings its own model, and its weights by weights="
+            )
+
+
+def weights(task: Task, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
+    """Returns the weights that a task brings, {path: array}, of all but the head, {} if none.
+
+    Raises UserError where they do not fit the model.
+    """
+    if task.weights is None:
+        return {}
+    wanted = {path: leaf for path, leaf in shapes.items() if not matches(task.head, path)}
+    found = {path: np.asarray(leaf) for path, leaf in task.weights.items() if not matches(task.head, path)}
+    pretrained.compare(found, wanted, Path("the task"))
+    return {path: found[path].astype(leaf.dtype) for path, leaf in wanted.items()}
+
+
+def content_hash(leaves: Mapping[str, np.ndarray]) -> str:
+    """Returns the sha256 (hex) of {path: array}; "" when there are none."""
+    digest = hashlib.sha256()
+    for path, leaf in sorted(leaves.items()):
+        digest.update(f"{path} {leaf.dtype} {leaf.shape}\n".encode())
+        digest.update(leaf.tobytes())
+    return digest.hexdigest() if leaves else ""
+
+
+def program_hash(task: Task, split: Mapping[str, np.ndarray]) -> str:
+    """Returns a hash (hex) of all that a task computes: parameters, outputs, loss and metrics, on a batch of two.
+
+    It is the same in every process, of one version of JAX. `split` holds the arrays of the data with their labels.
+    Raises UserError, one line, for what the user's model raises when it runs.
+    """
+    batch = {name: jax.ShapeDtypeStruct((2, *array.shape[1:]), array.dtype) for name, array in split.items()}
+    batch["weight"] = jax.ShapeDtypeStruct((2,), np.float32)
+    scalar = jax.ShapeDtypeStruct((), jnp.zeros(()).dtype)
+    key = jax.eval_shape(seed_key, 0, 0)
+    keys = jax.ShapeDtypeStruct((2,), key.dtype)
+    try:
+        arguments = abstract(task), batch, scalar, keys
+        hashes = [_hash(lambda key: flatten(task.init(key)), key)]
+        hashes += [_hash(_computes(task, with_keys), *arguments) for with_keys in (False, True)]
+    except UserError:
+        raise
+    except Exception as error:  # whatever the user's model raises
+        raise UserError(f"the task does not run on a batch of the data: {_line(error)}") from error
+    roles = repr((task.stem, task.blocks, task.head, task.state))
+    return hashlib.sha256("\n".join([roles, *hashes]).encode()).hexdigest()
+
+
+def _computes(task: Task, with_keys: bool) -> Callable[..., Any]:
+    def compute(leaves: Any, batch: Any, scalar: jax.Array, keys: jax.Array) -> Any:
+        params, given = unflatten(leaves), keys if with_keys else None
+        outputs = task.apply(params, batch, scalar, given)
+        split = outputs, batch["label"], batch["weight"]
+        metrics = {name: as_metric(metric) for name, metric in task.metrics.items()}
+        found = {
+            name: metric.of(*split) if metric.of_split else metric.of(outputs, batch)
+            for name, metric in metrics.items()
+        }
+        found |= {"outputs": outputs, "loss": task.loss(outputs, batch, scalar)}
+        if task.update is not None:
+            trained = frozenset(without_state(leaves, task))
+            return found, task.update(params, batch, scalar, given, trained)
+        return found
+
+    return compute
+
+
+def _hash(function: Callable[..., Any], *arguments: Any) -> str:
+    program, shapes = trace(function, *arguments)
+    inputs = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(arguments)]
+    computed = names(program, inputs)
+    outputs = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)]
+    lines = [f"{name} {computed[value]}" for name, value in zip(outputs, program.outputs, strict=True)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _line(error: BaseException) -> str:
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0] if first else ''}"
