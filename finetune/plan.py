@@ -36,6 +36,9 @@ def make_recipe(
     batch_sizes = [trial.hparams["batch_size"] for trial in trials]
     if max(batch_sizes) > examples:
         raise UserError(f"batch_size is {max(batch_sizes)}, allowed: at most the {examples} training examples")
+    smoothing = max(trial.hparams["label_smoothing"] for trial in trials)
+    if config.data.task == "regression" and smoothing > 0:
+        raise UserError(f"label_smoothing is {smoothing:g}, allowed for regression: 0, since no label can be smoothed")
     paths = trainable_paths(choices["trainable"], task, shapes)
     optimizer = type(config.optimizer)(**vars(config.optimizer))
     optimizer.name, optimizer.schedule = choices["optimizer.name"], choices["schedule"]
