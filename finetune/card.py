@@ -17,6 +17,33 @@ from finetune import records
 _SEEDS = ("seed", "data_seed")  # chance, not choice
 _CONFIDENCE = 0.95
 _POOLED = {"mean": "(hidden * mask).sum(1) / mask.sum(1)", "first": "hidden[:, 0]"}  # in PyTorch
+
+
+class _Told(NamedTuple):
+    """What a card says of a kind of task: what the model is, what predict writes, what the head gives, in PyTorch."""
+
+    what: str
+    told: str
+    outputs: str
+    shown: str
+
+
+_EACH = "the probability of each class"
+_TOLD = {
+    "classification": _Told(
+        "A classifier with {count} classes: {classes}.",
+        f"the most probable class and {_EACH}",
+        "logits",
+        "[encoder.config.id2label[index] for index in outputs.softmax(-1).argmax(-1).tolist()]",
+    ),
+    "multilabel": _Told(
+        "A classifier of texts or images that may have several of {count} classes, or none: {classes}.",
+        f"all classes that are more probable than not and {_EACH}",
+        "logits",
+        "[[encoder.config.id2label[index] for index in (row > 0).nonzero()[:, 0].tolist()] for row in outputs]",
+    ),
+    "regression": _Told("A regression: it predicts a number.", "the value", "values", "outputs[:, 0].tolist()"),
+}
 _MARKS = re.compile(r"([\\`*\[\]|#])")
 
 
@@ -96,8 +123,9 @@ def write_card(file: Path, document: dict[str, Any], row: dict[str, Any], repeat
     source = model["pretrained"] or "random weights"
     text = _template("card.md").format(
         title=f"{_plain(Path(source).name)} fine-tuned on {_plain(Path(data['name']).name)}",
-        classes=", ".join(map(_plain, document["classes"])),
-        count=len(document["classes"]),
+        what=_TOLD[data["task"]].what.format(
+            classes=", ".join(map(_plain, document["classes"])), count=len(document["classes"])
+        ),
         usage=_usage(document),
         results=_table(
             ("metric", "this trial", "mean over seeds", "95 % interval", "seeds"),
@@ -116,9 +144,14 @@ def write_card(file: Path, document: dict[str, Any], row: dict[str, Any], repeat
 def _usage(document: dict[str, Any]) -> str:
     """Returns how the model is run."""
     if document["architecture"]["model"] != "bert":
-        return _template("card_image.md")
+        return _template("card_image.md").format(told=_TOLD[document["config"]["data"]["task"]].told)
     model, data = document["config"]["model"], document["config"]["data"]
-    return _template("card_text.md").format(max_length=data["max_length"], pooled=_POOLED[model["pooling"]])
+    told = _TOLD[data["task"]]._asdict()
+    return _template("card_text.md").format(
+        max_length=data["max_length"],
+        pooled=_POOLED[model["pooling"]],
+        **{k: told[k] for k in ("told", "outputs", "shown")},
+    )
 
 
 def _template(name: str) -> str:

@@ -37,8 +37,11 @@ class DataConfig:
     # .tsv or .jsonl file or a directory of them called train, validation and test, an image folder
     # (split/class/file), or an .npz file with arrays x_train, y_train and so on.
     name: str = "r8"
+    # What a label is: one class (classification), any number of classes (multilabel), a number (regression).
+    task: str = "classification"
     text_column: str = "text"  # of delimited files and TFDS sets
     label_column: str = "label"
+    label_separator: str = "|"  # of the labels in a field, for multilabel; a .jsonl file may hold lists
     tokenizer: str = ""  # path of a tokenizer.json; empty = the one beside the pretrained weights
     max_length: int = 128  # tokens; longer texts are cut
     image_size: int = 0  # pixels, edge; 0 = as stored
@@ -98,7 +101,8 @@ class OptimizerConfig:
 class EvaluationConfig:
     batch_size: int = 128  # examples a forward pass
     metric: str = "accuracy"  # chosen on, on the validation split: loss, or a metric of the task
-    # Others to report: accuracy, macro_f1, matthews, auc.
+    # Others to report. classification: accuracy, macro_f1, matthews, auc; multilabel: accuracy (all labels right),
+    # micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman.
     metrics: tuple[str, ...] = ()
 
 
@@ -148,6 +152,7 @@ class Config:
 
 # Settings with a closed list of values. Model and data names are checked where they are looked up.
 CHOICES = {
+    "data.task": ("classification", "multilabel", "regression"),
     "model.dtype": ("float32", "bfloat16"),
     "model.dropout_at": ("all", "head"),
     "model.pooling": ("mean", "first"),

@@ -40,7 +40,7 @@ def export(workdir: Path, to: Path, trial: str = "") -> Chosen:
     fresh = to.with_name(f".{to.name}.{os.getpid()}")
     try:
         fresh.mkdir(parents=True)
-        leaves = {path: np.asarray(leaf) for path, leaf in leaves.items()}
+        leaves = _in_units({path: np.asarray(leaf) for path, leaf in leaves.items()}, document)
         exported.write(fresh, _describe(document, chosen), leaves, tokenizer if tokenizer.is_file() else None)
         checkpoint.save(fresh / "orbax", leaves)
         write_card(fresh / "README.md", document, chosen.row, chosen.repeats)
@@ -50,6 +50,17 @@ def export(workdir: Path, to: Path, trial: str = "") -> Chosen:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return chosen
+
+
+def _in_units(leaves: dict[str, np.ndarray], document: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the leaves of a model whose outputs are in the units of the labels: of a regression the head's change."""
+    if document["config"]["data"]["task"] != "regression":
+        return leaves
+    mean, scale = (np.float32(document["target"][name]) for name in ("mean", "scale"))
+    return leaves | {
+        "head/kernel": leaves["head/kernel"] * scale,
+        "head/bias": leaves["head/bias"] * scale + mean,
+    }
 
 
 def _check_free(to: Path) -> None:
@@ -78,7 +89,7 @@ def _settings(document: dict[str, Any]) -> dict[str, Any]:
     model, data = document["config"]["model"], document["config"]["data"]
     return {
         "model": {name: model[name] for name in ("dtype", "pooling")},
-        "data": {name: data[name] for name in ("text_column", "max_length", "image_size")},
+        "data": {name: data[name] for name in ("task", "label_separator", "text_column", "max_length", "image_size")},
     }
 
 

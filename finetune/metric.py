@@ -127,9 +127,54 @@ def auc(outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
     return _mean_auc(jax.nn.softmax(outputs), jax.nn.one_hot(labels, outputs.shape[-1]), weight)
 
 
+def _of_classes(outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns (labels that are right, labels and predictions) of each class [C]; a logit above 0 predicts it."""
+    counts = weight[:, None].astype(outputs.dtype)
+    found = (outputs > 0) * counts
+    return (found * labels).sum(axis=0), found.sum(axis=0) + (labels * counts).sum(axis=0)
+
+
+def micro_f1_of_labels(outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+    """Returns the F1 of all pairs of example and class together; labels are multi-hot [N, C]."""
+    right, size = _of_classes(outputs, labels, weight)
+    return 2 * right.sum() / jnp.maximum(size.sum(), 1)
+
+
+def macro_f1_of_labels(outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+    """Returns the mean F1 of all classes, 0 for one without label and prediction; labels are multi-hot [N, C]."""
+    right, size = _of_classes(outputs, labels, weight)
+    return (2 * right / jnp.maximum(size, 1)).mean()
+
+
+def root_mean_squared_error(outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+    """Returns the root of the mean squared error of outputs [N, 1]."""
+    errors = jnp.where(weight > 0, outputs[:, 0] - labels, 0)
+    return jnp.sqrt(jnp.square(errors).sum() / jnp.maximum(weight.sum(), 1).astype(outputs.dtype))
+
+
+def spearman(outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+    """Returns the correlation of the ranks of outputs [N, 1] and labels; 0 where one of them is constant."""
+    counts = (weight > 0).astype(outputs.dtype)
+    places = [ranks(values, weight) for values in (outputs[:, 0], labels.astype(outputs.dtype))]
+    # As shares of the split, so that squares stay small; the mean rank is known.
+    a, b = ((place / counts.sum() - 0.5 - 0.5 / counts.sum()) * counts for place in places)
+    spread = jnp.square(a).sum() * jnp.square(b).sum()
+    return jnp.where(spread > 0, (a * b).sum() / jnp.sqrt(jnp.where(spread > 0, spread, 1)), 0)
+
+
 CLASSIFICATION: Metrics = {
     "accuracy": lambda logits, batch: accuracy(logits, batch["label"]),
     "macro_f1": Metric(macro_f1, of_split=True),
     "matthews": Metric(matthews, of_split=True),
     "auc": Metric(auc, of_split=True),
+}
+MULTILABEL: Metrics = {
+    "accuracy": lambda logits, batch: ((logits > 0) == (batch["label"] > 0)).all(axis=-1).astype(logits.dtype),
+    "micro_f1": Metric(micro_f1_of_labels, of_split=True),
+    "macro_f1": Metric(macro_f1_of_labels, of_split=True),
+    "auc": Metric(_mean_auc, of_split=True),
+}
+REGRESSION: Metrics = {
+    "rmse": Metric(root_mean_squared_error, of_split=True, larger_is_better=False),
+    "spearman": Metric(spearman, of_split=True),
 }

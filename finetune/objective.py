@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from finetune import metric
+from finetune.errors import one_of
 from finetune.hparams import Hparams
 from finetune.metric import Metrics
 from finetune.params import Leaves
-from finetune.task import Batch
+from finetune.task import Batch, Params, Task
 
 
 class Objective(NamedTuple):
@@ -20,12 +21,53 @@ class Objective(NamedTuple):
     metrics: Metrics
 
 
-def classification(metrics: tuple[str, ...] = ("accuracy",)) -> Objective:
-    """Returns the objective of one label an example, "label" int32 [B], and logits [B, C], judged by named metrics."""
-    return Objective(
-        loss=lambda logits, batch, label_smoothing: cross_entropy(logits, batch["label"], label_smoothing),
-        metrics=metric.choose(metric.CLASSIFICATION, metrics),
-    )
+class Kind(NamedTuple):
+    """A kind of task: its loss, the metrics that it has by name, and those that are always reported."""
+
+    loss: Callable[[Any, jax.Array, jax.Array], jax.Array]  # (outputs, label, label_smoothing) -> [B]
+    metrics: Metrics
+    reported: tuple[str, ...]
+
+
+def make_objective(task: str, chosen_on: str, others: tuple[str, ...] = (), scale: float = 1.0) -> Objective:
+    """Returns the objective of a kind of task in KINDS, judged by its usual metrics, `chosen_on` and `others`.
+
+    scale: unit of a regression's loss, which is a squared error. Raises UserError for a metric that the task lacks.
+    """
+    kind = KINDS[task]
+    if chosen_on not in (metric.LOSS, *kind.metrics):
+        raise one_of("evaluation.metric", chosen_on, [metric.LOSS, *kind.metrics])
+    asked = dict.fromkeys((*kind.reported, *others, *(() if chosen_on == metric.LOSS else (chosen_on,))))
+
+    def loss(outputs: Any, batch: Batch, label_smoothing: jax.Array) -> jax.Array:
+        losses = kind.loss(outputs, batch["label"], label_smoothing)
+        return losses if scale == 1.0 else losses / scale**2
+
+    return Objective(loss, metric.choose(kind.metrics, tuple(asked)))
+
+
+class Target(NamedTuple):
+    """Mean and standard deviation of a regression's training targets: what the model's own output is in units of."""
+
+    mean: float
+    scale: float
+
+
+def in_units(task: Task, target: Target) -> Task:
+    """Returns a regression whose outputs are in the target's units; its parameters are those of the standardised one.
+
+    So that rates and penalties mean the same whatever the unit, while loss, metrics and predictions are comparable.
+    """
+
+    def apply(params: Params, batch: Batch, dropout: jax.Array | float, keys: jax.Array | None) -> jax.Array:
+        return task.apply(params, batch, dropout, keys) * target.scale + target.mean
+
+    return task._replace(apply=apply)
+
+
+def classification() -> Objective:
+    """Returns the objective of one label an example, "label" int32 [B], and logits [B, C], judged by accuracy."""
+    return make_objective("classification", "accuracy")
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: jax.Array | float = 0.0) -> jax.Array:
@@ -38,6 +80,28 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: jax.Arr
     labels = labels.astype(jnp.int32)[:, None]
     of_label = jnp.take_along_axis(log_probabilities, labels, axis=-1)[:, 0]
     return -(1 - label_smoothing) * of_label - label_smoothing * log_probabilities.mean(axis=-1)
+
+
+def binary_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: jax.Array | float = 0.0) -> jax.Array:
+    """Returns the mean over classes of the binary cross-entropy of each example [B]; labels are multi-hot [B, C].
+
+    `label_smoothing` s moves the targets 0 and 1 to s/2 and 1 − s/2.
+    """
+    targets = labels.astype(logits.dtype) * (1 - label_smoothing) + 0.5 * label_smoothing
+    return -(targets * jax.nn.log_sigmoid(logits) + (1 - targets) * jax.nn.log_sigmoid(-logits)).mean(axis=-1)
+
+
+def squared_error(outputs: jax.Array, targets: jax.Array, label_smoothing: jax.Array | float = 0.0) -> jax.Array:
+    """Returns the squared error of each example [B] of outputs [B, 1]; there are no labels to smooth."""
+    del label_smoothing
+    return jnp.square(outputs[:, 0] - targets.astype(outputs.dtype))
+
+
+KINDS = {
+    "classification": Kind(cross_entropy, metric.CLASSIFICATION, ("accuracy",)),
+    "multilabel": Kind(binary_cross_entropy, metric.MULTILABEL, ("accuracy", "micro_f1", "macro_f1")),
+    "regression": Kind(squared_error, metric.REGRESSION, ("rmse", "spearman")),
+}
 
 
 def penalty(params: Leaves, pretrained: Leaves, hparams: Hparams, decayed: frozenset[str]) -> jax.Array:

@@ -55,6 +55,9 @@ def make_recipe(
     batch_sizes = [trial.hparams["batch_size"] for trial in trials]
     if max(batch_sizes) > examples:
         raise UserError(f"batch_size is {max(batch_sizes)}, allowed: at most the {examples} training examples")
+    smoothing = max(trial.hparams["label_smoothing"] for trial in trials)
+    if config.data.task == "regression" and smoothing > 0:
+        raise UserError(f"label_smoothing is {smoothing:g}, allowed for regression: 0, since no label can be smoothed")
     rank = max(int(trial.hparams["lora_rank"]) for trial in trials)
     adapters = lora.adapters(config.lora, choices["trainable"], task, shapes, rank)
     shapes = {**shapes, **adapters.shapes}

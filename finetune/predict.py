@@ -1,13 +1,14 @@
-"""python -m finetune.predict MODEL_DIR INPUT [--to=FILE]: classes of new rows, by a model that finetune.export wrote.
+"""python -m finetune.predict MODEL_DIR INPUT [--to=FILE]: labels of new rows, by a model that finetune.export wrote.
 
 INPUT is a .csv, .tsv, .jsonl or .txt file of texts, an image, a folder of images, or an .npz file with an array x. The
-answer is CSV: a row for each row of INPUT, with the most probable class and the probability of every class.
+answer is CSV: a row for each row of INPUT, with the most probable class and the probability of every class; of a
+multilabel model all classes that are more probable than not; of a regression the value.
 """
 
 import contextlib
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -108,21 +109,32 @@ def _fitted(pixels: np.ndarray, model: Model) -> np.ndarray:
     return pixels
 
 
-def probabilities(model: Model, rows: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns the probability of each class for each row, float32 [N, C]; raises UserError for weights that do not fit.
+# What is told of a model's outputs, by kind of task.
+_TOLD: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "classification": jax.nn.softmax,
+    "multilabel": jax.nn.sigmoid,
+    "regression": lambda outputs: outputs,
+}
 
-    The model is deterministic, and a row's answer does not depend on the others beyond rounding.
+
+def probabilities(model: Model, rows: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the probability of each class for each row, float32 [N, C], or values [N, 1] of a regression.
+
+    Raises UserError for weights that do not fit. The model is deterministic, and a row's answer does not depend on the
+    others beyond rounding.
     """
     example = {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in rows.items()}
-    task = models.build(model.config.model, len(model.classes), example)
+    task = models.build(model.config.model, max(len(model.classes), 1), example)
     pretrained.compare(model.leaves, abstract(task), Path(model.config.model.pretrained))
-    return _run(task, jax.device_put(unflatten(model.leaves)), rows)
+    return _run(task, jax.device_put(unflatten(model.leaves)), rows, _TOLD[model.config.data.task])
 
 
-def _run(task: Task, params: dict[str, Any], rows: dict[str, np.ndarray]) -> np.ndarray:
+def _run(
+    task: Task, params: dict[str, Any], rows: dict[str, np.ndarray], told: Callable[[jax.Array], jax.Array]
+) -> np.ndarray:
     @jax.jit
     def forward(params: dict[str, Any], batch: dict[str, jax.Array]) -> jax.Array:
-        return jax.nn.softmax(task.apply(params, batch, 0.0, None).astype(jnp.float32))
+        return told(task.apply(params, batch, 0.0, None).astype(jnp.float32))
 
     count = len(next(iter(rows.values())))
     found = []
@@ -132,12 +144,25 @@ def _run(task: Task, params: dict[str, Any], rows: dict[str, np.ndarray]) -> np.
     return np.concatenate(found)[:count]
 
 
-def write(file: TextIO, classes: Sequence[str], names: Sequence[str], found: np.ndarray) -> None:
-    """Writes CSV: row, label, and p:CLASS for each class; a row is a line from 1, a place from 0, or a path."""
+def write(file: TextIO, model: Model, names: Sequence[str], found: np.ndarray) -> None:
+    """Writes CSV: row, label, and p:CLASS for each class; a row is a line from 1, a place from 0, or a path.
+
+    Several labels are parted as in the data that the model was trained on; a regression has a column "value" alone.
+    """
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["row", "label", *(f"p:{name}" for name in classes)])
+    regression = model.config.data.task == "regression"
+    writer.writerow(["row", "value"] if regression else ["row", "label", *(f"p:{name}" for name in model.classes)])
     for name, values in zip(names, found, strict=True):
-        writer.writerow([name, classes[int(values.argmax())], *(f"{value:.6g}" for value in values)])
+        label = [] if regression else [_label(model, values)]
+        writer.writerow([name, *label, *(f"{value:.6g}" for value in values)])
+
+
+def _label(model: Model, values: np.ndarray) -> str:
+    """Returns the label of a row with these probabilities [C]."""
+    if model.config.data.task == "multilabel":
+        chosen = [name for name, value in zip(model.classes, values, strict=True) if value > 0.5]
+        return model.config.data.label_separator.join(chosen)
+    return model.classes[int(values.argmax())]
 
 
 @contextlib.contextmanager
@@ -165,7 +190,7 @@ def main() -> None:
     names, rows = read(given.input, model)
     found = probabilities(model, rows)
     with _opened(given.to) as file:
-        write(file, model.classes, names, found)
+        write(file, model, names, found)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import data, metric, models, own
+from finetune import data, models, own
 from finetune.config import Config
 from finetune.data import memory
-from finetune.errors import UserError, one_of
+from finetune.errors import UserError
 from finetune.grid import digest
-from finetune.metric import LOSS, larger_is_better
+from finetune.metric import larger_is_better
 from finetune.models import pretrained
-from finetune.objective import Objective, classification
+from finetune.objective import Objective, Target, in_units, make_objective
 from finetune.params import abstract, count, flatten, without_state
 from finetune.task import Task
 
@@ -26,6 +26,7 @@ class Subject(NamedTuple):
         trains them draws its own.
     pretrained: the paths of those that have pretrained weights.
     description: all that a trial's result depends on besides its own hyperparameters.
+    target: of a regression, see `objective.in_units`.
     larger_is_better: of the metric that is chosen on.
     """
 
@@ -37,7 +38,8 @@ class Subject(NamedTuple):
     architecture: dict[str, Any]
     tokenizer: Path | None
     description: dict[str, Any]
-    larger_is_better: bool = True
+    target: Target
+    larger_is_better: bool
 
     @property
     def fingerprint(self) -> str:
@@ -50,7 +52,7 @@ class Subject(NamedTuple):
         return (
             f"model: {parameters:,} parameters, {len(self.pretrained)} of {len(self.shapes)} leaves pretrained\n"
             f"data: {sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test examples, "
-            f"{len(self.dataset.classes)} classes"
+            f"{f'{len(self.dataset.classes)} classes' if self.dataset.classes else 'a number to predict for each'}"
         )
 
 
@@ -61,10 +63,10 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
     """
     if own_task is None:
         architecture = models.architecture(config.model)  # first, since a misspelt name shows at once
+        _objective(config)  # and so does a metric
         tokenizer = pretrained.tokenizer_file(config.model)
     else:
         architecture, tokenizer = {"model": own.ARCHITECTURE}, None
-    objective = _objective(config)
     dataset = data.load(config.data, tokenizer)
     example = {
         name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype)
@@ -73,7 +75,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
     }
     _check_vocabulary(dataset, architecture)
     if own_task is None:
-        task = models.build(config.model, len(dataset.classes), example, objective)
+        task = _build(config, dataset, example)
     else:
         task = own.build(own_task, config, len(dataset.classes), example)
         architecture["program"] = own.program_hash(task, dataset.train)
@@ -94,17 +96,30 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
         architecture=architecture,
         tokenizer=Path(config.data.tokenizer) if config.data.tokenizer else tokenizer,
         description=_description(config, architecture, dataset, task, weights_hash),
+        target=target_of(config, dataset),
         larger_is_better=larger_is_better(task.metrics, config.evaluation.metric),
     )
 
 
-def _objective(config: Config) -> Objective:
-    """Returns the objective of a study; raises UserError for a metric that its task does not have."""
-    chosen = config.evaluation.metric
-    if chosen not in (LOSS, *metric.CLASSIFICATION):
-        raise one_of("evaluation.metric", chosen, [LOSS, *metric.CLASSIFICATION])
-    asked = ("accuracy", *config.evaluation.metrics, *(() if chosen == LOSS else (chosen,)))
-    return classification(tuple(dict.fromkeys(asked)))
+def _build(config: Config, dataset: data.Dataset, example: dict[str, jax.ShapeDtypeStruct]) -> Task:
+    """Returns the task, its outputs in the units of the labels."""
+    target = target_of(config, dataset)
+    objective = _objective(config, target.scale)
+    if config.data.task != "regression":
+        return models.build(config.model, len(dataset.classes), example, objective)
+    return in_units(models.build(config.model, 1, example, objective), target)
+
+
+def _objective(config: Config, scale: float = 1.0) -> Objective:
+    return make_objective(config.data.task, config.evaluation.metric, config.evaluation.metrics, scale)
+
+
+def target_of(config: Config, dataset: data.Dataset) -> Target:
+    """Returns mean and standard deviation of the training targets of a regression; 0 and 1 for other tasks."""
+    if config.data.task != "regression":
+        return Target(0.0, 1.0)
+    values = dataset.train["label"].astype(np.float64)
+    return Target(float(values.mean()), float(values.std()) or 1.0)
 
 
 def _drawn(task: Task, paths: list[str]) -> dict[str, np.ndarray]:
@@ -139,6 +154,7 @@ def _description(
         "metric": config.evaluation.metric,
         **({"parts": list(config.parts)} if config.parts else {}),
         "metrics": list(task.metrics),
+        "task": config.data.task,
     }
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tasks
+from scipy import stats
 from sklearn import metrics as sklearn_metrics
 from training import VALIDATION
 
@@ -15,7 +16,7 @@ from finetune import hparams
 from finetune.epoch import make_order
 from finetune.errors import UserError
 from finetune.feed import fed, from_host
-from finetune.metric import CLASSIFICATION, Metric, as_metric, choose
+from finetune.metric import CLASSIFICATION, MULTILABEL, REGRESSION, Metric, as_metric, choose
 from finetune.parallel import BatchOverDevices, MembersOverDevices, OneDevice, padded_size
 from finetune.population import Programs, looped, vmapped
 from finetune.step import Recipe
@@ -52,6 +53,41 @@ def test_named_metrics_equal_scikit_learn_with_ties_and_padding(name: str, class
     outputs, labels = (np.stack([np.concatenate([pair[i], padding[i]]) for pair in pairs]) for i in (0, 1))
     found = of(outputs, labels, np.repeat([1.0, 0.0], [50, 7]).astype(np.float32))
     np.testing.assert_allclose(found, [expected(name, *pair) for pair in pairs], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["rmse", "spearman"])
+def test_metrics_of_numbers_equal_scikit_learn_and_scipy_with_ties_and_padding(name: str) -> None:
+    random = np.random.default_rng(3)
+    outputs = np.round(random.normal(50, 3, (57, 1))).astype(np.float32)
+    labels = np.round(outputs[:, 0] + random.normal(0, 3, 57)).astype(np.float32)
+    weight = np.repeat([1.0, 0.0], [50, 7]).astype(np.float32)
+    wanted = {
+        "rmse": sklearn_metrics.root_mean_squared_error(labels[:50], outputs[:50, 0]),
+        "spearman": stats.spearmanr(labels[:50], outputs[:50, 0]).statistic,
+    }[name]
+    of = as_metric(REGRESSION[name]).of
+    np.testing.assert_allclose(of(outputs, labels, weight), wanted, rtol=1e-5)
+    assert as_metric(REGRESSION[name]).larger_is_better == (name == "spearman")
+    if name == "spearman":
+        assert of(np.ones_like(outputs), labels, weight) == 0
+
+
+def test_metrics_of_several_labels_equal_scikit_learn_with_ties_and_padding() -> None:
+    random = np.random.default_rng(4)
+    outputs = random.integers(-2, 4, (57, 4)).astype(np.float32)
+    labels = (random.random((57, 4)) < [0.5, 0.3, 0.8, 0.0]).astype(np.float32)
+    outputs[:, 3] = -1  # a class without label and prediction
+    weight = np.repeat([1.0, 0.0], [50, 7]).astype(np.float32)
+    true, found = labels[:50], outputs[:50] > 0
+    wanted = {
+        "micro_f1": sklearn_metrics.f1_score(true, found, average="micro"),
+        "macro_f1": sklearn_metrics.f1_score(true, found, average="macro", zero_division=0),
+        "auc": sklearn_metrics.roc_auc_score(true[:, :3], outputs[:50, :3], average="macro"),
+    }
+    for name, value in wanted.items():
+        np.testing.assert_allclose(as_metric(MULTILABEL[name]).of(outputs, labels, weight), value, rtol=1e-5)
+    right = as_metric(MULTILABEL["accuracy"]).of(outputs[:50], {"label": true})
+    np.testing.assert_allclose(right.mean(), sklearn_metrics.accuracy_score(true, found), rtol=1e-6)
 
 
 def test_a_class_that_does_not_occur_does_not_count() -> None:

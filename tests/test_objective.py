@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tasks
+from sklearn.metrics import log_loss
 
+from finetune.errors import UserError
 from finetune.metric import accuracy
-from finetune.objective import cross_entropy, penalty
+from finetune.objective import Target, binary_cross_entropy, cross_entropy, in_units, make_objective, penalty
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
@@ -58,3 +60,33 @@ DECAYED = frozenset({"block/kernel", "head/kernel"})
 def test_penalty_by_hand(changes: dict[str, float], wanted: float) -> None:
     arrays = [{path: jnp.asarray(leaf) for path, leaf in leaves.items()} for leaves in (PARAMS, PRETRAINED)]
     np.testing.assert_allclose(penalty(*arrays, tasks.scalars(**changes), DECAYED), wanted, rtol=1e-6)
+
+
+def test_binary_cross_entropy_is_scikit_learns_with_smoothed_targets() -> None:
+    random = np.random.default_rng(2)
+    logits, labels = random.normal(0, 2, (5, 3)), random.integers(0, 2, (5, 3))
+    found = binary_cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.float32), 0.2)
+    shares = 1 / (1 + np.exp(-logits))
+    targets = np.where(labels == 1, 0.9, 0.1)
+    expected = -(targets * np.log(shares) + (1 - targets) * np.log(1 - shares)).mean(axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    plain = binary_cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels, jnp.float32))
+    np.testing.assert_allclose(plain.mean(), log_loss(labels.ravel(), shares.ravel()), rtol=1e-5)
+
+
+def test_a_regression_is_trained_on_standardised_targets_and_told_in_their_units() -> None:
+    target = Target(mean=40.0, scale=5.0)
+    task = in_units(tasks.mlp()._replace(apply=lambda params, batch, dropout, keys: batch["x"]), target)
+    x, labels = np.float32([[0.5], [-1.0]]), np.float32([45.0, 35.0])
+    outputs = task.apply({}, {"x": jnp.asarray(x)}, 0.0, None)
+    np.testing.assert_allclose(outputs[:, 0], [42.5, 35.0])
+    objective = make_objective("regression", "rmse", scale=target.scale)
+    losses = objective.loss(outputs, {"label": jnp.asarray(labels)}, jnp.zeros(()))
+    np.testing.assert_allclose(losses, (x[:, 0] - (labels - 40) / 5) ** 2, atol=1e-6)
+
+
+def test_a_task_reports_its_usual_metrics_and_those_asked_for() -> None:
+    assert list(make_objective("regression", "loss").metrics) == ["rmse", "spearman"]
+    assert list(make_objective("classification", "auc", ("matthews",)).metrics) == ["accuracy", "matthews", "auc"]
+    with pytest.raises(UserError, match="evaluation.metric is 'accuracy', allowed: loss, rmse, spearman"):
+        make_objective("regression", "accuracy")

@@ -14,10 +14,11 @@ from finetune.errors import UserError, one_of
 _UINT8_MAX = 255
 
 
-def read(file: Path) -> Source:
+def read(file: Path, task: str = "classification") -> Source:
     """Returns images [H, W, C] uint8 or float32 (x_* has 3 or 4 axes), or feature vectors [D] float32 (2 axes).
 
-    Classes are the whole numbers of y_*, in their order. Raises UserError for a damaged file, pickled objects,
+    Classes are the whole numbers of y_*, in their order; for multilabel y_* is [N, C] of 0 and 1, and classes are the
+    columns; for regression it holds any numbers [N]. Raises UserError for a damaged file, pickled objects,
     unknown or missing arrays, shapes that do not agree, images of whole numbers outside 0..255, values that are not
     finite, and labels that are not whole numbers of 0 or more.
     """
@@ -28,6 +29,11 @@ def read(file: Path) -> Source:
             raise UserError(f"{file} lacks x_{split} or y_{split}, present: {', '.join(arrays)}")
     inputs = {split: _inputs(file, f"x_{split}", arrays[f"x_{split}"]) for split in present}
     _check_agreement(file, inputs)
+    if task != "classification":
+        read_labels = _numbers if task == "regression" else _columns
+        found = {split: read_labels(file, f"y_{split}", arrays[f"y_{split}"], len(inputs[split])) for split in present}
+        order = tuple(map(str, range(arrays[f"y_{present[0]}"].shape[1]))) if task == "multilabel" else ()
+        return Source("array", {split: Examples(inputs[split], found[split]) for split in present}, order)
     labels = {split: _labels(file, f"y_{split}", arrays[f"y_{split}"], len(inputs[split])) for split in present}
     numbers = {number for split in present for number in labels[split]}
     splits = {split: Examples(inputs[split], [str(number) for number in labels[split]]) for split in present}
@@ -94,6 +100,22 @@ def _labels(file: Path, name: str, y: np.ndarray, count: int) -> list[int]:
     if y.min() < 0:
         raise UserError(f"{name} of {file} has label {y.min()}, allowed: 0 or more")
     return y.tolist()
+
+
+def _numbers(file: Path, name: str, y: np.ndarray, count: int) -> list[float]:
+    """Returns the targets of a regression."""
+    if y.dtype.kind not in "iuf" or y.shape != (count,):
+        raise UserError(f"{name} of {file} is {y.dtype} {list(y.shape)}, allowed for regression: numbers [{count}]")
+    return y.tolist()
+
+
+def _columns(file: Path, name: str, y: np.ndarray, count: int) -> list[tuple[str, ...]]:
+    """Returns the names of the columns that hold a 1, for each example."""
+    if y.dtype.kind not in "biuf" or y.ndim != 2 or len(y) != count or not np.isin(y, (0, 1)).all():
+        raise UserError(
+            f"{name} of {file} is {y.dtype} {list(y.shape)}, allowed for multilabel: 0 and 1, [{count}, classes]"
+        )
+    return [tuple(map(str, np.flatnonzero(row))) for row in y]
 
 
 def _check_agreement(file: Path, inputs: dict[str, np.ndarray]) -> None:

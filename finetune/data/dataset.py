@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetune.config import DataConfig
-from finetune.data import splits
-from finetune.data.source import SPLITS, Examples, Source, is_unicode
+from finetune.data import splits, targets
+from finetune.data.source import SPLITS, Examples, Source
 from finetune.errors import UserError, one_of
 
-Split = dict[str, np.ndarray]  # leading axis: examples; "label" int32 [N]
+Split = dict[str, np.ndarray]  # leading axis: examples; "label" as `targets` encodes it
 
 _HELD_OUT = 5  # a fifth is split off for test, and for validation where no number is given
 _TEST_SEED = 0  # the test split does not move with data.split_seed
@@ -24,7 +24,8 @@ class Dataset(NamedTuple):
     """Three splits with the same arrays, of integers or float32, and what identifies them.
 
     Texts: "input_ids" uint16 or int32 [N, T], "length" int32 [N]. Images: "image" uint8 or float32 [N, H, W, C].
-    Feature vectors: "features" float32 [N, D]. All: "label" int32 [N], an index into `classes`.
+    Feature vectors: "features" float32 [N, D]. All: "label", int32 [N], an index into `classes`; multilabel: float32
+    [N, C], 1 where an example has the class; regression: float32 [N], and `classes` is empty.
     content_hash: sha256 in hex over names, dtypes, shapes and bytes of all arrays, and the class names.
     """
 
@@ -42,11 +43,13 @@ def load(config: DataConfig, tokenizer_file: Path | None) -> Dataset:
     the data or the settings.
     """
     try:
-        source = _keep_classes(_read(config), config.classes)
+        source = _read(config)
     except OSError as error:
         raise UserError(f"cannot read data.name {config.name!r}: {error}") from error
-    classes = _class_names(source)
-    chosen = _choose(source, classes, config)
+    if config.task == "classification":
+        source = _keep_classes(source, config.classes)
+    classes, labels = targets.encode(source, config)
+    chosen = _choose(source, labels, config)
     file = Path(config.tokenizer).expanduser() if config.tokenizer else tokenizer_file
     arrays = _encode(source.kind, [item for inputs, _ in chosen for item in inputs], config, file)
     ends = np.cumsum([len(labels) for _, labels in chosen])[:-1]
@@ -79,7 +82,7 @@ def _read_file(path: Path, config: DataConfig) -> Source:
     from finetune.data import arrays, delimited
 
     if path.suffix == ".npz":
-        return arrays.read(path)
+        return arrays.read(path, config.task)
     if path.suffix in delimited.SUFFIXES:
         return delimited.read(path, config)
     raise one_of(f"ending of {path}", path.suffix, [".npz", *delimited.SUFFIXES])
@@ -112,34 +115,12 @@ def _keep_classes(source: Source, wanted: Sequence[str]) -> Source:
     return source._replace(splits=kept)
 
 
-def _class_names(source: Source) -> tuple[str, ...]:
-    """Returns the classes of the training split, in the order of the source, else sorted."""
-    if "train" not in source.splits:
-        raise UserError(f"the data has no train split, present: {', '.join(source.splits) or 'none'}")
-    present = set(source.splits["train"].labels)
-    for split, examples in source.splits.items():
-        if unseen := sorted(set(examples.labels) - present):
-            raise UserError(f"label {unseen[0]!r} of split {split} is out of range: no example in train has it")
-        if not examples.labels:
-            raise UserError(f"split {split} has no examples")
-    for name in present:
-        if not is_unicode(name):
-            raise UserError(f"class name {name!r} is not valid Unicode, allowed: text that can be written as UTF-8")
-    if len(present) < 2:
-        raise UserError(f"the data has one class only, {present.pop()!r}; allowed: two or more")
-    return tuple(name for name in source.order or sorted(present) if name in present)
-
-
-def _choose(source: Source, classes: tuple[str, ...], config: DataConfig) -> list[tuple[list[Any], np.ndarray]]:
-    """Returns the inputs and the labels int32 [N] of train, validation and test, split off where the set has none.
+def _choose(source: Source, labels_of: dict[str, np.ndarray], config: DataConfig) -> list[tuple[list[Any], np.ndarray]]:
+    """Returns the inputs and the labels of train, validation and test, split off where the set has none.
 
     Test and validation are drawn before the subset of train, so that its size does not move them.
     """
-    index = {name: number for number, name in enumerate(classes)}
-    chosen = {
-        split: (list(inputs), np.array([index[label] for label in labels], np.int32))
-        for split, (inputs, labels) in source.splits.items()
-    }
+    chosen = {split: (list(examples.inputs), labels_of[split]) for split, examples in source.splits.items()}
     if "test" not in chosen:
         _split_off(chosen, "test", 0, (_TEST_SEED, _TEST))
     if "validation" not in chosen:
@@ -150,7 +131,7 @@ def _choose(source: Source, classes: tuple[str, ...], config: DataConfig) -> lis
             f"data.train_examples is {config.train_examples}, allowed: at most {len(labels)}, all there are"
         )
     if config.train_examples:
-        mask = splits.stratify(labels, config.train_examples, (config.split_seed, _TRAIN))
+        mask = splits.stratify(_strata(labels), config.train_examples, (config.split_seed, _TRAIN))
         chosen["train"] = _select(inputs, labels, mask)
     return [chosen[split] for split in SPLITS]
 
@@ -158,14 +139,20 @@ def _choose(source: Source, classes: tuple[str, ...], config: DataConfig) -> lis
 def _split_off(chosen: dict[str, tuple[list[Any], np.ndarray]], split: str, count: int, key: tuple[int, int]) -> None:
     """Moves `count` examples of train, 0 = a fifth, to a new split; every class keeps one in train."""
     inputs, labels = chosen["train"]
+    strata = _strata(labels)
     total = count or max(len(labels) // _HELD_OUT, 1)
-    if total > (most := splits.room(labels, leave=1)):
+    if total > (most := splits.room(strata, leave=1)):
         raise UserError(
             f"{split} would take {total} of {len(labels)} training examples, allowed: at most {most}, so that one of"
             " every class remains"
         )
-    mask = splits.stratify(labels, total, key, leave=1)
+    mask = splits.stratify(strata, total, key, leave=1)
     chosen[split], chosen["train"] = _select(inputs, labels, mask), _select(inputs, labels, ~mask)
+
+
+def _strata(labels: np.ndarray) -> np.ndarray:
+    """Returns what a draw is stratified by: the class of an example that has one, else nothing."""
+    return labels if labels.dtype == np.int32 and labels.ndim == 1 else np.zeros(len(labels), np.int32)
 
 
 def _select(inputs: list[Any], labels: np.ndarray, mask: np.ndarray) -> tuple[list[Any], np.ndarray]:

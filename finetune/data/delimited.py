@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import DataConfig
+from finetune.data import targets
 from finetune.data.source import SPLITS, Examples, Source, is_unicode
 from finetune.errors import UserError, one_of
 
@@ -41,10 +42,19 @@ def _examples(file: Path, config: DataConfig) -> Examples:
     texts, labels = [], []
     for line, row in rows(file):
         texts.append(_field(row, config.text_column, f"{file}:{line}"))
-        labels.append(_field(row, config.label_column, f"{file}:{line}").strip())
-        if not labels[-1]:
-            raise UserError(f"{file}:{line}: the label is empty")
+        labels.append(_label(row, config, f"{file}:{line}"))
     return Examples(texts, labels)
+
+
+def _label(row: dict[str, Any], config: DataConfig, where: str) -> Any:
+    """Returns the label of a row, as `Examples` holds it."""
+    text = _field(row, config.label_column, where).strip()
+    if config.task == "multilabel":
+        value = row[config.label_column]
+        return targets.names(value if isinstance(value, list) else text, config.label_separator, where)
+    if not text:
+        raise UserError(f"{where}: the label is empty")
+    return targets.number(text, where) if config.task == "regression" else text
 
 
 def read_texts(file: Path, column: str) -> tuple[list[int], list[str]]:

@@ -9,10 +9,13 @@ SPLITS = ("train", "validation", "test")
 
 
 class Examples(NamedTuple):
-    """The examples of one split as they were read, and the class name of each."""
+    """The examples of one split as they were read, and the label of each.
+
+    A class name; for multilabel a tuple of them, or a text that holds them; for regression a number, or a text of one.
+    """
 
     inputs: Sequence[Any] | np.ndarray
-    labels: Sequence[str]
+    labels: Sequence[Any]
 
 
 class Source(NamedTuple):

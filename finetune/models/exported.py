@@ -117,7 +117,8 @@ def read_config(directory: Path) -> tuple[Config, tuple[str, ...]]:
         raise UserError(f"{directory / FILE} is damaged ({error}), {_ALLOWED}") from None
     settings.check(config)
     classes = found.get("classes")
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or len(classes) < 2:
+    least = {"classification": 2, "multilabel": 1, "regression": 0}[config.data.task]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or len(classes) < least:
         raise UserError(f"{directory / FILE}: classes are {str(classes)[:40]}, allowed: a list of names")
     return config, tuple(classes)
 

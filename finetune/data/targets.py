@@ -1,0 +1,119 @@
+"""Targets: what an example is labelled with, as arrays: one class, several of them, or a number."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from finetune.config import DataConfig
+from finetune.data.source import Source, is_unicode
+from finetune.errors import UserError, one_of
+
+Targets = tuple[tuple[str, ...], dict[str, np.ndarray]]  # (classes, split -> label [N, ...])
+
+
+def encode(source: Source, config: DataConfig) -> Targets:
+    """Returns the classes of a source without other classes than config.classes, and the labels of each split.
+
+    classification: int32 [N]; multilabel: float32 [N, C], 1 where an example has the class; regression: float32 [N],
+    and no classes. Raises UserError for splits and labels that the task cannot have.
+    """
+    if "train" not in source.splits:
+        raise UserError(f"the data has no train split, present: {', '.join(source.splits) or 'none'}")
+    for split, examples in source.splits.items():
+        if not len(examples.labels):
+            raise UserError(f"split {split} has no examples")
+    return _ENCODERS[config.task](source, config)
+
+
+def number(value: Any, where: str) -> float:
+    """Returns a target as a number; raises UserError, which begins with `where`, unless it is finite in float32."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = np.nan
+    if not abs(found) <= float(np.finfo(np.float32).max):
+        raise UserError(f"{where}: the target is {str(value)[:40]!r}, allowed: a number that is finite in float32")
+    return found
+
+
+def names(value: Any, separator: str, where: str) -> tuple[str, ...]:
+    """Returns the labels in a field: the items of a JSON list, else what `separator` parts; empty ones are none."""
+    items = value if isinstance(value, list) else str(value).split(separator)
+    for item in items:
+        if isinstance(item, list | dict) or item is None:
+            raise UserError(f"{where}: a label is {str(item)[:40]}, allowed: a text or a number")
+    return tuple(dict.fromkeys(text for item in items if (text := str(item).strip())))
+
+
+def _one_class(source: Source, config: DataConfig) -> Targets:
+    classes = _classes(source, {split: examples.labels for split, examples in source.splits.items()})
+    if len(classes) < 2:
+        raise UserError(f"the data has one class only, {classes[0]!r}; allowed: two or more")
+    index = {name: place for place, name in enumerate(classes)}
+    labels = {
+        split: np.array([index[label] for label in examples.labels], np.int32)
+        for split, examples in source.splits.items()
+    }
+    return classes, labels
+
+
+def _classes(source: Source, labels: dict[str, Iterable[str]]) -> tuple[str, ...]:
+    """Returns the classes of the training split, in the order of the source, else sorted."""
+    present = set(labels["train"])
+    for split, others in labels.items():
+        if unseen := sorted(set(others) - present):
+            raise UserError(f"label {unseen[0]!r} of split {split} is out of range: no example in train has it")
+    for name in present:
+        if not is_unicode(name):
+            raise UserError(f"class name {name!r} is not valid Unicode, allowed: text that can be written as UTF-8")
+    return tuple(name for name in source.order or sorted(present) if name in present)
+
+
+def _several_classes(source: Source, config: DataConfig) -> Targets:
+    if config.label_separator == "":
+        raise UserError("data.label_separator is '', allowed: a text that parts labels, such as '|'")
+    sets: dict[str, list[tuple[str, ...]]] = {
+        split: [
+            each if isinstance(each, tuple) else names(each, config.label_separator, f"split {split}")
+            for each in examples.labels
+        ]
+        for split, examples in source.splits.items()
+    }
+    known = {name for rows in sets.values() for row in rows for name in row}
+    for wanted in config.classes:
+        if wanted not in known:
+            raise one_of("data.classes", wanted, known)
+    kept = set(config.classes) or known
+    sets = {split: [tuple(name for name in row if name in kept) for row in rows] for split, rows in sets.items()}
+    classes = _classes(source, {split: [name for row in rows for name in row] for split, rows in sets.items()})
+    if not classes:
+        raise UserError("no example in train has a label, allowed: some that have")
+    index = {name: place for place, name in enumerate(classes)}
+    return classes, {split: _multi_hot(rows, index) for split, rows in sets.items()}
+
+
+def _multi_hot(rows: Sequence[tuple[str, ...]], index: dict[str, int]) -> np.ndarray:
+    found = np.zeros((len(rows), len(index)), np.float32)
+    for place, row in enumerate(rows):
+        found[place, [index[name] for name in row]] = 1
+    return found
+
+
+def _number(source: Source, config: DataConfig) -> Targets:
+    if config.classes:
+        raise UserError(f"data.classes is {', '.join(config.classes)!r}, allowed for regression: none")
+    labels = {
+        split: np.array([number(label, f"split {split}") for label in examples.labels], np.float32)
+        for split, examples in source.splits.items()
+    }
+    if (labels["train"] == labels["train"][0]).all():
+        raise UserError(f"all targets of train are {labels['train'][0]:g}, allowed: two different numbers or more")
+    return (), labels
+
+
+_ENCODERS: dict[str, Callable[[Source, DataConfig], Targets]] = {
+    "classification": _one_class,
+    "multilabel": _several_classes,
+    "regression": _number,
+}
