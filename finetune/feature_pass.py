@@ -1,19 +1,28 @@
-"""The trunks of all groups of a study, run over the data once; what an earlier study has left is taken from disk."""
+"""The trunks of all groups of a study, run over the data once; what an earlier study has left is taken from disk.
+
+Texts are cut to a few lengths, each to the shortest that holds it, if the trunk makes the same of them without padding.
+"""
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from finetune import lengths
+from finetune.data import padding
 from finetune.feature_store import FeatureStore, array_hash
 from finetune.features import HostSplit, Trunk
+from finetune.progress import console
 from finetune.trunk import Cut, features_of
 
 # Examples a batch of the pass on CPU: MiniLM on 64 tokens took 8.5 ms a text in batches of 16, 12.3 ms in 128.
 _CPU_BATCH = 16
+_COMPILE_FLOPS, _COMPILE_FLOPS_CPU = 2e13, 2e11  # what is computed in the second that a program takes to compile
+_ROUNDINGS = 256.0  # units of the last place that layers of single precision may add up to
 _WORTH_KEEPING_FLOPS = 1e11  # less is computed again before a file is found and checked
 
 
@@ -35,19 +44,20 @@ class Pass:
         self._found = [self._find(number) for number in range(len(splits))]
         missing = [shapes.keys() - found for shapes, found in zip(self._shapes, self._found, strict=True)]
         self._base = jax.device_put(base) if any(missing) else {}
-        self._programs = [_program(*each) for each in zip(cuts, missing, strict=True)]
+        self._cuts, self._missing = cuts, missing
+        self._programs: dict[tuple[frozenset[str], int], Any] = {}
+        flops = max((trunk.flops for trunk in cached), default=0.0) / sum(len(split["label"]) for split in splits)
+        self._parts = self._parts_of([split for split, names in zip(splits, missing, strict=True) if names], flops)
+        self.refused = ""  # why texts are not cut, if something is against it
 
     @property
     def batches(self) -> int:
         """The number of batches that are left to compute."""
-        return sum(
-            -(-len(split["label"]) // self._batch_size)
-            for split, program in zip(self._splits, self._programs, strict=True)
-            if program
-        )
+        return sum(1 for number in range(len(self._splits)) for _ in self._batches(number))
 
     def run(self, advance: Callable[[], None]) -> list[HostSplit]:
         """Returns the features of every split by name, arrays [examples, ...]; calls `advance` after every batch."""
+        self._uncut_where_it_shows()
         return [self._found[number] | self._compute(number, advance) for number in range(len(self._splits))]
 
     def imagined(self) -> list[HostSplit]:
@@ -59,26 +69,35 @@ class Pass:
 
     def estimated_seconds(self) -> float:
         """Returns how long the pass will take, from one batch."""
-        number = next((number for number, program in enumerate(self._programs) if program), None)
+        number = next((number for number, names in enumerate(self._missing) if names), None)
         if number is None:
             return 0.0
-        jax.block_until_ready(self._batch(number, 0))
+        index, positions = next(self._batches(number))  # of the longest
+        jax.block_until_ready(self._batch(number, index, positions))
         started = time.monotonic()
-        jax.block_until_ready(self._batch(number, 0))
-        return self.batches * (time.monotonic() - started)
+        jax.block_until_ready(self._batch(number, index, positions))
+        spent = sum(each for number in range(len(self._splits)) for _, each in self._batches(number))
+        return spent / positions * (time.monotonic() - started)
 
     def _compute(self, number: int, advance: Callable[[], None]) -> HostSplit:
-        """Returns the features of a split that have not been found."""
-        if self._programs[number] is None:
-            return {}
+        """Returns the features of a split that have not been found; a batch is fetched while the next is computed."""
         examples, arrays = len(self._splits[number]["label"]), HostSplit()
-        for start in range(0, examples, self._batch_size):
-            batch = jax.device_get(self._batch(number, start))
-            for name, piece in batch.items():
+
+        def fetch(index: np.ndarray, batch: dict[str, jax.Array]) -> None:
+            for name, piece in jax.device_get(batch).items():
                 if name not in arrays:
                     arrays[name] = self._create(number, name, (examples, *piece.shape[1:]), piece.dtype)
-                arrays[name][start : start + self._batch_size] = piece[: examples - start]
+                arrays[name][index] = piece[: len(index)]
             advance()
+
+        waiting = None
+        for index, positions in self._batches(number):
+            batch = self._batch(number, index, positions)
+            if waiting is not None:
+                fetch(*waiting)
+            waiting = index, batch
+        if waiting is not None:
+            fetch(*waiting)
         for name, file in self._names[number].items():
             if name in arrays:
                 self._store.keep(file, arrays[name])
@@ -117,17 +136,90 @@ class Pass:
             self._leaf_hashes[path] = array_hash(self._leaves[path])
         return self._leaf_hashes[path]
 
-    def _batch(self, number: int, start: int) -> dict[str, jax.Array]:
-        """Returns the features of a batch of a split, which starts over at its end: all batches have one size."""
+    def _parts_of(self, splits: Sequence[HostSplit], flops: float) -> list[list[lengths.Part]]:
+        """Returns the examples of every split by the positions that they are cut to.
+
+        splits: those to compute. flops: of one example. Where nothing is padded there is 1 position.
+        """
+        if not splits or not all(map(padding.padded, splits)):
+            return [[lengths.Part(np.arange(len(split["label"])), 1)] for split in self._splits]
+        costs = _COMPILE_FLOPS_CPU if jax.default_backend() == "cpu" else _COMPILE_FLOPS
+        filled = np.concatenate([padding.filled(split) for split in splits])
+        chosen = lengths.choose(filled, padding.whole(splits[0]), flops, costs)
+        return [lengths.parts(padding.filled(split), chosen, self._batch_size) for split in self._splits]
+
+    def _batches(self, number: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Yields (examples, positions) of what is to be computed of a split, the longest first."""
+        for part in self._parts[number] if self._missing[number] else ():
+            for start in range(0, len(part.examples), self._batch_size):
+                yield part.examples[start : start + self._batch_size], part.positions
+
+    def _batch(self, number: int, index: np.ndarray, positions: int) -> dict[str, jax.Array]:
+        """Returns the features of a batch, which starts over at its end: all batches have one size."""
         split = self._splits[number]
-        index = np.arange(start, start + self._batch_size) % len(split["label"])
-        return self._programs[number](self._base, {name: array[index] for name, array in split.items()})
+        batch = {name: array[np.resize(index, self._batch_size)] for name, array in split.items()}
+        return self._program(number, positions)(self._base, padding.cut(batch, positions))
+
+    def _program(self, number: int, positions: int) -> Any:
+        """Returns the program that computes the missing features of a split.
+
+        A feature's name is a hash of what computes it, so that splits which lack the same have the same program.
+        """
+        key = frozenset(self._missing[number]), positions
+        if key not in self._programs:
+            self._programs[key] = _program(self._cuts_for(number, positions) or (), self._missing[number])
+        return self._programs[key]
+
+    def _cuts_for(self, number: int, positions: int) -> list[Cut] | None:
+        """Returns the cuts that compute examples of so many positions; None if that changes their features' shapes."""
+        split = self._splits[number]
+        if not padding.padded(split) or positions == padding.whole(split):
+            return list(self._cuts[number])
+        shapes = {
+            name: jax.ShapeDtypeStruct((positions, *split[name].shape[2:]), split[name].dtype)
+            for name in padding.padded(split)
+        }
+        found = [cut.resized(shapes) for cut in self._cuts[number]]
+        return None if None in found else found  # type: ignore[return-value]
+
+    def _uncut_where_it_shows(self) -> None:
+        """Leaves all examples whole if a cut batch has features of other shapes, or other than rounding."""
+        checked = set()
+        for number in range(len(self._splits)):
+            for index, positions in self._batches(number):
+                key = frozenset(self._missing[number]), positions
+                if key not in checked and positions not in (1, padding.whole(self._splits[number])):
+                    self.refused = self.refused or self._difference(number, index, positions)
+                checked.add(key)
+        if self.refused:
+            console.print(f"texts are not cut to their lengths: {self.refused}", markup=False)
+            self._parts = [
+                [part._replace(positions=padding.whole(split)) for part in parts]
+                for parts, split in zip(self._parts, self._splits, strict=True)
+            ]
+
+    def _difference(self, number: int, index: np.ndarray, positions: int) -> str:
+        """Returns what is against cutting a batch, empty if nothing is."""
+        if self._cuts_for(number, positions) is None:
+            return "the shapes of features depend on the length of texts"
+        cut = jax.device_get(self._batch(number, index, positions))
+        full = jax.device_get(self._batch(number, index, padding.whole(self._splits[number])))
+        for name, expected in full.items():
+            expected, found = expected.astype(np.float64), cut[name].astype(np.float64)
+            allowed = _tolerance(full[name].dtype) * max(float(np.max(np.abs(expected))), 1e-30)
+            if not float(np.max(np.abs(found - expected))) <= allowed:
+                return "features of a text depend on its padding"
+        return ""
+
+
+def _tolerance(dtype: Any) -> float:
+    """Returns how far a feature may be off, relative to the largest, if it is computed in another order."""
+    epsilon = float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.floating) else 0.0
+    return epsilon * (_ROUNDINGS if epsilon < 1e-4 else 4)
 
 
 def _program(cuts: Sequence[Cut], wanted: set[str]) -> Any:
-    """Returns the program that computes the `wanted` features of a batch, None if there are none."""
-    if not wanted:
-        return None
+    """Returns the program that computes the `wanted` features of a batch."""
     trunk = features_of(cuts)
 
     def compute(base: Any, batch: Any) -> Any:

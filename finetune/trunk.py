@@ -14,6 +14,7 @@ The tail is again a `Forward`: constants take the place of frozen leaves, and fe
 The user declares nothing, and no equation is rewritten: both parts evaluate the model's own.
 """
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
@@ -108,6 +109,20 @@ class Cut:
         self.needs = tuple(
             frozenset(name for name, value in each.items() if value in inputs) for each in (frozen, batch)
         )
+
+    def resized(self, shapes: Shapes) -> "Cut | None":
+        """Returns the trunk for other `shapes` of some arrays; None unless it runs alike and its features stay."""
+        other, (params, frozen, example, *rest) = copy.copy(self), self._shapes
+        other._shapes, other._traced = (params, frozen, example | dict(shapes), *rest), {}
+        other._program, three = (other._trace(size)[0] for size in SIZES)
+        if not (self._alike and alike(other._program, self._program) and alike(three, self._program)):
+            return None
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(other._arguments(SIZES[0]))]
+        other._names = names(other._program, [jax.tree_util.keystr(path) for path in paths])
+        other._axes = axes_of(other._program, three, [_AXES[path[0].idx] for path in paths])
+        same = all(other._axes[value] == self._axes[value] for value in self._features.values())
+        same = same and all(other._one_example(self._features[name]) == one for name, one in self.features.items())
+        return other if same else None
 
     def constants(self, frozen: Leaves) -> Leaves:
         """Returns what the tail takes for frozen leaves: those it reads, and what is computed from leaves alone."""
