@@ -9,7 +9,7 @@ from PIL import Image
 from studies import document
 
 from finetune import command, export, feature_pass, predict, study
-from finetune.config import Config, DataConfig, ModelConfig
+from finetune.config import Config, DataConfig, ExecutionConfig, ModelConfig
 from finetune.models import exported
 
 RATES = [0.01, 0.03, 0.1]
@@ -34,10 +34,11 @@ def config(folder, pretrained, trainable="head"):
     found = Config(trainable=trainable)
     found.model = ModelConfig(name="efficientnet", pretrained=pretrained, dropout_at="head")
     if not pretrained:
-        found.model.width, found.model.depth = 8, 2
+        found.model.width, found.model.depth = 8, 1
     found.data = DataConfig(name=str(folder), image_size=32)
     found.hparams.epochs, found.hparams.batch_size = 2, 8
-    found.execution.devices, found.checkpoint.keep = 1, 1
+    found.execution = ExecutionConfig(mode="vmap", devices=1, epochs_on_device="scan")
+    found.checkpoint.keep = 1
     return found
 
 
@@ -56,7 +57,7 @@ def test_from_a_folder_to_predictions(folder, tmp_path, monkeypatch, capsys):
     words = ["predict", tmp_path / "model", folder / "test", f"--to={tmp_path / 'found.csv'}"]
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])
     assert command.run(predict.main) == 0
-    rows = list(csv.DictReader((tmp_path / "found.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "found.csv").read_text().splitlines()))
     right = np.mean([row["label"] == row["row"].split("/")[0] for row in rows])
     trial = document(tmp_path / "model", "finetune.json")["trial"]
     assert len(rows) == 6
