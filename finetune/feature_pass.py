@@ -55,6 +55,11 @@ class Pass:
         """The number of batches that are left to compute."""
         return sum(1 for number in range(len(self._splits)) for _ in self._batches(number))
 
+    @property
+    def is_found(self) -> bool:
+        """Whether there are features, and the store holds all of them."""
+        return any(self._found) and not self.batches
+
     def run(self, advance: Callable[[], None]) -> list[HostSplit]:
         """Returns the features of every split by name, arrays [examples, ...]; calls `advance` after every batch."""
         self._uncut_where_it_shows()
