@@ -119,6 +119,7 @@ class Config:
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     # What trains: all, head, last:K, bias, norm, or path patterns joined by "+", such as "block_5/*+head/*".
+    # A chain such as "head>all" starts each stage from the best trial of the one before, which the grid has too.
     trainable: str = "head"
 
 
