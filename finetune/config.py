@@ -143,8 +143,8 @@ class Config:
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     # What trains: all, head, last:K, first:K, bias, norm, lora, names of `parts`, or path patterns, joined by "+"; a
-    # term after "!" freezes. Such as "last:2+norm", "block_5/*+head/*", "all+!embeddings". A chain, such as "head>all",
-    # trains its last stage from the best trial of the stages before.
+    # term after "!" freezes. Such as "last:2+norm", "block_5/*+head/*", "all+!embeddings". A chain such as "head>all"
+    # starts each stage from the best trial of the one before, which the grid has too.
     trainable: str = "head"
     # Selections with a name, each NAME=SPEC, such as ("queries=block_*/attention/query",): words of `trainable`.
     parts: tuple[str, ...] = ()

@@ -39,7 +39,7 @@ class Ledger:
                 raise one_of("checkpoint.trials", identity, ids)
         writes = is_first_process()
         self.recorder = records.Recorder(workdir, writes)
-        self._parents = parents.find(ids)
+        self._parents, self._keep = parents.find(ids), config.keep
         before = _agreed(lambda: _read(workdir, config.trials, ids, self._parents, self.recorder, tell))
         self.groups, self.running = before.groups, before.running
         asked = {row["id"]: row for row in before.trials if row["id"] in ids}
@@ -52,6 +52,10 @@ class Ledger:
     def left(self, identity: str) -> bool:
         """Says whether a trial is still to be trained."""
         return identity not in self.done and (identity not in self.failed or identity in self._again)
+
+    def keeps(self, trials: Collection[str]) -> int:
+        """Returns of how many of `trials` the weights are kept at most."""
+        return self._keep + self._parents.families(trials)
 
     def _needed(self, values: Mapping[str, float]) -> set[str]:
         return self._parents.needed(values, self.done)

@@ -47,6 +47,10 @@ class Parents(NamedTuple):
         waiting = {key for identity, key in self.wanted.items() if identity not in done}
         return {best for key in waiting if (best := self._best(key, values)) is not None}
 
+    def families(self, trials: Collection[str]) -> int:
+        """Returns how many of these trials are kept at most for others to start from."""
+        return sum(not set(trials).isdisjoint(self.candidates[key]) for key in set(self.wanted.values()))
+
     def _best(self, key: _Key, values: Mapping[str, float]) -> str | None:
         there = [identity for identity in self.candidates[key] if identity in values]
         return max(there, key=lambda identity: values[identity], default=None)

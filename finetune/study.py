@@ -194,7 +194,7 @@ class _Study:
             measured,
         )
         parts = [list(chunk.trials.values()) for chunk in chunks]
-        estimate = plan.estimate(measured, parts, trained_bytes, self.config.checkpoint.keep)
+        estimate = plan.estimate(measured, parts, trained_bytes, self.ledger.keeps(self._named(trials)))
         self._spend("compile", time.monotonic() - started)
         described = plan.describe(signature, trials, parts, measured, estimate, trunk)
         self.planned.groups.append({**described, "members": [list(chunk.trials) for chunk in chunks]})

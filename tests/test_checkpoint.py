@@ -195,3 +195,24 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, damage: object) -> Non
 
 def test_the_bytes_of_leaves() -> None:
     assert checkpoint.content(leaves(0) | {"scale": np.float64(1)}) == 2 * 2 * 3 * 4 + 8
+
+
+def test_what_others_start_from_is_kept_until_they_do_not_need_it(tmp_path: Path) -> None:
+    waiting = {"head"}
+
+    def needed(values: dict[str, float]) -> set[str]:  # the best of those called head_, while somebody waits
+        heads = [identity for identity in values if identity.startswith("head_")]
+        return {max(heads, key=values.__getitem__)} if heads and waiting else set()
+
+    keeper = checkpoint.Keeper(tmp_path, 1, (), {}, writes=True, needed=needed)
+    seen = []
+    for identity, value in {"head_a": 0.1, "other": 0.9, "head_b": 0.3, "head_c": 0.2}.items():
+        offer(keeper, identity, value)
+        seen.append(on_disk(tmp_path))
+    assert seen == [{"head_a"}, {"head_a", "other"}, {"head_b", "other"}, {"head_b", "other"}]
+    np.testing.assert_array_equal(keeper.best_leaves("head_b")["head/kernel"], np.float32(0.3))
+    waiting.clear()
+    keeper.settle()
+    assert on_disk(tmp_path) == {"other"}
+    with pytest.raises(UserError, match="head_b/best' cannot be read"):
+        keeper.best_leaves("head_b")

@@ -192,3 +192,9 @@ def test_values_beyond_an_axis_are_allowed_ones(
         hparams.check({name: found[-1]} if found else {})
         if found:
             assert parse_axis(f"{name}={','.join(map(str, found))}")[1] == list(found)
+
+
+def test_a_command_of_a_chain_names_the_arms_that_it_starts_from() -> None:
+    trials = _trials(lambda rate, decay: rate)
+    command = experiment.command(trials, {"trainable": ["all", "head>last:1>all"]})
+    assert command.endswith("'--grid=trainable=all,head,head>last:1,head>last:1>all'")

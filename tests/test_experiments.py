@@ -17,7 +17,7 @@ from finetune.analysis import table
 from finetune.config import Config, DataConfig, ExecutionConfig
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-NAMES = ("learning_rate", "batch_size", "epochs", "regularization", "freezing", "exploration")
+NAMES = ("learning_rate", "batch_size", "epochs", "regularization", "freezing", "exploration", "lp_ft")
 LONG = ("batch_size", "epochs", "regularization")  # half a minute each
 RATES = [1e-3, 1e-2, 1e-1]
 TINY = {  # what is searched, in place of a script's own
@@ -31,6 +31,7 @@ TINY = {  # what is searched, in place of a script's own
         "_BASINS": {"independent decay": ("independent", "weight_decay", 1e-3, 10.0)},
     },
     "freezing": {"_RATES": RATES, "_PARTS": ["all", "head"]},
+    "lp_ft": {"_RATES": RATES},
     "exploration": {"_GRID": {"learning_rate": RATES, "batch_size": [50, 100]}},
 }
 SAID = {
@@ -39,6 +40,7 @@ SAID = {
     "epochs": "cut off there",
     "regularization": "independent decay",
     "freezing": "of its FLOPs",
+    "lp_ft": "test set noise, head>all",
     "exploration": "behind",
 }
 

@@ -27,9 +27,9 @@ AXES: dict[str, Any] = {"trainable": CHAINS, "learning_rate": [0.02, 0.1], "seed
 SAID: list[str] = []
 
 
-def settings(mode: str = "vmap", keep: int = 100) -> Config:
+def settings(mode: str = "vmap", keep: int = 100, devices: int = 1) -> Config:
     config = Config()
-    config.execution.mode, config.execution.epochs_on_device, config.execution.devices = mode, "scan", 1
+    config.execution.mode, config.execution.epochs_on_device, config.execution.devices = mode, "scan", devices
     config.hparams.batch_size, config.hparams.epochs, config.hparams.l2_sp = BATCH, EPOCHS, 0.1
     config.evaluation.metric, config.trunk.mode, config.trunk.store_gigabytes = "loss", "cached", 0.0
     config.checkpoint.keep, config.checkpoint.interval_seconds = keep, 0.0
@@ -112,9 +112,10 @@ def test_each_stage_equals_a_run_by_hand_from_the_best_of_the_stage_before(whole
             start, parent = by_hand[best][1], found[chain, best, seed]["id"]
 
 
-def test_members_in_a_loop_do_the_same(whole: Any, tmp_path: Any) -> None:
+@pytest.mark.parametrize("mode, devices", [("loop", 1), ("vmap", 2), ("vmap", 4)])  # 2 members: split, or their batches
+def test_members_in_a_loop_or_over_devices_do_the_same(whole: Any, tmp_path: Any, mode: str, devices: int) -> None:
     axes = {**AXES, "trainable": ["head", "head>last:1"], "seed": [1]}
-    study.run(settings("loop"), tmp_path / "study", axes)
+    study.run(settings(mode, devices=devices), tmp_path / "study", axes)
     for key, row in rows(tmp_path / "study").items():
         expected = rows(whole())[key]
         assert row.get("parent") == expected.get("parent")
@@ -208,4 +209,6 @@ def test_the_parent_is_the_best_with_a_result_and_of_equals_the_first() -> None:
     assert found.parent("head>all 3 1", values) == "head 2 1"
     assert found.parent("head>all 3 1", {"head 2 0": 1.0}) is None
     assert found.needed(values, []) == {"head 2 0", "head 2 1"}
+    assert found.families(["head 1 0", "head 2 0", "head>all 1 0"]) == 1
+    assert found.families(ids) == 2
     assert found.needed(values, ["head>all 1 1", "head>all 2 1", "head>all 3 1"]) == {"head 2 0"}

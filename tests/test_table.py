@@ -234,3 +234,11 @@ def test_five_trials_and_twenty_thousand(tmp_path: Path) -> None:
         assert len(trials.frame) == n
         assert len(trials.settings()) == n
         assert trials.names == ["lr", "layers"]
+
+
+def test_a_trial_that_starts_from_another_counts_what_that_one_took(tmp_path: Path) -> None:
+    first, second, third = (trial(rate, 0, 0.5) for rate in (1e-3, 3e-3, 1e-2))
+    write_study(tmp_path, [first, second | {"parent": first["id"]}, third | {"parent": second["id"]}])
+    frame = read_study(tmp_path).frame
+    assert frame["seconds"].tolist() == [2, 4, 6]
+    assert frame["flops"].tolist() == [100, 200, 300]

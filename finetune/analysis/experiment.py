@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune import chain
 from finetune.analysis.axis import LINEAR, LOG
 from finetune.analysis.finding import value_words
 from finetune.analysis.table import Axis, Trials
@@ -118,6 +119,8 @@ def command(trials: Trials, grid: Mapping[str, Sequence[Any]], seeds: int | None
     kept, grids, earlier_seeds = _split([str(each) for each in trials.provenance["command"][1:]])
     if seeds is not None:
         grids.pop("seed", None)
+    if "trainable" in grid:
+        grid = {**grid, "trainable": chain.with_shorter(map(str, grid["trainable"]))}
     grids |= {name: ",".join(_text(value) for value in values) for name, values in grid.items()}
     flags = [*kept, *(f"--grid={name}={values}" for name, values in grids.items())]
     if seeds is not None or (earlier_seeds and "seed" not in grids):

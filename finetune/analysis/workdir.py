@@ -12,7 +12,10 @@ _ENDED = (records.COMPLETE, records.DIVERGED, records.FAILED, records.STOPPED)
 
 
 class Study(NamedTuple):
-    """frame has one row a trial that has ended: id, hyperparameters, status, metrics, best_epoch, costs."""
+    """frame has one row a trial that has ended: id, hyperparameters, status, metrics, best_epoch, costs.
+
+    The cost of a trial that started from another one's weights has that one's in it.
+    """
 
     frame: pd.DataFrame
     hyperparameters: list[str]
@@ -41,6 +44,7 @@ def read(workdir: Path) -> Study:
     for name in ("seconds", "flops"):
         if name in frame:  # trials of a group differ in cost as they do in epochs
             frame[name] *= frame["epochs"] / frame["epochs"].mean()
+            frame[name] += _before(rows, dict(zip(frame["id"], frame[name], strict=True)))
     names = list(dict.fromkeys(name for row in rows for name in row["hparams"]))
     return Study(frame, names, _curves(workdir, set(frame["id"])), {**config, "plan": plan, "summary": summary})
 
@@ -61,6 +65,18 @@ def _cost(hparams: dict[str, Any], plan: dict[str, Any]) -> dict[str, float]:
     group = max(groups, key=lambda each: each["signature"].get("micro_batch", 0))
     shares = {"seconds": group["trials"], "flops": group["trials"], "bytes": group["chunk"]}
     return {name: group[name] / members for name, members in shares.items() if group.get(name)}
+
+
+def _before(rows: list[dict[str, Any]], own: dict[str, float]) -> list[float]:
+    """Returns what was spent on the trials that each one's weights come from, not on those that were not chosen."""
+    parents = {row["id"]: row["parent"] for row in rows if row.get("parent")}
+    spent = []
+    for row in rows:
+        total, identity = 0.0, row["id"]
+        while identity := parents.get(identity):
+            total += own.get(identity, 0.0)
+        spent.append(total)
+    return spent
 
 
 def _belongs(hparams: dict[str, Any], signature: dict[str, Any]) -> bool:
