@@ -13,7 +13,7 @@ from finetune.features import Trunk
 from finetune.grid import Trial
 from finetune.measure import Measured
 from finetune.parallel import OneDevice
-from finetune.params import adapts, decayed_paths, live_state, named_parts, stage_paths
+from finetune.params import abstract, adapts, count, decayed_paths, live_state, named_parts, stage_paths
 from finetune.step import Recipe, full_forward, training_forward
 from finetune.task import Task
 from finetune.train import shrunk
@@ -198,8 +198,14 @@ def describe(
         "trunk_place": trunk.place,
         "trunk_bytes": trunk.bytes,
         "trunk_flops": trunk.flops,
+        "trained_parameters": _trained_parameters(measured.group.recipe),
         **estimate._asdict(),
     }
+
+
+def _trained_parameters(recipe: Recipe) -> int:
+    shapes = abstract(recipe.task)
+    return count({path: shapes[path] for path in recipe.paths})
 
 
 def _sizes(measured: Measured, chunks: Sequence[Sequence[Trial]]) -> list[int]:

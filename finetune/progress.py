@@ -151,7 +151,7 @@ def describe_group(group: dict[str, Any]) -> str:
         f"of {group['chunk']} by {group['mode']}\n"
         f"  why: {group['reason']}\n"
         f"  programs: one to train, {compiled}; "
-        f"micro-batches of {group['signature']['micro_batch']}\n"
+        f"micro-batches of {group['signature']['micro_batch']}; {group['trained_parameters']:,} parameters train\n"
         f"  trunk {group['trunk']}{' on the host' if group['trunk_place'] == 'host' else ''}: {group['trunk_reason']}\n"
         f"  about {group['seconds']:.0f} s, {group['flops'] / 1e12:.2f} TFLOP, {group['bytes'] / 1e6:.0f} MB at once, "
         f"{group['disk_bytes'] / 1e6:.1f} MB on disk"

@@ -104,3 +104,16 @@ def test_bad_settings(name, value, message):
 )
 def test_settings_of_a_near_type(name, value):
     settings.check(change(name, value))
+
+
+def test_arms_of_r8_have_five_rates_of_their_own_and_a_program_each():
+    module = runpy.run_path(str(ROOT.parent / "configs" / "r8_arms.py"))
+    trials = make_trials(module["get_config"](), {}, module["sweep"]())
+    found = {}
+    for trial in trials:
+        found.setdefault(tuple(trial.choices.values()), []).append(trial)
+    assert [choices[0] for choices in found] == ["head", "bias", "norm", "last:1", "lora", "all"]
+    for arm in found.values():
+        settings = {(trial.hparams["learning_rate"], trial.hparams["seed"]) for trial in arm}
+        assert len(settings) == len(arm) == 15
+        assert len({rate for rate, _ in settings}) == 5

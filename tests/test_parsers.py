@@ -40,7 +40,7 @@ VALUES = some.one_of(SPACED, LISTED, CODE, some.text(max_size=20), NUMBERS.map(s
 def test_axes(texts):
     with contextlib.suppress(UserError):
         for name, values in grid.parse_axes(texts, None).items():
-            assert name in (*hparams.NAMES, *grid.STATIC)
+            assert name.partition("@")[0] in (*hparams.NAMES, *grid.STATIC)
             assert values
             for value in values if name in hparams.NAMES else ():
                 assert value in hparams.RANGES[name]

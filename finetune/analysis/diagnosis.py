@@ -1,10 +1,13 @@
 """Diagnosis of a search, by the questions of the Deep Learning Tuning Playbook: each answer a sentence with numbers."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from finetune import records
 from finetune.analysis import experiment
 from finetune.analysis.axis import MANY
+from finetune.analysis.condition import condition, own_axes, within
 from finetune.analysis.finding import NOTE, WARNING, Finding, count, listed, metric_words, number, percent, value_words
 from finetune.analysis.standing import Standing, standing
 from finetune.analysis.table import Axis, Trials
@@ -27,7 +30,8 @@ def diagnose(trials: Trials) -> tuple[Finding, ...]:
     if len(stands.order):
         found += [
             *_noise(trials, stands),
-            *_edges(trials, stands),
+            *_edges(trials, stands, leave_out=own_axes(trials)),
+            *_edges_of_choices(trials, stands),
             *_cliffs(trials, stands),
             *_coverage(trials, stands),
             *diagnose_training(trials, stands),
@@ -105,10 +109,31 @@ def _noise(trials: Trials, stands: Standing) -> list[Finding]:
     return [Finding("noise", WARNING, f"{words}: chance alone explains that.", "seed")]
 
 
-def _edges(trials: Trials, stands: Standing) -> list[Finding]:
+def _edges_of_choices(trials: Trials, stands: Standing) -> list[Finding]:
+    """Says the same of axes that have a range of their own for each choice, choice by choice; the best one warns."""
+    conditions, found = condition(trials), []
+    if conditions is None or not conditions.own:
+        return []
+    name = conditions.by.name
+    leader = stands.values(trials, int(stands.order[0]))[name]
+    for value in conditions.by.values:
+        part = within(trials, conditions.by, value)
+        others = tuple(axis.name for axis in part.axes if axis.name not in conditions.own)
+        of_part = standing(part)
+        for each in _edges(part, of_part, others, {name: [value]}) if len(of_part.order) else ():
+            sentence = f"With {name} {value}: {each.sentence[0].lower()}{each.sentence[1:]}"
+            found.append(each._replace(sentence=sentence, severity=each.severity if value == leader else NOTE))
+    return found
+
+
+def _edges(
+    trials: Trials, stands: Standing, leave_out: Sequence[str] = (), beside: Mapping[str, Sequence[str]] | None = None
+) -> list[Finding]:
     """Says which axes have their best at an end of what was searched, with the values that lie beyond."""
     found = []
     for axis in trials.axes:
+        if axis.name in leave_out:
+            continue
         if not axis.is_number or (stands.comparison is not None and not stands.comparison.evident):
             continue
         if len(axis.values) == len(stands.table) < _LEAST_SETTINGS and len(trials.axes) > 1:
@@ -124,11 +149,12 @@ def _edges(trials: Trials, stands: Standing) -> list[Finding]:
         for upward in (True, False):
             values, distance = experiment.beyond(axis, upward), abs(positions[0] - ends[int(upward)])
             if distance <= margin and values:
-                found.append(_edge(trials, axis, upward, values, alone=not inside.any()))
+                grid = {**(beside or {}), axis.name: sorted(values)}
+                found.append(_edge(axis, upward, values, not inside.any(), experiment.command(trials, grid)))
     return found
 
 
-def _edge(trials: Trials, axis: Axis, upward: bool, values: tuple[float, ...], alone: bool) -> Finding:
+def _edge(axis: Axis, upward: bool, values: tuple[float, ...], alone: bool, command: str) -> Finding:
     """Returns the finding of a best value at an end; `alone` if no value further inside is as good."""
     end = value_words(axis.values[-1 if upward else 0])
     words = f"The best {axis.name}, {end}, is the {'largest' if upward else 'smallest'} that was tried"
@@ -137,7 +163,7 @@ def _edge(trials: Trials, axis: Axis, upward: bool, values: tuple[float, ...], a
     if not alone:
         return Finding("edge", NOTE, f"{words}; values further inside are as good.", axis.name)
     sentence = f"{words}; {listed([value_words(value) for value in values], 'or')} may be better."
-    return Finding("edge", WARNING, sentence, axis.name, experiment.command(trials, {axis.name: sorted(values)}))
+    return Finding("edge", WARNING, sentence, axis.name, command)
 
 
 def _cliffs(trials: Trials, stands: Standing) -> list[Finding]:
@@ -177,8 +203,10 @@ def _coverage(trials: Trials, stands: Standing) -> list[Finding]:
         return [Finding("coverage", NOTE, f"{good} of {len(stands.order):,} trials make up the best tenth.")]
     if not compared.evident:
         return []
-    found = []
+    found, own = [], own_axes(trials)
     for axis in trials.axes:
+        if axis.name in own:
+            continue  # what lies beside a value is of another choice
         places = np.unique(stands.table[axis.name].to_numpy()[stands.tied])
         inside = 0 < places[0] < len(axis.values) - 1
         if not axis.is_number or not _LEAST_VALUES <= len(axis.values) <= MANY or len(places) > 1 or not inside:

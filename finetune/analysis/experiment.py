@@ -8,6 +8,7 @@ import numpy as np
 
 from finetune import chain
 from finetune.analysis.axis import LINEAR, LOG
+from finetune.analysis.condition import condition
 from finetune.analysis.finding import value_words
 from finetune.analysis.table import Axis, Trials
 
@@ -121,6 +122,7 @@ def command(trials: Trials, grid: Mapping[str, Sequence[Any]], seeds: int | None
         grids.pop("seed", None)
     if "trainable" in grid:
         grid = {**grid, "trainable": chain.with_shorter(map(str, grid["trainable"]))}
+    grids = _without_stale(grids, grid)
     grids |= {name: ",".join(_text(value) for value in values) for name, values in grid.items()}
     flags = [*kept, *(f"--grid={name}={values}" for name, values in grids.items())]
     if seeds is not None or (earlier_seeds and "seed" not in grids):
@@ -132,6 +134,19 @@ def _text(value: Any) -> str:
     """Returns a value as a command takes it: short where that is exact."""
     short = f"{value:g}" if isinstance(value, float) else str(value)
     return short if not isinstance(value, float) or float(short) == value else repr(value)
+
+
+def _without_stale(grids: Mapping[str, str], grid: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+    """Returns the axes of a command without those that `grid` overrules: NAME@CHOICE by NAME, or for lack of CHOICE."""
+    gone = {
+        choice
+        for name, values in grid.items()
+        for choice in map(str.strip, grids.get(name, "").split(","))
+        if choice not in map(str, values)
+    }
+    conditional = {name: name.partition("@") for name in grids if "@" in name}
+    stale = [name for name, (base, _, choice) in conditional.items() if base in grid or choice.strip() in gone]
+    return {name: values for name, values in grids.items() if name not in stale}
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], str | None]:
@@ -156,13 +171,50 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], str | N
 def grid_of(trials: Trials, settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Returns the grid that the first of these settings span, as many as make up half of it or more."""
     for some in range(min(len(settings), _MOST_SETTINGS), 0, -1):
-        grid = {
-            axis.name: [value for value in axis.values if any(each[axis.name] == value for each in settings[:some])]
-            for axis in trials.axes
-        }
-        if np.prod([len(values) for values in grid.values()], dtype=float) <= max(2 * some, 1):
-            return grid
+        parts = _parts(trials, settings[:some])
+        size = sum(np.prod([len(values) for values in part.values()], dtype=float) for part in parts)
+        if size <= max(2 * some, 1):
+            return spanned(trials, settings[:some])
     return {}
+
+
+def spanned(trials: Trials, settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Returns the axes of the smallest grid that holds these settings.
+
+    An axis of which each choice has a range of its own is named as --grid takes it, learning_rate@head, where the
+    settings have several choices.
+    """
+    parts = _parts(trials, settings)
+    if len(parts) == 1:
+        return parts[0]
+    found = condition(trials)
+    assert found is not None
+    whole = _values(trials.axes, settings)
+    grid = {name: values for name, values in whole.items() if name not in found.own}
+    for part in parts:
+        grid |= {f"{name}@{part[found.by.name][0]}": part[name] for name in found.own}
+    return grid
+
+
+def _parts(trials: Trials, settings: Sequence[Mapping[str, Any]]) -> list[dict[str, list[Any]]]:
+    """Returns the axes of the grids that hold these settings, one for each choice that has ranges of its own."""
+    found = condition(trials)
+    if found is None or not found.own:
+        return [_values(trials.axes, settings)]
+    name = found.by.name
+    whole = _values(trials.axes, settings)
+    parts = []
+    for choice in whole[name]:
+        part = _values(trials.axes, [each for each in settings if each[name] == choice])
+        parts.append(whole | {name: [choice]} | {own: part[own] for own in found.own})
+    return parts or [whole]
+
+
+def _values(axes: Sequence[Axis], settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {
+        axis.name: [value for value in axis.values if any(each[axis.name] == value for each in settings)]
+        for axis in axes
+    }
 
 
 def repeat(trials: Trials, settings: Sequence[Mapping[str, Any]], seeds: int) -> str:

@@ -1,11 +1,13 @@
 """The headline: at most ten lines that answer the question to somebody who knows nothing of the study."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from finetune import records
 from finetune.analysis.anova import NOISE, REST, Anova
+from finetune.analysis.condition import condition
 from finetune.analysis.decomposition import Share
 from finetune.analysis.finding import (
     WARNING,
@@ -131,13 +133,13 @@ def _reached(trials: Trials, setting: Setting) -> str:
 def _alternatives(trials: Trials, recommendation: Recommendation) -> str:
     """Returns the range of each axis among the settings that are as good, and the cheapest and most robust of them."""
     tied = recommendation.tied
+    found = condition(trials)
+    choices = list(found.by.values) if found and found.own else [None]
     parts = []
-    for axis in trials.axes:
-        taken = {each.values[axis.name] for each in tied}
-        values = [value_words(value) for value in axis.values if value in taken]
-        span = f"{values[0]} to {values[-1]}" if axis.is_number and len(values) > 2 else listed(values[:6], "or")
-        parts.append(f"{axis.name} {span}")
-    words = f"{count(len(tied) - 1, 'other setting')} with {', '.join(parts)}"
+    for choice in choices:
+        some = [each for each in tied if choice is None or (found and each.values[found.by.name] == choice)]
+        parts += [_taken(trials, some)] if some else []
+    words = f"{count(len(tied) - 1, 'other setting')} with {', or with '.join(parts)}"
     cheapest, robust = recommendation.cheapest, recommendation.robust
     if cheapest is not None and cheapest.cost and tied[0].cost and cheapest.cost < _CHEAPER * tied[0].cost:
         share = percent(cheapest.cost / tied[0].cost)
@@ -145,6 +147,17 @@ def _alternatives(trials: Trials, recommendation: Recommendation) -> str:
     if robust is not None and robust is not tied[0]:
         words += f"; with most room for error around it: {setting_words(trials, robust.values)}"
     return words
+
+
+def _taken(trials: Trials, settings: Sequence[Setting]) -> str:
+    """Returns the range of each axis among some settings."""
+    parts = []
+    for axis in trials.axes:
+        taken = {each.values[axis.name] for each in settings}
+        values = [value_words(value) for value in axis.values if value in taken]
+        span = f"{values[0]} to {values[-1]}" if axis.is_number and len(values) > 2 else listed(values[:6], "or")
+        parts.append(f"{axis.name} {span}")
+    return ", ".join(parts)
 
 
 def _shifted(shifts: tuple[Shift, ...]) -> list[str]:

@@ -28,13 +28,15 @@ class Comparison(NamedTuple):
     """Every setting against the leader, the one with the largest mean; arrays [settings].
 
     behind: how far the mean lies behind the leader's, on shared seeds. spread: the standard deviation of that
-    difference from seed to seed. tied: whether chance may explain it. deviation: the leader's own standard deviation
+    difference from seed to seed. half: of the 95 % interval of `behind`, of all settings at once (Bonferroni). tied:
+    whether chance may explain it. deviation: the leader's own standard deviation
     over seeds, without what seeds do to all settings alike. evident: whether settings differ at all (F test).
     """
 
     leader: int
     behind: np.ndarray
     spread: np.ndarray
+    half: np.ndarray
     tied: np.ndarray
     deviation: float
     evident: bool
@@ -86,11 +88,13 @@ def compare(utility: np.ndarray) -> Comparison | None:
     spread = np.sqrt(noise.variance + noise.variance[leader])
     scale = spread / np.sqrt(seeds)
     statistic = np.divide(behind, scale, out=np.where(behind > 0, np.inf, -np.inf), where=scale > 0)
-    chance = stats.t.sf(statistic, _freedom(noise, leader))
+    freedom = _freedom(noise, leader)
+    chance = stats.t.sf(statistic, freedom)
+    half = scale * stats.t.isf(LEVEL / 2 / max(len(behind) - 1, 1), freedom)
     chance[leader] = 1.0
     evident = _chance_of_no_difference(noise, repeats) < LEVEL
     tied = ~_holm(chance) if evident else np.ones(len(chance), bool)
-    return Comparison(leader, behind, spread, tied, float(np.sqrt(noise.variance[leader])), evident)
+    return Comparison(leader, behind, spread, half, tied, float(np.sqrt(noise.variance[leader])), evident)
 
 
 def _in_order(utility: np.ndarray) -> np.ndarray:

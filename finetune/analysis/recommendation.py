@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from finetune.analysis import diagnosis, experiment, robust
+from finetune.analysis.condition import condition, within
 from finetune.analysis.cost import expected_best
 from finetune.analysis.finding import count, number
 from finetune.analysis.setting import Setting, make_settings
@@ -151,7 +152,9 @@ def _lever(trials: Trials, stands: Standing) -> tuple[str | None, str]:
         return None, more if trials.axes else alone
     best = stands.values(trials, int(stands.order[0]))
     grid: dict[str, Sequence[Any]] = {**experiment.grid_of(trials, [best])}
-    axis = next((axis for axis in trials.axes if axis.name == "learning_rate"), None)
+    found = condition(trials)
+    axes = within(trials, found.by, best[found.by.name]).axes if found and found.own else trials.axes
+    axis = next((axis for axis in axes if axis.name == "learning_rate"), None)
     if axis is not None:
         grid["learning_rate"] = experiment.around(axis, best["learning_rate"], lower=name == "trainable")
     value = trials.fixed[name]

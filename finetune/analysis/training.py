@@ -101,6 +101,6 @@ def _fit(trials: Trials, near: np.ndarray, curves: pd.DataFrame) -> list[Finding
 def _regularised(trials: Trials, near: np.ndarray) -> str | None:
     """Returns the command that adds a regulariser which no trial has had."""
     frame = trials.frame.iloc[near]
-    grid = {axis.name: [value for value in axis.values if (frame[axis.name] == value).any()] for axis in trials.axes}
+    grid = experiment.spanned(trials, frame[trials.names].drop_duplicates().to_dict("records"))
     missing = [name for name in ("weight_decay", "dropout", "label_smoothing") if trials.fixed.get(name) == 0]
     return experiment.command(trials, grid | {missing[0]: experiment.first_values(missing[0], 0)}) if missing else None

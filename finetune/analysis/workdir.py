@@ -43,7 +43,7 @@ def read(workdir: Path) -> Study:
     )
     for name in ("seconds", "flops"):
         if name in frame:  # trials of a group differ in cost as they do in epochs
-            frame[name] *= frame["epochs"] / frame["epochs"].mean()
+            frame[name] *= frame["epochs"] / frame.groupby(name)["epochs"].transform("mean")
             frame[name] += _before(rows, dict(zip(frame["id"], frame[name], strict=True)))
     names = list(dict.fromkeys(name for row in rows for name in row["hparams"]))
     return Study(frame, names, _curves(workdir, set(frame["id"])), {**config, "plan": plan, "summary": summary})
@@ -64,7 +64,9 @@ def _cost(hparams: dict[str, Any], plan: dict[str, Any]) -> dict[str, float]:
         return {}
     group = max(groups, key=lambda each: each["signature"].get("micro_batch", 0))
     shares = {"seconds": group["trials"], "flops": group["trials"], "bytes": group["chunk"]}
-    return {name: group[name] / members for name, members in shares.items() if group.get(name)}
+    costs = {name: group[name] / members for name, members in shares.items() if group.get(name)}
+    trained = {name: group[name] for name in ("trained_parameters",) if name in group}
+    return costs | trained
 
 
 def _before(rows: list[dict[str, Any]], own: dict[str, float]) -> list[float]:

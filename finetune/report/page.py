@@ -12,11 +12,12 @@ import finetune
 from finetune.analysis.answer import Answer
 from finetune.analysis.finding import count, metric_words, number
 from finetune.analysis.setting import Setting
-from finetune.report import library, provenance, scale, table, theme
+from finetune.report import arms, library, provenance, scale, table, theme
 from finetune.report.figure import Figure
 
 _HERE = Path(__file__).parent
 _SECTIONS = (  # of figures: name, heading, what to know before reading
+    ("arms", "Arm by arm", ""),
     ("effects", "What each hyperparameter does", ""),
     ("shares", "What mattered", "How much of what differs between runs each hyperparameter explains."),
     ("certainty", "How sure", "The best settings side by side, and what more trials would have brought."),
@@ -25,6 +26,7 @@ _SECTIONS = (  # of figures: name, heading, what to know before reading
     ("cost", "Cost", "What quality costs."),
     ("runs", "All runs", "Click a point of any chart to find its run in the table."),
 )
+_EXTRA_FIRST = ("effects", "arms")  # sections that begin with what is beside the charts
 _ELSEWHERE = ("    ", "As good: ", "Warning: ", "Note: ")  # begins of lines of the headline
 _LOST, _BELOW = "diverged or failed", "a run outside of the chart"
 _KEY = (  # what the marks of the effect charts are: SVG, words
@@ -43,6 +45,8 @@ def render(answer: Answer, figures: Sequence[Figure], refresh: int | None = None
     for name, heading, words in _SECTIONS:
         shown = [(index, each) for index, each in enumerate(figures) if each.section == name]
         extra = _runs(answer) if name == "runs" else _keys(answer) if name == "effects" and shown else ""
+        if name == "arms" and answer.arms is not None:
+            heading, extra = arms.heading(answer.arms), arms.place(answer, answer.arms)
         if shown or extra:
             body.append(_section(name, heading, words, shown, extra))
     body.append(provenance.section(answer.trials))
@@ -190,14 +194,14 @@ def _navigation(figures: Sequence[Figure]) -> str:
 
 def _section(name: str, heading: str, words: str, figures: Sequence[tuple[int, Figure]], extra: str) -> str:
     parts = [f'<section id="{name}"><h2>{escape(heading)}</h2>']
-    if name == "effects":
+    if name in _EXTRA_FIRST:
         parts.append(extra)
     elif words:
         parts.append(f"<p>{escape(words)}</p>")
     columns = "figures" if len(figures) % 3 == 0 else "figures two"
     drawn = "".join(figure_place(index, each) for index, each in figures)
     place = f'<div class="{columns}">{drawn}</div>' if drawn else ""
-    return "".join([*parts, place, "" if name == "effects" else extra, "</section>"])
+    return "".join([*parts, place, "" if name in _EXTRA_FIRST else extra, "</section>"])
 
 
 def figure_place(index: int, figure: Figure) -> str:

@@ -1,13 +1,14 @@
 """The charts of a report, one file for each question that they answer."""
 
 from finetune.analysis.answer import Answer
-from finetune.report.charts import effect, interaction, setting, share, training, trial
+from finetune.report.charts import arm, effect, interaction, setting, share, training, trial
 from finetune.report.figure import Figure
 
 
 def figures(answer: Answer) -> list[Figure]:
     """Returns all charts that can be drawn from an answer, in the order of the page."""
     return [
+        *arm.figures(answer),
         *effect.figures(answer),
         *share.figures(answer),
         *setting.figures(answer),
