@@ -1,7 +1,8 @@
-"""python -m finetune.export WORKDIR [--trial=ID] --to=DIR: a trial of a study as a model of its own.
+"""python -m finetune.export WORKDIR [--trial=ID] --to=DIR [--adapter]: a trial of a study as a model of its own.
 
 DIR gets all parameters as .safetensors, under transformers' names where it has the model, and by Orbax; the tokenizer;
 and a card, README.md. python -m finetune.predict DIR INPUT runs it; --config.model.pretrained=DIR starts from it.
+Adapters are merged into the kernels; with --adapter they are written alone, for PEFT.
 """
 
 import os
@@ -15,7 +16,7 @@ import numpy as np
 from finetune import checkpoint, command, records
 from finetune.card import Repeats, write_card
 from finetune.errors import UserError, one_of
-from finetune.models import exported
+from finetune.models import exported, peft
 
 
 class Chosen(NamedTuple):
@@ -25,31 +26,44 @@ class Chosen(NamedTuple):
     repeats: Repeats
 
 
-def export(workdir: Path, to: Path, trial: str = "") -> Chosen:
+def export(workdir: Path, to: Path, trial: str = "", adapter: bool = False) -> Chosen:
     """Writes a trial of a study to the directory `to`, whole or not at all.
 
     trial: id, of one whose weights were kept; empty = of those kept the one whose setting has the best mean over
-        seeds, which a lucky seed does not decide. Raises UserError for a study, a trial or a directory that cannot be
+        seeds, which a lucky seed does not decide.
+    adapter: only the trial's adapters, as models/peft.py writes them.
+    Raises UserError for a study, a trial or a directory that cannot be
         used.
     """
     _check_free(to)
     document = _read_study(workdir)
     chosen = _choose(workdir, trial)
-    leaves = checkpoint.load_trial(workdir, chosen.row["id"])
-    tokenizer = workdir / "tokenizer.json"
     fresh = to.with_name(f".{to.name}.{os.getpid()}")
     try:
         fresh.mkdir(parents=True)
-        leaves = _in_units({path: np.asarray(leaf) for path, leaf in leaves.items()}, document)
-        exported.write(fresh, _describe(document, chosen), leaves, tokenizer if tokenizer.is_file() else None)
-        checkpoint.save(fresh / "orbax", leaves)
-        write_card(fresh / "README.md", document, chosen.row, chosen.repeats)
+        (_write_adapter if adapter else _write_model)(fresh, workdir, document, chosen)
         os.replace(fresh, to)
     except OSError as error:
         raise UserError(f"--to is {str(to)!r}: {error.strerror}, allowed: a directory that can be written") from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return chosen
+
+
+def _write_model(directory: Path, workdir: Path, document: dict[str, Any], chosen: Chosen) -> None:
+    leaves = {path: np.asarray(leaf) for path, leaf in checkpoint.load_trial(workdir, chosen.row["id"]).items()}
+    leaves, tokenizer = _in_units(leaves, document), workdir / "tokenizer.json"
+    exported.write(directory, _describe(document, chosen), leaves, tokenizer if tokenizer.is_file() else None)
+    checkpoint.save(directory / "orbax", leaves)
+    write_card(directory / "README.md", document, chosen.row, chosen.repeats)
+
+
+def _write_adapter(directory: Path, workdir: Path, document: dict[str, Any], chosen: Chosen) -> None:
+    leaves = checkpoint.load(workdir / "checkpoints" / "trials" / chosen.row["id"] / "best")
+    model, base = document["architecture"]["model"], document["config"]["model"]["pretrained"]
+    scaling = checkpoint.lora_scaling(workdir)
+    leaves = {path: np.asarray(leaf) for path, leaf in leaves.items()}
+    peft.write(directory, model, base, leaves, chosen.row["hparams"], scaling)
 
 
 def _in_units(leaves: dict[str, np.ndarray], document: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -128,9 +142,13 @@ def main() -> None:
     parser.add_argument("workdir", metavar="WORKDIR", type=Path, help="of a study")
     parser.add_argument("--trial", default="", metavar="ID", help="default: the best whose weights were kept")
     parser.add_argument("--to", required=True, metavar="DIR", type=Path, help="a new directory")
+    parser.add_argument("--adapter", action="store_true", help="the adapters alone, in the format of PEFT")
     given = parser.parse_args()
-    row, repeats = export(given.workdir, given.to, given.trial)
+    row, repeats = export(given.workdir, given.to, given.trial, given.adapter)
     print(f"trial {row['id']}: {repeats.sentence()}")
+    if given.adapter:
+        print(f"in {given.to}: PeftModel.from_pretrained(base model, {str(given.to)!r}) of peft applies it")
+        return
     print(f"in {given.to}: README.md tells how to use it; python -m finetune.predict {given.to} INPUT runs it")
 
 

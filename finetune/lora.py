@@ -35,7 +35,7 @@ class Adapters(NamedTuple):
     @property
     def layers(self) -> list[str]:
         """The paths of the layers that are adapted."""
-        return _layers(self.shapes)
+        return layers(self.shapes)
 
     @property
     def rank(self) -> int:
@@ -43,7 +43,8 @@ class Adapters(NamedTuple):
         return next((shape.shape[1] for path, shape in self.shapes.items() if path.endswith("/a")), 0)
 
 
-def _layers(paths: Iterable[str]) -> list[str]:
+def layers(paths: Iterable[str]) -> list[str]:
+    """Returns the paths of the layers whose adapters are among `paths`."""
     return [path.removeprefix(f"{ROOT}/").removesuffix("/a") for path in paths if _is(path, "a")]
 
 
@@ -221,7 +222,7 @@ def of_rank(leaves: Mapping[str, np.ndarray], rank: int) -> dict[str, np.ndarray
 def merged(leaves: Mapping[str, np.ndarray], hparams: Mapping[str, Any], scaling: str) -> dict[str, np.ndarray]:
     """Returns all leaves of a trial on the host without adapters: kernels W + scale·A·B, computed in float64."""
     found = {path: leaf for path, leaf in leaves.items() if not is_adapter(path)}
-    for layer in _layers(leaves):
+    for layer in layers(leaves):
         a, b = (np.asarray(leaves[path], np.float64) for path in _leaves_of(layer))
         factor = scale(float(hparams["lora_alpha"]), int(hparams["lora_rank"]), scaling)
         kernel = np.asarray(found[layer + _KERNEL])

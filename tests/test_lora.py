@@ -11,10 +11,13 @@ import pytest
 import tasks
 from training import EXAMPLES, population, relative, train_member
 
-from finetune import lora
+from finetune import hparams, lora
 from finetune.config import LoraConfig
+from finetune.epoch import epoch_order, train_one
 from finetune.errors import UserError
+from finetune.parallel import ALL, MEMBERS, ORDER
 from finetune.params import abstract, unflatten
+from finetune.population import train_members
 from finetune.step import Recipe, effective, init_member, train_step
 
 RANKS, ALPHAS, RATES = (1, 4, 16), (2.0, 16.0, 64.0), (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -190,3 +193,21 @@ def test_a_spec_may_choose_adapters(spec: str, wanted: set[str]) -> None:
     recipe = adapted.recipe_of(2, spec)
     assert set(recipe.paths) == wanted | {"head/kernel", "head/bias"}
     assert recipe.adapters.layers == ["block_0/in"]
+
+
+def test_a_frozen_kernel_is_multiplied_once_for_all_members() -> None:
+    members, recipe = 3, adapted.recipe_of(2)
+    stacked = hparams.stack([tasks.row(seed=seed, lora_rank=2) for seed in range(members)], members)
+    start = jax.vmap(lambda each: init_member(recipe, shared_of(recipe), each))(stacked)
+    step = train_members(recipe, train_one, (MEMBERS, ALL, ALL, ORDER, ALL, ALL))
+    order = epoch_order(0, 0, EXAMPLES, 4)
+    arguments = start, shared_of(recipe), tasks.data(EXAMPLES), order, np.int32(0), np.int32(0)
+    program = jax.jit(step).lower(*arguments).compile().as_text()
+    products = [line for line in program.splitlines() if " dot(" in line]
+    # The kernel [20, 18] of block_0/out, forwards [K·B, 18] and backwards [K·B, 20], without an axis of members.
+    for columns, contracted in ((adapted.WIDTH, 0), (adapted.HIDDEN, 1)):
+        wanted = f"f32[{members * 4},{columns}]"
+        [found] = [line for line in products if wanted in line]
+        assert "batch_dims" not in found
+        assert f"rhs_contracting_dims={{{contracted}}}" in found
+    assert not any(f"f32[{members},{size}]" in program for size in ("20,18", "18,20"))

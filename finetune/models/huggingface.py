@@ -125,6 +125,14 @@ def tensors(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
+def module(layer: str) -> str:
+    """Returns transformers' name of the dense layer at this project's path; raises UserError where it has none."""
+    try:
+        return _name(f"{layer}/kernel").removesuffix(".weight")
+    except KeyError:
+        raise UserError(f"layer {layer!r} has no name in transformers, allowed: those of the encoder") from None
+
+
 def _name(path: str) -> str:
     """Returns transformers' name of the leaf at this project's `path`: what `_path` reads."""
     target, _, kind = path.rpartition("/")

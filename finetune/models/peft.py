@@ -1,0 +1,66 @@
+"""Adapters of a trial for PEFT: PeftModel.from_pretrained(AutoModel.from_pretrained(BASE), DIR).
+
+adapter_config.json         rank, alpha and the adapted modules
+adapter_model.safetensors   base_model.model.MODULE.lora_A.weight [r, d_in] and .lora_B.weight [d_out, r]
+head.safetensors            linear.weight [classes, width] and linear.bias of the head, which PEFT does not read
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from finetune import lora
+from finetune.errors import UserError
+from finetune.models import huggingface
+
+_PREFIX = "base_model.model."
+_INSTEAD = "allowed: an export without --adapter, which holds everything"
+
+
+def write(
+    directory: Path, model: str, base: str, leaves: Mapping[str, np.ndarray], hparams: Mapping[str, Any], scaling: str
+) -> None:
+    """Writes the adapters of a trial into an empty directory.
+
+    model: name of the architecture; base: where its weights come from; leaves: what the trial trained {path: array}.
+    Raises UserError for a model without Hugging Face's names, and for a trial that trained no adapters or more.
+    """
+    if model != "bert":
+        raise UserError(f"--adapter: {model} has no module names in PEFT's format, {_INSTEAD}")
+    adapters = {path: leaf for path, leaf in leaves.items() if lora.is_adapter(path)}
+    others = [path for path in leaves if path not in adapters and not path.startswith("head/")]
+    if not adapters or others:
+        also = f"also trained {others[0]}" if adapters else "trained no adapters"
+        raise UserError(f"--adapter: the trial {also}, {_INSTEAD}")
+    modules = {layer: huggingface.module(layer) for layer in lora.layers(adapters)}
+    tensors = {}
+    for layer, module in modules.items():
+        for leaf in ("a", "b"):
+            array = np.ascontiguousarray(adapters[f"{lora.ROOT}/{layer}/{leaf}"].T)
+            tensors[f"{_PREFIX}{module}.lora_{leaf.upper()}.weight"] = array
+    alpha = float(hparams["lora_alpha"])
+    document = {
+        "peft_type": "LORA",
+        "task_type": "FEATURE_EXTRACTION",
+        "base_model_name_or_path": base,
+        "r": int(hparams["lora_rank"]),
+        "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
+        "lora_dropout": float(hparams["dropout"]),
+        "use_rslora": scaling == "alpha/sqrt(rank)",
+        "target_modules": list(modules.values()),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    (directory / "adapter_config.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    _save(directory / "adapter_model.safetensors", tensors)
+    head = {"linear.weight": leaves["head/kernel"].T, "linear.bias": leaves["head/bias"]}
+    _save(directory / "head.safetensors", {name: np.ascontiguousarray(leaf) for name, leaf in head.items()})
+
+
+def _save(file: Path, tensors: dict[str, np.ndarray]) -> None:
+    file.write_bytes(save(tensors, metadata={"format": "pt"}))
