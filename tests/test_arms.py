@@ -11,6 +11,7 @@ import pytest
 from finetune.analysis.answer import analyse
 from finetune.analysis.arms import arms
 from finetune.analysis.condition import by_place, condition, own_axes, within
+from finetune.analysis.paired import compare
 from finetune.analysis.table import from_frame
 from finetune.report import document
 
@@ -66,8 +67,10 @@ def test_intervals_pair_seeds_and_count_all_arms() -> None:
     """What a seed does to all arms alike is no part of the interval, and more arms make it wider."""
     wide, narrow = (arms(trials_of(table(noise=noise))).arms[2].half for noise in (0.004, 0.0004))
     assert narrow < 0.003 < wide  # seeds alone move every arm by 0.003
-    pair = table({arm: RATES[arm] for arm in ("all", "head")})
-    assert arms(trials_of(pair)).arms[1].half < arms(trials_of(table())).arms[2].half
+    # Noise of deviation 1, 100 seeds, 40 arms beside the first: 3.2272 is the normal quantile of 1 - 0.05 / 2 / 40.
+    utility = np.random.default_rng(2).normal(size=(41, 100)) + 5 * np.random.default_rng(3).normal(size=100)
+    compared = compare(utility)
+    assert np.median(np.delete(compared.half, compared.leader)) == pytest.approx(3.2272 * math.sqrt(2 / 100), rel=0.06)
 
 
 def test_sentences_name_the_best_the_cheapest_and_what_is_at_an_end() -> None:

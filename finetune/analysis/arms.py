@@ -165,8 +165,8 @@ def _saved(best: Arm, tied: Sequence[Arm]) -> list[str]:
     spent = percent(cheapest.seconds / best.seconds)
     words = f"{cheapest.value}, which may be as good, takes {spent} % of the time of {best.value}"
     if cheapest.trained_parameters and best.trained_parameters:
-        share = percent(cheapest.trained_parameters / best.trained_parameters)
-        words += f" and trains {share} % as many parameters"
+        ratio = cheapest.trained_parameters / best.trained_parameters
+        words += f" and trains {f'{ratio:.2g} times' if ratio > 1 else f'{percent(ratio)} %'} as many parameters"
     return [f"{words}."]
 
 

@@ -26,7 +26,7 @@ def place(answer: Answer, compared: Arms) -> str:
     heads += ["trained", "seconds a trial", "memory a member"]
     rows = "".join(f"<tr>{_cells(_row(answer, arm), 'td')}</tr>" for arm in compared.arms)
     return (
-        f'{sentences}<div class="scroll"><table><thead><tr>{_cells(heads, "th")}</tr></thead>'
+        f'{sentences}<div class="scroll arms"><table><thead><tr>{_cells(heads, "th")}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
