@@ -70,7 +70,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
     if own_task is None:
         task = models.build(config.model, len(dataset.classes), example)
     else:
-        task = own.build(own_task, config, len(dataset.classes), example)
+        task = own.build(own_task, len(dataset.classes), example)
         architecture["program"] = own.program_hash(task, dataset.train)
     if config.evaluation.metric not in ("loss", *task.metrics):
         raise UserError(
