@@ -111,8 +111,7 @@ class _Study:
         self.config, self.workdir, self.subject = config, workdir, subject
         self.ids = {trial.id(subject.fingerprint): trial for trial in trials}
         self.ledger = Ledger(workdir, config.checkpoint, self.ids, choices.retry, _tell)
-        self.done = self.ledger.done
-        self.planned = planned.Planned(self.ledger.groups)
+        self.done, self.planned = self.ledger.done, planned.Planned(self.ledger.groups)
         self.seconds: dict[str, float] = {}
         self.compiled: dict[str, int] = {}
         self.features: list[HostSplit] = []
