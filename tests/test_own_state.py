@@ -16,7 +16,7 @@ from finetune.epoch import epoch_order
 from finetune.features import Room, choose_trunk
 from finetune.grid import Trial
 from finetune.parallel import OneDevice
-from finetune.params import abstract, flatten, live_state, trainable_paths, unflatten
+from finetune.params import abstract, flatten, live_state, partition, trainable_paths, unflatten
 from finetune.plan import group_trials
 from finetune.population import looped
 from finetune.step import init_member
@@ -157,3 +157,18 @@ def test_dropout_is_the_trials_and_belongs_to_the_example(kind):
     np.testing.assert_allclose(part, half[5:9], rtol=1e-5)
     mean = jnp.stack([task.apply(params, batch, 0.5, jax.random.split(jax.random.key(n), 64)) for n in range(30)])
     assert float(jnp.abs(mean.mean((0, 1)) - still.mean(0)).max()) < 0.1  # it keeps the expectation
+
+
+def test_a_batch_of_one_behind_a_trunk_gives_the_same_outputs_and_state():
+    rows = [tasks.row(**PLAIN)]
+    task = linen_task()
+    recipe = recipe_of(task, rows, "norm")
+    splits = [tasks.data(size) for size in (EXAMPLES, VALIDATION, VALIDATION)]
+    trials = [Trial(row, {"trainable": "norm"}) for row in rows]
+    found = choose_trunk(TrunkConfig(mode="cached"), recipe, abstract(task), splits, trials, Room(10**9, 10**9)).train
+    params, frozen = partition(flatten(task.init(jax.random.key(0))), recipe.own)
+    batch = {"x": jnp.asarray(tasks.data(1)["x"]), "weight": jnp.ones(1)}
+    expected = recipe.forward(params, frozen, batch, 0.0, None)
+    outputs = found.tail(params, found.constants(frozen), batch | found.trunk(frozen, batch), 0.0, None)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), outputs, expected)
+    assert expected[1].keys() == set(recipe.state)
