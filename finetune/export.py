@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune import checkpoint, command, records
+from finetune import checkpoint, command, own, records
 from finetune.card import Repeats, write_card
 from finetune.errors import UserError, one_of
 from finetune.models import exported
@@ -123,7 +123,9 @@ def main() -> None:
     given = parser.parse_args()
     row, repeats = export(given.workdir, given.to, given.trial)
     print(f"trial {row['id']}: {repeats.sentence()}")
-    print(f"in {given.to}: README.md tells how to use it; python -m finetune.predict {given.to} INPUT runs it")
+    known = exported.read(given.to)["architecture"]["model"] != own.ARCHITECTURE
+    runs = f"; python -m finetune.predict {given.to} INPUT runs it" if known else ""
+    print(f"in {given.to}: README.md tells how to use it{runs}")
 
 
 if __name__ == "__main__":
