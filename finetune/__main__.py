@@ -103,6 +103,14 @@ def _parse(arguments: list[str]) -> flags.FlagValues:
     return values
 
 
+def _defined(file: str) -> Mapping[str, Any]:
+    """Returns what a config file defines by name: get_config, and maybe sweep and task."""
+    try:
+        return runpy.run_path(file)
+    except (Exception, SystemExit) as error:  # whatever the user's file raises
+        raise UserError(f"config file {file}: {type(error).__name__}: {error}") from error
+
+
 def _sweep(file: Path, defined: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     """Returns what `sweep()` of a config file yields, one empty assignment if there is none."""
     try:
@@ -124,7 +132,7 @@ def _run(arguments: list[str]) -> int:
     axes = grid.parse_axes(values.grid, values.seeds)
     run = functools.partial(study.run, retry=values.retry, fail_fast=values.fail_fast)
     try:
-        defined = runpy.run_path(file)
+        defined = _defined(file)
         sweep = _sweep(Path(file), defined)
         return run(values.config, values.workdir, axes, sweep, values.plan_only, task=defined.get("task")).exit_status
     except stop.Stopped as stopped:

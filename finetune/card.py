@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from finetune import records
+from finetune import own, records
 
 _SEEDS = ("seed", "data_seed")  # chance, not choice
 _CONFIDENCE = 0.95
@@ -143,6 +143,8 @@ def write_card(file: Path, document: dict[str, Any], row: dict[str, Any], repeat
 
 def _usage(document: dict[str, Any]) -> str:
     """Returns how the model is run."""
+    if document["architecture"]["model"] == own.ARCHITECTURE:
+        return _template("card_own.md")
     if document["architecture"]["model"] != "bert":
         return _template("card_image.md").format(told=_TOLD[document["config"]["data"]["task"]].told)
     model, data = document["config"]["model"], document["config"]["data"]
@@ -169,10 +171,17 @@ def _provenance(document: dict[str, Any], row: dict[str, Any]) -> list[tuple[str
         ("trial", row["id"]),
         ("data", document["config"]["data"]["name"]),
         ("sha256 of the encoded data", description["data"]),
-        ("weights before training", document["config"]["model"]["pretrained"] or "random"),
+        ("weights before training", _weights(document)),
         ("sha256 of them", description["weights"] or "-"),
         *document.get("versions", {}).items(),
     ]
+
+
+def _weights(document: dict[str, Any]) -> str:
+    """Returns what the weights before training were."""
+    return document["config"]["model"]["pretrained"] or (
+        "the task's" if document["description"]["weights"] else "random"
+    )
 
 
 def _command(words: Sequence[str]) -> str:

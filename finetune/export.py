@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune import checkpoint, command, records
+from finetune import checkpoint, command, own, records
 from finetune.card import Repeats, write_card
 from finetune.errors import UserError, one_of
 from finetune.models import exported, peft
@@ -149,7 +149,9 @@ def main() -> None:
     if given.adapter:
         print(f"in {given.to}: PeftModel.from_pretrained(base model, {str(given.to)!r}) of peft applies it")
         return
-    print(f"in {given.to}: README.md tells how to use it; python -m finetune.predict {given.to} INPUT runs it")
+    known = exported.read(given.to)["architecture"]["model"] != own.ARCHITECTURE
+    runs = f"; python -m finetune.predict {given.to} INPUT runs it" if known else ""
+    print(f"in {given.to}: README.md tells how to use it{runs}")
 
 
 if __name__ == "__main__":

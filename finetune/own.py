@@ -1,5 +1,6 @@
 """A task of the user's own, from a config file or from Python: built, checked, and named by a hash."""
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,9 +28,17 @@ OwnTask = Task | MakeTask
 ARCHITECTURE = "own"  # what config.json calls a model that finetune does not know
 
 
-def build(make: OwnTask, config: Config, classes: int, example: dict[str, jax.ShapeDtypeStruct]) -> Task:
-    """Returns the task that a user has made; raises UserError for one that cannot be built, or does not run."""
+def checked(config: Config) -> Config:
+    """Returns the settings of a study of the user's own task, which read none of a model.
+
+    Raises UserError for a setting of the models that finetune knows: nothing would read it.
+    """
     _check_settings(config.model)
+    return dataclasses.replace(config, model=ModelConfig(name=ARCHITECTURE, pretrained=""))
+
+
+def build(make: OwnTask, classes: int, example: dict[str, jax.ShapeDtypeStruct]) -> Task:
+    """Returns the task that a user has made; raises UserError for one that cannot be built."""
     try:
         task = make if isinstance(make, Task) else make(classes, example)
     except UserError:
@@ -44,7 +53,6 @@ def build(make: OwnTask, config: Config, classes: int, example: dict[str, jax.Sh
 
 
 def _check_settings(model: ModelConfig) -> None:
-    """Raises UserError for a setting of the models that finetune knows: nothing would read it."""
     defaults = dict(settings.fields(ModelConfig()))
     for name, value in settings.fields(model):
         if value != defaults[name] and not (name == "pretrained" and value == ""):

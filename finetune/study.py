@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from finetune import checkpoint, lock, measure, parents, plan, planned, records, reporting, stop, summary
+from finetune import checkpoint, lock, measure, own, parents, plan, planned, records, reporting, stop, summary
 from finetune import config as settings
 from finetune import workdir as directory
 from finetune.chunk import Chunk, chunks_left
@@ -21,7 +21,6 @@ from finetune.features import HostSplit, Trunk, choose_trunk
 from finetune.grid import Trial, Value, make_trials
 from finetune.ledger import Ledger
 from finetune.measure import Measured
-from finetune.own import OwnTask
 from finetune.parallel import is_first_process
 from finetune.params import named_parts, partition
 from finetune.progress import Display, console, counted, describe_group
@@ -41,7 +40,7 @@ def run(
     plan_only: bool = False,
     retry: bool = False,
     fail_fast: bool = False,
-    task: OwnTask | None = None,
+    task: own.OwnTask | None = None,
 ) -> Results:
     """Trains every trial of `sweep` crossed with `axes` that `workdir` does not hold yet, and returns all results.
 
@@ -52,6 +51,7 @@ def run(
     """
     workdir = Path(workdir)
     settings.check(config)
+    config = config if task is None else own.checked(config)
     trials = parents.checked(make_trials(config, axes or {}, sweep))
     if is_first_process():
         directory.prepare(workdir)
@@ -67,7 +67,7 @@ class Choices(NamedTuple):
     plan_only: bool
     retry: bool
     fail_fast: bool
-    task: OwnTask | None
+    task: own.OwnTask | None
 
 
 def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any], choices: Choices) -> Results:
@@ -111,8 +111,7 @@ class _Study:
         self.config, self.workdir, self.subject = config, workdir, subject
         self.ids = {trial.id(subject.fingerprint): trial for trial in trials}
         self.ledger = Ledger(workdir, config.checkpoint, self.ids, choices.retry, _tell)
-        self.done = self.ledger.done
-        self.planned = planned.Planned(self.ledger.groups)
+        self.done, self.planned = self.ledger.done, planned.Planned(self.ledger.groups)
         self.seconds: dict[str, float] = {}
         self.compiled: dict[str, int] = {}
         self.features: list[HostSplit] = []

@@ -104,8 +104,8 @@ class Greedy(nn.Module):
         return nn.Dense(3)(x) + self.missing
 
 
-def build(make, **model):
-    return own.build(make, Config(model=ModelConfig(**model)), 3, EXAMPLE)
+def build(make):
+    return own.build(make, 3, EXAMPLE)
 
 
 MISTAKES = {
@@ -115,7 +115,10 @@ MISTAKES = {
     "several arrays": (lambda: from_linen(Linen(), EXAMPLE | {"y": EXAMPLE["x"]}), "x, y.*call="),
     "raises": (lambda: build(lambda classes, example: from_linen(Greedy(), example)), "task.classes.*missing"),
     "no task": (lambda: build(lambda classes, example: 3), "returns 3.*from_linen"),
-    "a setting of other models": (lambda: build(plain(), width=32), "model.width is 32.*default"),
+    "a setting of other models": (
+        lambda: own.checked(Config(model=ModelConfig(width=32))),
+        "model.width is 32.*default",
+    ),
     "weights": (lambda: own.weights(plain(weights={}), abstract(plain())), "the task.*missing: first/kernel"),
     "does not run": (lambda: own.program_hash(plain(), tasks.data(8, 5)), "does not run on a batch"),
 }

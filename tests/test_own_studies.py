@@ -42,6 +42,7 @@ def test_a_network_with_statistics_that_is_left_goes_on_to_the_same_bits(tmp_pat
     best = checkpoint.load_best(tmp_path / "whole")
     assert not np.allclose(best["batch_stats/norm/mean"], 0)
     export.export(tmp_path / "whole", tmp_path / "exported")
+    assert "of the study: build its task again" in (tmp_path / "exported" / "README.md").read_text()
     assert "batch_stats/norm/mean" in predict.exported.parameters(tmp_path / "exported")
     with pytest.raises(UserError, match="a model of your own"):
         predict.load(tmp_path / "exported")
