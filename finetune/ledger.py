@@ -175,14 +175,13 @@ def _without_lost_parents(
     trials: list[Row], ids: Collection[str], families: Parents, kept: Collection[str], tell: Tell
 ) -> list[Row]:
     """Returns rows without those of trials that others will start from and whose weights are gone: they run again."""
-    while True:
-        asked = [row for row in trials if row["id"] in ids and row["status"] in records.DONE]
-        lost = families.needed(_values(asked), {row["id"] for row in asked}) - set(kept)
-        if not lost:
-            return trials
-        for identity in sorted(lost):
-            tell(f"trial {identity} is trained again: others start from it, and its weights are not kept any more")
-        trials = [row for row in trials if row["id"] not in lost]
+    asked = [row for row in trials if row["id"] in ids and row["status"] in records.DONE]
+    values, done, lost = _values(asked), {row["id"] for row in asked}, set[str]()
+    while more := families.needed(values, done - lost) - set(kept) - lost:
+        lost |= more  # these start from others again
+    for identity in sorted(lost):
+        tell(f"trial {identity} is trained again: others start from it, and its weights are not kept any more")
+    return [row for row in trials if row["id"] not in lost]
 
 
 def _trim_curves(
