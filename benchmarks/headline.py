@@ -26,12 +26,14 @@ from finetune.config import Config
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/headline", "the directory of the two studies, which are removed first")
 _TEXTS = flags.DEFINE_integer("texts", 1000, "training texts")
+_CHUNK = flags.DEFINE_integer("chunk", 0, "trials that train at once, 0 = as many as fit")
 _ONLY = flags.DEFINE_enum("only", None, ["thousand", "one"], "trains this study alone, in this process")
 
 
 def _config() -> Config:
     config = minilm.get_config()
     config.data.train_examples, config.hparams.dropout = _TEXTS.value, 0.1
+    config.execution.chunk = _CHUNK.value
     return config
 
 
@@ -56,8 +58,7 @@ def _train(name: str) -> None:
 def _seconds(name: str, what: str) -> float:
     """Returns how long the process of a study takes, and prints what it takes it for."""
     started = time.monotonic()
-    command = [sys.executable, __file__, f"--workdir={_WORKDIR.value}", f"--texts={_TEXTS.value}", f"--only={name}"]
-    subprocess.run(command, check=True)
+    subprocess.run([sys.executable, *sys.argv, f"--only={name}"], check=True)
     total = time.monotonic() - started
     summary = json.loads((Path(_WORKDIR.value) / name / "summary.json").read_text(encoding="utf-8"))
     parts = summary["seconds"] | {"start and rest": total - sum(summary["seconds"].values())}
@@ -67,7 +68,8 @@ def _seconds(name: str, what: str) -> float:
 
 def main() -> None:
     if _ONLY.value:
-        return _train(_ONLY.value)
+        _train(_ONLY.value)
+        return
     test = len(subject.load(_usual()).dataset.test["label"])  # first, so that both processes find the files in memory
     config = _config()
     each_epoch = config.data.train_examples + config.data.validation_examples
@@ -75,7 +77,6 @@ def main() -> None:
     thousand = _seconds("thousand", "1,000 trials, frozen part once")
     one = _seconds("one", "one trial, frozen part in every step")
     print(f"1,000 trials / one trial: {thousand / one:.2f} (bound {bound:.2f})")
-    return None
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 _AT_LEAST_SECONDS = 0.3  # of a repeat; what is shorter is called more often
 
@@ -36,6 +37,14 @@ def once(call: Callable[[], Any]) -> float:
     started = time.monotonic()
     call()
     return time.monotonic() - started
+
+
+def product_rate(repeats: int = 10) -> float:
+    """Returns the FLOP/s of a product as large as those of an encoder: [2048, 384] x [384, 1536], float32."""
+    left, right = jnp.ones((2048, 384)), jnp.ones((384, 1536))
+    product = jax.jit(jnp.matmul)
+    seconds = in_turns({"product": lambda: jax.block_until_ready(product(left, right))}, repeats)["product"]
+    return 2 * 2048 * 384 * 1536 / seconds
 
 
 def machine(packages: Sequence[str] = ("jax", "flax", "optax")) -> dict[str, Any]:
