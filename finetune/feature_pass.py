@@ -5,7 +5,7 @@ Texts are cut to a few lengths, each to the shortest that holds it, if the trunk
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,8 +16,10 @@ from finetune import lengths
 from finetune.data import padding
 from finetune.feature_store import FeatureStore, array_hash
 from finetune.features import HostSplit, Trunk
+from finetune.params import Leaves
 from finetune.progress import console
-from finetune.trunk import Cut, features_of
+from finetune.task import Batch
+from finetune.trunk import Cut, Features
 
 # Examples a batch of the pass on CPU: MiniLM on 64 tokens took 8.5 ms a text in batches of 16, 12.3 ms in 128.
 _CPU_BATCH = 16
@@ -221,6 +223,20 @@ def _tolerance(dtype: Any) -> float:
     """Returns how far a feature may be off, relative to the largest, if it is computed in another order."""
     epsilon = float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.floating) else 0.0
     return epsilon * (_ROUNDINGS if epsilon < 1e-4 else 4)
+
+
+def features_of(cuts: Iterable[Cut]) -> Callable[[Leaves, Batch], Features]:
+    """Returns the trunks of several cuts as one pass: (frozen leaves of all, batch) -> features of all.
+
+    What several need is computed once: a frozen block is one computation, for whichever group it is frozen.
+    """
+    cuts = tuple(cuts)
+
+    def trunk(frozen: Leaves, batch: Batch) -> Features:
+        done: dict[str, Any] = {}
+        return {name: feature for cut in cuts for name, feature in cut.trunk(frozen, batch, done).items()}
+
+    return trunk
 
 
 def _program(cuts: Sequence[Cut], wanted: set[str]) -> Any:

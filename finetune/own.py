@@ -37,8 +37,8 @@ def checked(config: Config) -> Config:
     return dataclasses.replace(config, model=ModelConfig(name=ARCHITECTURE, pretrained=""))
 
 
-def build(make: OwnTask, classes: int, example: dict[str, jax.ShapeDtypeStruct]) -> Task:
-    """Returns the task that a user has made; raises UserError for one that cannot be built."""
+def build(make: OwnTask, classes: int, example: dict[str, jax.ShapeDtypeStruct], chosen_on: str) -> Task:
+    """Returns the task that a user has made; raises UserError for one that cannot be built, or lacks the metric."""
     try:
         task = make if isinstance(make, Task) else make(classes, example)
     except UserError:
@@ -47,8 +47,8 @@ def build(make: OwnTask, classes: int, example: dict[str, jax.ShapeDtypeStruct])
         raise UserError(f"task(classes, example): {_line(error)}") from error
     if not isinstance(task, Task):
         raise UserError(f"task(classes, example) returns {task!r}, allowed: a finetune.Task, as from_linen makes one")
-    if config.evaluation.metric not in (LOSS, *task.metrics):
-        raise one_of("evaluation.metric", config.evaluation.metric, (LOSS, *task.metrics))
+    if chosen_on not in (LOSS, *task.metrics):
+        raise one_of("evaluation.metric", chosen_on, (LOSS, *task.metrics))
     return task
 
 

@@ -208,3 +208,8 @@ def _spread(rows: Sequence[dict[str, Any]], name: str) -> str:
     if len(values) == 1:
         return f"{values[0]:.4f}"
     return f"{np.mean(values):.4f}±{(max(values) - min(values)) / 2:.4f}"
+
+
+def tell(text: str) -> None:
+    """Prints a line as it is."""
+    console.print(text, markup=False)

@@ -23,7 +23,7 @@ from finetune.ledger import Ledger
 from finetune.measure import Measured
 from finetune.parallel import is_first_process
 from finetune.params import named_parts, partition
-from finetune.progress import Display, console, counted, describe_group
+from finetune.progress import Display, console, counted, describe_group, tell
 from finetune.results import Results
 from finetune.snapshot import Saver, Snapshot
 from finetune.step import Recipe
@@ -77,7 +77,7 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
     examples = len(subject.dataset.train["label"])
     recipes, told = plan.make_recipes(config, subject.task, subject.shapes, groups, examples)
     if is_first_process():
-        directory.begin(config, workdir, subject, axes, _tell)
+        directory.begin(config, workdir, subject, axes, tell)
     with contextlib.closing(_Study(config, workdir, subject, trials, choices)) as study:
         study.seconds["load"] = time.monotonic() - started
         console.print(f"{subject}\ntrials: {len(trials)}, done before: {len(study.done)}, groups: {len(groups)}{told}")
@@ -110,7 +110,7 @@ class _Study:
     def __init__(self, config: Config, workdir: Path, subject: Subject, trials: Sequence[Trial], choices: Choices):
         self.config, self.workdir, self.subject = config, workdir, subject
         self.ids = {trial.id(subject.fingerprint): trial for trial in trials}
-        self.ledger = Ledger(workdir, config.checkpoint, self.ids, choices.retry, _tell)
+        self.ledger = Ledger(workdir, config.checkpoint, self.ids, choices.retry, tell)
         self.done, self.planned = self.ledger.done, planned.Planned(self.ledger.groups)
         self.seconds: dict[str, float] = {}
         self.compiled: dict[str, int] = {}
@@ -154,7 +154,7 @@ class _Study:
         trunk_pass = Pass(trunks, self.subject.base, self.splits, batch_size, self.store)
         self.trunk_passes = int(trunk_pass.batches > 0)
         if trunk_pass.is_found:
-            _tell("frozen part over the data: found, as an earlier study left it")
+            tell("frozen part over the data: found, as an earlier study left it")
         if plan_only:
             self.features, self.trunk_seconds = trunk_pass.imagined(), trunk_pass.estimated_seconds()
         else:
@@ -297,7 +297,3 @@ class _Study:
         summary.show(self.ledger, self.config.evaluation.metric, self.subject.larger_is_better, self.seconds)
         reporting.show(answer)
         return Results(self.workdir, [*self.done.values(), *self.ledger.failed.values()])
-
-
-def _tell(text: str) -> None:
-    console.print(text, markup=False)

@@ -77,7 +77,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
     if own_task is None:
         task = _build(config, dataset, example)
     else:
-        task = own.build(own_task, len(dataset.classes), example)
+        task = own.build(own_task, len(dataset.classes), example, config.evaluation.metric)
         architecture["program"] = own.program_hash(task, dataset.train)
     shapes = abstract(task)
     memory.check_fits(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes.values()), "parameters of the model")

@@ -16,7 +16,7 @@ The user declares nothing, and no equation is rewritten: both parts evaluate the
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any
 
@@ -230,20 +230,6 @@ class Cut:
         shape = aval.shape
         apart = packed.astype(aval.dtype).reshape(size, *shape[:axis], shape[axis] // size, *shape[axis + 1 :])
         return jnp.moveaxis(apart, 0, axis).reshape(shape)
-
-
-def features_of(cuts: Iterable[Cut]) -> Callable[[Leaves, Batch], Features]:
-    """Returns the trunks of several cuts as one pass: (frozen leaves of all, batch) -> features of all.
-
-    What several need is computed once: a frozen block is one computation, for whichever group it is frozen.
-    """
-    cuts = tuple(cuts)
-
-    def trunk(frozen: Leaves, batch: Batch) -> Features:
-        done: dict[str, Any] = {}
-        return {name: feature for cut in cuts for name, feature in cut.trunk(frozen, batch, done).items()}
-
-    return trunk
 
 
 def _mark(program: Program, axes: list[Axis], inputs: list[Kind]) -> tuple[list[Kind], str | None]:

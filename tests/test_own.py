@@ -105,7 +105,7 @@ class Greedy(nn.Module):
 
 
 def build(make):
-    return own.build(make, 3, EXAMPLE)
+    return own.build(make, 3, EXAMPLE, "accuracy")
 
 
 MISTAKES = {

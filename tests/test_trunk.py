@@ -28,10 +28,11 @@ from cuts import (
     vit,
 )
 
+from finetune.feature_pass import features_of
 from finetune.jaxpr import flatten
 from finetune.models.bert import Bert
 from finetune.params import abstract, partition, unflatten
-from finetune.trunk import Cut, features_of
+from finetune.trunk import Cut
 
 pytestmark = pytest.mark.usefixtures("float64")
 
