@@ -46,6 +46,11 @@ class Pass:
             if program
         )
 
+    @property
+    def is_found(self) -> bool:
+        """Whether there are features, and the store holds all of them."""
+        return any(self._found) and not self.batches
+
     def run(self, advance: Callable[[], None]) -> list[HostSplit]:
         """Returns the features of every split by name, arrays [examples, ...]; calls `advance` after every batch."""
         return [self._found[number] | self._compute(number, advance) for number in range(len(self._splits))]

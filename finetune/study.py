@@ -149,9 +149,10 @@ class _Study:
         trunks, batch_size = [job.trunk for job in jobs], self.config.evaluation.batch_size
         trunk_pass = Pass(trunks, self.subject.base, self.splits, batch_size, self.store)
         self.trunk_passes = int(trunk_pass.batches > 0)
+        if trunk_pass.is_found:
+            _tell("frozen part over the data: found, as an earlier study left it")
         if plan_only:
-            self.features = trunk_pass.imagined()
-            self.trunk_seconds = trunk_pass.estimated_seconds()
+            self.features, self.trunk_seconds = trunk_pass.imagined(), trunk_pass.estimated_seconds()
         else:
             with counted("frozen part over the data", trunk_pass.batches) as advance:
                 self.features = trunk_pass.run(stop.checked(advance))

@@ -149,6 +149,10 @@ class _Machine:
         self.push(tuple(self._stack.pop() for _ in range(size))[::-1])
 
     def append(self, _: None) -> None:
+        value = self._stack.pop()
+        self._top(list).append(value)
+
+    def append_all(self, _: None) -> None:
         values = self._since_mark()
         self._top(list).extend(values)
 
@@ -215,7 +219,8 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "TUPLE3": lambda machine, _: machine.tuple_of(3),
     "TUPLE": _Machine.tuple_since_mark,
     "MARK": _Machine.mark,
-    "APPENDS": _Machine.append,
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.append_all,
     "SETITEM": _Machine.set_item,
     "SETITEMS": _Machine.set_items,
     "GLOBAL": _Machine.push_name,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import exports
+import jax
 import numpy as np
 from mistakes import VIT
 from PIL import Image
@@ -13,6 +14,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from finetune import models
+from finetune.config import ModelConfig
 from finetune.models import exported
 
 TEXT = "\n".join(["text,label"] + [f"{word} {word},{word}" for word in ("good", "bad") * 10])
@@ -78,6 +81,7 @@ def _write_arrays(directory: Path) -> None:
     np.savez(directory / "features.npz", x_train=np.zeros((10, 3)), y_train=labels)
     np.savez(directory / "nan.npz", x_train=images * np.nan, y_train=labels)
     np.savez(directory / "fewer.npz", x_train=images, y_train=labels[1:])
+    np.savez(directory / "channels.npz", x_train=np.zeros((10, 32, 32, 4), np.uint8), y_train=labels)
     np.savez(directory / "names.npz", images=images, y_train=labels)
 
 
@@ -111,6 +115,18 @@ def _write_weights(directory: Path) -> None:
     (directory / "nested" / "model.safetensors").write_bytes(b"")
     (directory / "pickled").mkdir()
     (directory / "pickled" / "pytorch_model.bin").write_bytes(b"\x80")
+    (directory / "lite0.pth").write_bytes(b"\x80")
+
+
+def _write_network(directory: Path, description: dict[str, Any]) -> None:
+    """Writes an exported EfficientNet one of whose blocks is called by another number."""
+    sizes = {"width": 8, "depth": 1}
+    example = {"image": jax.ShapeDtypeStruct((32, 32, 3), np.uint8)}
+    leaves = exports.drawn(models.build(ModelConfig(name="efficientnet", pretrained="", **sizes), 2, example))
+    leaves["block_7/depthwise/kernel"] = leaves.pop("block_0/depthwise/kernel")
+    (directory / "network").mkdir()
+    architecture = {"model": "efficientnet", **sizes, "epsilon": 1e-3}
+    exported.write(directory / "network", description | {"architecture": architecture}, leaves, None)
 
 
 def _write_models(directory: Path) -> None:
@@ -121,6 +137,7 @@ def _write_models(directory: Path) -> None:
         "data": {"text_column": "text", "max_length": 6, "image_size": 0},
         "classes": ["a", "b"],
     }
+    _write_network(directory, description)
     model = directory / "model"
     model.mkdir()
     exported.write(model, description, exports.small(exports.drawn(exports.text_task())), directory / "tokenizer.json")

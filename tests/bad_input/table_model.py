@@ -5,6 +5,7 @@ name: (arguments, words of the line); {inputs} holds what `files.write` wrote.
 
 from mistakes import BERT
 
+EFFICIENTNET = ("--config.model.name=efficientnet",)
 # A BERT whose sizes come from its weights.
 FOREIGN = (*BERT, "--config.data.name={inputs}/texts.csv")
 FOREIGN += tuple(f"--config.model.{size}=0" for size in ("width", "depth", "heads", "mlp_width"))
@@ -52,4 +53,29 @@ MODEL = {
     ),
     "settings without end": ([*FOREIGN, "--config.model.pretrained={inputs}/nested"], ["config.json", "not JSON"]),
     "blocks without weights": (["--config.model.depth=1001"], ["model.depth", "1001", "1000"]),
+    "images too small": ([*EFFICIENTNET], ["images are 8 x 8 pixels", "32 or more", "data.image_size"]),
+    "four channels": (
+        [*EFFICIENTNET, *BERT[3:], "--config.data.name={inputs}/channels.npz"],
+        ["images have 4 channels", "1 (grey) or 3 (RGB)"],
+    ),
+    "width of no EfficientNet": (
+        [*EFFICIENTNET, "--config.data.image_size=32", "--config.model.width=6"],
+        ["model.width is 6", "multiples of 4"],
+    ),
+    "more blocks than there are": (
+        [*EFFICIENTNET, "--config.data.image_size=32", "--config.model.depth=17"],
+        ["model.depth is 17", "1 to 16"],
+    ),
+    "a BERT for an EfficientNet": (
+        [*EFFICIENTNET, "--config.data.image_size=32", "--config.model.pretrained={inputs}/bert"],
+        ["weights of a 'bert'", "'efficientnet'"],
+    ),
+    "weights of other channels": (
+        [*EFFICIENTNET, "--config.data.image_size=32", "--config.model.pretrained={inputs}/network"],
+        ["do not fit the model", "1 missing: block_0/depthwise/kernel", "1 unexpected: block_7/depthwise/kernel"],
+    ),
+    "pickled weights of an EfficientNet": (
+        [*EFFICIENTNET, "--config.data.image_size=32", "--config.model.pretrained={inputs}/lite0.pth"],
+        ["lite0.pth is a pickle", ".safetensors"],
+    ),
 }

@@ -20,8 +20,8 @@ SIZES = {"pretrained": "", "width": 8, "depth": 2, "heads": 2, "mlp_width": 12}
 @pytest.mark.parametrize(
     ("options", "example", "message"),
     [
-        ({"name": "brt"}, TEXT, "model.name is 'brt', allowed: bert, vit; did you mean 'bert'"),
-        ({"name": "bert"}, IMAGE, "model.name is 'bert', allowed for data with image: vit"),
+        ({"name": "brt"}, TEXT, "model.name is 'brt', allowed: bert, efficientnet, vit; did you mean 'bert'"),
+        ({"name": "bert"}, IMAGE, "model.name is 'bert', allowed for data with image: vit, efficientnet"),
         ({"name": "vit", "patch_size": 2}, TEXT, "allowed for data with input_ids, length: bert"),
         ({"width": 0}, TEXT, "model.width of random weights is 0, allowed: a whole number, 1 or more"),
         ({"name": "vit"}, IMAGE, "model.patch_size of random weights is 0"),

@@ -113,7 +113,7 @@ def test_nothing_in_a_file_is_run(tmp_path, place):
     pieces, stream = parts(state(shared), [shared]), io.BytesIO()
     Pickler(stream, protocol=2).dump({"weight": Act(tmp_path / "harm")})
     pieces[place] = stream.getvalue()
-    with pytest.raises(UserError, match="it names 'pathlib.* Path.*', which no tensor needs|it names"):
+    with pytest.raises(UserError, match="it names .*, which no tensor needs"):
         read(tmp_path, pieces)
     assert not (tmp_path / "harm").exists()
     pickle.loads(stream.getvalue())  # noqa: S301  # it does act
@@ -129,41 +129,44 @@ NESTED = ()
 for _ in range(64):
     NESTED = (NESTED, NESTED)
 
-# name: pieces of the file
+# (name, words of the reason): pieces of the file
 MALICIOUS = {
-    "empty": lambda: [b""],
-    "zip archive": lambda: [b"PK\x03\x04", bytes(100)],
-    "another number first": lambda: parts({}, [], magic=5),
-    "no tensors": lambda: parts([1, 2], []),
-    "a dictionary of numbers": lambda: parts({"x": 3}, []),
-    "a name that is a number": lambda: parts({3: 3}, []),
-    "beyond its storage": lambda: one(50, (11,), (1,)),
-    "a negative place": lambda: one(-1, (2,), (1,)),
-    "a negative stride": lambda: one(10, (2, 3), (-1, 1)),
-    "an axis of no entries": lambda: one(0, (0,), (1,)),
-    "one number, shown a million times": lambda: one(0, (10**6,), (0,)),
-    "a stride beyond all arrays": lambda: one(0, (2,), (2**70,)),
-    "an axis without stride": lambda: one(0, (2, 3), (1,)),
-    "a size that is a text": lambda: one(0, ("2",), (1,)),
-    "storages without tensors": lambda: parts({}, [Storage("0", NUMBERS)]),
-    "a storage of another name": lambda: parts(state(Storage("0", NUMBERS)), [Storage("1", NUMBERS)]),
-    "a storage twice": lambda: [*one(0, (1,), (1,))[:4], pickle.dumps(["0", "0"], 2)],
-    "keys that take for ever to hash": lambda: parts(state(Storage("0", NUMBERS)), [], keys=[NESTED]),
-    "names that take for ever to hash": lambda: [
+    ("empty", "exhausted before seeing STOP"): lambda: [b""],
+    ("zip archive", "no newline"): lambda: [b"PK\x03\x04", bytes(100)],
+    ("another number first", "first numbers"): lambda: parts({}, [], magic=5),
+    ("no tensors", "something else"): lambda: parts([1, 2], []),
+    ("a dictionary of numbers", "something else"): lambda: parts({"x": 3}, []),
+    ("a name that is a number", "a key that is no text"): lambda: parts({3: 3}, []),
+    ("beyond its storage", "lies outside"): lambda: one(50, (11,), (1,)),
+    ("a negative place", "lies outside"): lambda: one(-1, (2,), (1,)),
+    ("a negative stride", "lies outside"): lambda: one(10, (2, 3), (-1, 1)),
+    ("an axis of no entries", "lies outside"): lambda: one(0, (0,), (1,)),
+    ("one number, shown a million times", "lies outside"): lambda: one(0, (10**6,), (0,)),
+    ("a stride beyond all arrays", "lies outside"): lambda: one(0, (2,), (2**70,)),
+    ("an axis without stride", "shorter"): lambda: one(0, (2, 3), (1,)),
+    ("a size that is a text", "a tensor in another way"): lambda: one(0, ("2",), (1,)),
+    ("storages without tensors", "not those of its tensors"): lambda: parts({}, [Storage("0", NUMBERS)]),
+    ("a storage of another name", "not those of its tensors"): lambda: parts(
+        state(Storage("0", NUMBERS)), [Storage("1", NUMBERS)]
+    ),
+    ("a storage twice", "not those of its tensors"): lambda: [*one(0, (1,), (1,))[:4], pickle.dumps(["0", "0"], 2)],
+    ("keys that take for ever to hash", "no names"): lambda: parts(state(Storage("0", NUMBERS)), [], keys=[NESTED]),
+    ("names that take for ever to hash", "a key that is no text"): lambda: [
         *parts({}, [])[:3], b"\x80\x02})" + b"q\x01h\x01\x86" * 64 + b"K\x01s.",
     ],
-    "numbers behind the end": lambda: [*one(0, (1,), (1,)), b"\0"],
-    "stack of nothing": lambda: [b"\x80\x02."],
-    "memory of nothing": lambda: [b"\x80\x02h\x05."],
-    "mark of nothing": lambda: [b"\x80\x02t."],
-    "text without end": lambda: [b"\x80\x02X\xff\xff\xff\x7fabc"],
+    ("numbers behind the end", "561 bytes long where 560"): lambda: [*one(0, (1,), (1,)), b"\0"],
+    ("stack of nothing", "empty list"): lambda: [b"\x80\x02."],
+    ("memory of nothing", "5"): lambda: [b"\x80\x02h\x05."],
+    ("mark of nothing", "empty list"): lambda: [b"\x80\x02t."],
+    ("text without end", "only 3 remain"): lambda: [b"\x80\x02X\xff\xff\xff\x7fabc"],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("pieces", MALICIOUS.values(), ids=MALICIOUS)
-def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path, pieces):
-    with pytest.raises(UserError, match="cannot read .*weights.pth as tensors of PyTorch: .+; allowed: a dictionary"):
-        read(tmp_path, pieces())
+@pytest.mark.parametrize("case", MALICIOUS, ids=lambda case: case[0])
+def test_what_is_no_dictionary_of_tensors_is_refused(tmp_path, case):
+    told = f"cannot read .*weights.pth as tensors of PyTorch: .*{case[1]}.*; allowed: a dictionary of float32 or int64"
+    with pytest.raises(UserError, match=told):
+        read(tmp_path, MALICIOUS[case]())
 
 
 def test_a_file_cut_anywhere_is_refused(tmp_path):
