@@ -42,6 +42,12 @@ _TOLD = {
         "logits",
         "[[encoder.config.id2label[index] for index in (row > 0).nonzero()[:, 0].tolist()] for row in outputs]",
     ),
+    "tokens": _Told(
+        "A tagger of words with {count} tags: {classes}.",
+        f"a row for each word, with its most probable tag and {_EACH},",
+        "",
+        "",
+    ),
     "regression": _Told("A regression: it predicts a number.", "the value", "values", "outputs[:, 0].tolist()"),
 }
 _MARKS = re.compile(r"([\\`*\[\]|#])")
@@ -148,6 +154,8 @@ def _usage(document: dict[str, Any]) -> str:
     if document["architecture"]["model"] != "bert":
         return _template("card_image.md").format(told=_TOLD[document["config"]["data"]["task"]].told)
     model, data = document["config"]["model"], document["config"]["data"]
+    if data["task"] == "tokens":
+        return _template("card_tokens.md").format(told=_TOLD["tokens"].told)
     told = _TOLD[data["task"]]._asdict()
     return _template("card_text.md").format(
         max_length=data["max_length"],

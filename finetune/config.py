@@ -37,7 +37,8 @@ class DataConfig:
     # .tsv or .jsonl file or a directory of them called train, validation and test, an image folder
     # (split/class/file), or an .npz file with arrays x_train, y_train and so on.
     name: str = "r8"
-    # What a label is: one class (classification), any number of classes (multilabel), a number (regression).
+    # What a label is: one class (classification), any number of classes (multilabel), a number (regression), or
+    # a class for each word (tokens): .jsonl rows with a list of words and one of tags.
     task: str = "classification"
     text_column: str = "text"  # of delimited files and TFDS sets
     label_column: str = "label"
@@ -102,7 +103,8 @@ class EvaluationConfig:
     batch_size: int = 128  # examples a forward pass
     metric: str = "accuracy"  # chosen on, on the validation split: loss, or a metric of the task
     # Others to report. classification: accuracy, macro_f1, matthews, auc; multilabel: accuracy (all labels right),
-    # micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman.
+    # micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman; tokens:
+    # accuracy (of all words), macro_f1, matthews.
     metrics: tuple[str, ...] = ()
 
 
@@ -152,7 +154,7 @@ class Config:
 
 # Settings with a closed list of values. Model and data names are checked where they are looked up.
 CHOICES = {
-    "data.task": ("classification", "multilabel", "regression"),
+    "data.task": ("classification", "multilabel", "regression", "tokens"),
     "model.dtype": ("float32", "bfloat16"),
     "model.dropout_at": ("all", "head"),
     "model.pooling": ("mean", "first"),

@@ -168,6 +168,11 @@ CLASSIFICATION: Metrics = {
     "matthews": Metric(matthews, of_split=True),
     "auc": Metric(auc, of_split=True),
 }
+TOKENS: Metrics = {
+    "accuracy": Metric(accuracy_of_tokens, of_split=True),
+    "macro_f1": Metric(macro_f1, of_split=True),
+    "matthews": Metric(matthews, of_split=True),
+}
 MULTILABEL: Metrics = {
     "accuracy": lambda logits, batch: ((logits > 0) == (batch["label"] > 0)).all(axis=-1).astype(logits.dtype),
     "micro_f1": Metric(micro_f1_of_labels, of_split=True),

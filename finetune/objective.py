@@ -97,10 +97,21 @@ def squared_error(outputs: jax.Array, targets: jax.Array, label_smoothing: jax.A
     return jnp.square(outputs[:, 0] - targets.astype(outputs.dtype))
 
 
+def token_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: jax.Array | float = 0.0) -> jax.Array:
+    """Returns the mean cross-entropy of the labelled tokens of each example [B]; 0 for one without any.
+
+    logits [B, T, C], labels [B, T]; those below 0 are of tokens without a label. Smoothing as in `cross_entropy`.
+    """
+    labelled = labels >= 0
+    losses = jax.vmap(cross_entropy, in_axes=(0, 0, None))(logits, jnp.maximum(labels, 0), label_smoothing)
+    return jnp.where(labelled, losses, 0).sum(axis=1) / jnp.maximum(labelled.sum(axis=1), 1).astype(losses.dtype)
+
+
 KINDS = {
     "classification": Kind(cross_entropy, metric.CLASSIFICATION, ("accuracy",)),
     "multilabel": Kind(binary_cross_entropy, metric.MULTILABEL, ("accuracy", "micro_f1", "macro_f1")),
     "regression": Kind(squared_error, metric.REGRESSION, ("rmse", "spearman")),
+    "tokens": Kind(token_cross_entropy, metric.TOKENS, ("accuracy", "macro_f1")),
 }
 
 

@@ -2,7 +2,8 @@
 
 INPUT is a .csv, .tsv, .jsonl or .txt file of texts, an image, a folder of images, or an .npz file with an array x. The
 answer is CSV: a row for each row of INPUT, with the most probable class and the probability of every class; of a
-multilabel model all classes that are more probable than not; of a regression the value.
+multilabel model all classes that are more probable than not; of a regression the value. Of a model of tokens it has a
+row for each word: the items of a list in a .jsonl file, else what spaces part.
 """
 
 import contextlib
@@ -114,17 +115,20 @@ _TOLD: dict[str, Callable[[jax.Array], jax.Array]] = {
     "classification": jax.nn.softmax,
     "multilabel": jax.nn.sigmoid,
     "regression": lambda outputs: outputs,
+    "tokens": jax.nn.softmax,
 }
 
 
 def probabilities(model: Model, rows: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns the probability of each class for each row, float32 [N, C], or values [N, 1] of a regression.
+    """Returns the probability of each class for each row, float32 [N, C], or values [N, 1] of a regression; of tokens
+    [N, T, C].
 
     Raises UserError for weights that do not fit. The model is deterministic, and a row's answer does not depend on the
     others beyond rounding.
     """
     example = {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in rows.items()}
-    task = models.build(model.config.model, max(len(model.classes), 1), example)
+    per_position = model.config.data.task == "tokens"
+    task = models.build(model.config.model, max(len(model.classes), 1), example, per_position=per_position)
     pretrained.compare(model.leaves, abstract(task), Path(model.config.model.pretrained))
     return _run(task, jax.device_put(unflatten(model.leaves)), rows, _TOLD[model.config.data.task])
 
@@ -165,6 +169,42 @@ def _label(model: Model, values: np.ndarray) -> str:
     return model.classes[int(values.argmax())]
 
 
+def read_words(path: Path, model: Model) -> tuple[list[int], list[list[str]]]:
+    """Returns the line and the words of each row of `path`; raises UserError as `read` does."""
+    column = model.config.data.text_column
+    if path.suffix == ".jsonl" and path.is_file():
+        found = list(delimited.rows(path))
+        return [n for n, _ in found], [delimited.words_of(row, column, f"{path}:{n}") for n, row in found]
+    lines, texts = _texts(path, column)
+    return lines, [each.split() or [""] for each in texts]
+
+
+def write_words(
+    file: TextIO,
+    model: Model,
+    lines: Sequence[int],
+    words: Sequence[Sequence[str]],
+    word: np.ndarray,
+    found: np.ndarray,
+) -> None:
+    """Writes CSV with a row for each word: row, word, label, and p:CLASS; without label where the text was cut.
+
+    word: int32 [N, T] as `text.encode_words` gives it; found: probabilities [N, T, C].
+    """
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["row", "word", "label", *(f"p:{name}" for name in model.classes)])
+    for line, of_line, places, values in zip(lines, words, word, found, strict=True):
+        token = {place: number for number, place in enumerate(places.tolist()) if place >= 0}
+        for place, each in enumerate(of_line):
+            shares = values[token[place]] if place in token else None
+            told = ["", *[""] * len(model.classes)] if shares is None else [_label(model, shares), *map(_text, shares)]
+            writer.writerow([line, each, *told])
+
+
+def _text(share: float) -> str:
+    return f"{share:.6g}"
+
+
 @contextlib.contextmanager
 def _opened(to: Path | None) -> Iterator[TextIO]:
     if to is None:
@@ -187,6 +227,14 @@ def main() -> None:
     if given.to is not None and (given.to.is_dir() or not given.to.absolute().parent.is_dir()):
         raise UserError(f"--to is {str(given.to)!r}, allowed: a file in a directory that exists")
     model = load(given.model)
+    if model.config.data.task == "tokens":
+        lines, words = read_words(given.input, model)
+        rows = text.encode_words(words, model.tokenizer, model.config.data.max_length)
+        word = rows.pop("word")
+        tags = probabilities(model, rows)
+        with _opened(given.to) as file:
+            write_words(file, model, lines, words, word, tags)
+        return
     names, rows = read(given.input, model)
     found = probabilities(model, rows)
     with _opened(given.to) as file:

@@ -106,7 +106,7 @@ def _build(config: Config, dataset: data.Dataset, example: dict[str, jax.ShapeDt
     target = target_of(config, dataset)
     objective = _objective(config, target.scale)
     if config.data.task != "regression":
-        return models.build(config.model, len(dataset.classes), example, objective)
+        return models.build(config.model, len(dataset.classes), example, objective, config.data.task == "tokens")
     return in_units(models.build(config.model, 1, example, objective), target)
 
 

@@ -16,7 +16,7 @@ from finetune import hparams
 from finetune.epoch import make_order
 from finetune.errors import UserError
 from finetune.feed import fed, from_host
-from finetune.metric import CLASSIFICATION, MULTILABEL, REGRESSION, Metric, as_metric, choose
+from finetune.metric import CLASSIFICATION, MULTILABEL, REGRESSION, TOKENS, Metric, as_metric, choose
 from finetune.parallel import BatchOverDevices, MembersOverDevices, OneDevice, padded_size
 from finetune.population import Programs, looped, vmapped
 from finetune.step import Recipe
@@ -88,6 +88,20 @@ def test_metrics_of_several_labels_equal_scikit_learn_with_ties_and_padding() ->
         np.testing.assert_allclose(as_metric(MULTILABEL[name]).of(outputs, labels, weight), value, rtol=1e-5)
     right = as_metric(MULTILABEL["accuracy"]).of(outputs[:50], {"label": true})
     np.testing.assert_allclose(right.mean(), sklearn_metrics.accuracy_score(true, found), rtol=1e-6)
+
+
+def test_metrics_of_tokens_leave_out_those_without_label() -> None:
+    outputs, labels = draw(3, 60, 5)
+    labelled = np.random.default_rng(6).random(60) < 0.6
+    true, found = labels[:45][labelled[:45]], outputs.argmax(axis=1)[:45][labelled[:45]]
+    wanted = {
+        "accuracy": sklearn_metrics.accuracy_score(true, found),
+        "macro_f1": sklearn_metrics.f1_score(true, found, average="macro"),
+        "matthews": sklearn_metrics.matthews_corrcoef(true, found),
+    }
+    arguments = outputs.reshape(12, 5, 3), np.where(labelled, labels, -1).reshape(12, 5), np.repeat([1.0, 0.0], [9, 3])
+    for name, value in wanted.items():
+        np.testing.assert_allclose(as_metric(TOKENS[name]).of(*arguments), value, rtol=1e-5)
 
 
 def test_a_class_that_does_not_occur_does_not_count() -> None:

@@ -9,7 +9,15 @@ from sklearn.metrics import log_loss
 
 from finetune.errors import UserError
 from finetune.metric import accuracy
-from finetune.objective import Target, binary_cross_entropy, cross_entropy, in_units, make_objective, penalty
+from finetune.objective import (
+    Target,
+    binary_cross_entropy,
+    cross_entropy,
+    in_units,
+    make_objective,
+    penalty,
+    token_cross_entropy,
+)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
@@ -90,3 +98,12 @@ def test_a_task_reports_its_usual_metrics_and_those_asked_for() -> None:
     assert list(make_objective("classification", "auc", ("matthews",)).metrics) == ["accuracy", "matthews", "auc"]
     with pytest.raises(UserError, match="evaluation.metric is 'accuracy', allowed: loss, rmse, spearman"):
         make_objective("regression", "accuracy")
+
+
+def test_token_cross_entropy_is_the_mean_over_the_labelled_tokens_of_an_example() -> None:
+    logits = np.random.default_rng(5).normal(0, 2, (3, 4, 3))
+    labels = np.array([[0, -1, 2, 1], [-1, 1, -1, -1], [-1, -1, -1, -1]])
+    found = token_cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels))
+    shares = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    first = log_loss(labels[0, [0, 2, 3]], shares[0, [0, 2, 3]], labels=[0, 1, 2])
+    np.testing.assert_allclose(found, [first, -np.log(shares[1, 1, 1]), 0], rtol=1e-5)

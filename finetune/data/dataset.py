@@ -25,7 +25,8 @@ class Dataset(NamedTuple):
 
     Texts: "input_ids" uint16 or int32 [N, T], "length" int32 [N]. Images: "image" uint8 or float32 [N, H, W, C].
     Feature vectors: "features" float32 [N, D]. All: "label", int32 [N], an index into `classes`; multilabel: float32
-    [N, C], 1 where an example has the class; regression: float32 [N], and `classes` is empty.
+    [N, C], 1 where an example has the class; regression: float32 [N], and `classes` is empty; tokens: int32 [N, T],
+    -1 where a token has none.
     content_hash: sha256 in hex over names, dtypes, shapes and bytes of all arrays, and the class names.
     """
 
@@ -52,6 +53,11 @@ def load(config: DataConfig, tokenizer_file: Path | None) -> Dataset:
     chosen = _choose(source, labels, config)
     file = Path(config.tokenizer).expanduser() if config.tokenizer else tokenizer_file
     arrays = _encode(source.kind, [item for inputs, _ in chosen for item in inputs], config, file)
+    if config.task == "tokens":
+        word = np.split(arrays.pop("word"), np.cumsum([len(labels) for _, labels in chosen])[:-1])
+        chosen = [
+            (inputs, targets.of_tokens(labels, part)) for (inputs, labels), part in zip(chosen, word, strict=True)
+        ]
     ends = np.cumsum([len(labels) for _, labels in chosen])[:-1]
     pieces = {key: np.split(array, ends) for key, array in arrays.items()}
     train, validation, test = (
@@ -164,6 +170,10 @@ def _encode(kind: str, inputs: list[Any], config: DataConfig, tokenizer_file: Pa
         from finetune.data import text
 
         return text.encode(inputs, tokenizer_file, config.max_length)
+    if kind == "words":
+        from finetune.data import text
+
+        return text.encode_words(inputs, tokenizer_file, config.max_length)
     if kind == "array" and inputs[0].ndim == 1:
         return {"features": np.stack(inputs)}
     if kind == "array" and not config.image_size:

@@ -22,6 +22,8 @@ def read(path: Path, config: DataConfig) -> Source:
     fields, bad JSON or quoting, an empty label, text that is not UTF-8, and a file without rows.
     """
     files = _by_split(path) if path.is_dir() else {"train": path}
+    if config.task == "tokens":
+        return Source("words", {split: _tagged(file, config) for split, file in files.items()})
     return Source("text", {split: _examples(file, config) for split, file in files.items()})
 
 
@@ -44,6 +46,23 @@ def _examples(file: Path, config: DataConfig) -> Examples:
         texts.append(_field(row, config.text_column, f"{file}:{line}"))
         labels.append(_label(row, config, f"{file}:{line}"))
     return Examples(texts, labels)
+
+
+def _tagged(file: Path, config: DataConfig) -> Examples:
+    """Returns the words and the tags of each row."""
+    found, tags = [], []
+    for line, row in rows(file):
+        found.append(words_of(row, config.text_column, f"{file}:{line}"))
+        tags.append(words_of(row, config.label_column, f"{file}:{line}"))
+        if len(found[-1]) != len(tags[-1]):
+            raise UserError(f"{file}:{line}: {len(tags[-1])} tags for {len(found[-1])} words, allowed: one for each")
+    return Examples(found, tags)
+
+
+def words_of(row: dict[str, Any], column: str, where: str) -> list[str]:
+    """Returns the list in a column of a row; raises UserError if there is none."""
+    _field(row, column, where)
+    return targets.words(row[column], column, where)
 
 
 def _label(row: dict[str, Any], config: DataConfig, where: str) -> Any:

@@ -11,7 +11,8 @@ SPLITS = ("train", "validation", "test")
 class Examples(NamedTuple):
     """The examples of one split as they were read, and the label of each.
 
-    A class name; for multilabel a tuple of them, or a text that holds them; for regression a number, or a text of one.
+    A class name; for multilabel a tuple of them, or a text that holds them; for regression a number, or a text of one;
+    for tokens a list of them, one for each word.
     """
 
     inputs: Sequence[Any] | np.ndarray
@@ -21,12 +22,12 @@ class Examples(NamedTuple):
 class Source(NamedTuple):
     """Some or all of SPLITS, read but not encoded.
 
-    kind: what the inputs are: text (str), image (a path, or the bytes of a file), array (np.ndarray, all of one
-        shape and dtype).
+    kind: what the inputs are: text (str), words (list of str), image (a path, or the bytes of a file), array
+        (np.ndarray, all of one shape and dtype).
     order: class names in the order of the source; empty = sorted.
     """
 
-    kind: Literal["text", "image", "array"]
+    kind: Literal["text", "words", "image", "array"]
     splits: dict[str, Examples]
     order: tuple[str, ...] = ()
 

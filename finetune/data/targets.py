@@ -1,6 +1,6 @@
-"""Targets: what an example is labelled with, as arrays: one class, several of them, or a number."""
+"""Targets: what an example is labelled with, as arrays: one class, several of them, a number, or a class a word."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ def encode(source: Source, config: DataConfig) -> Targets:
     """Returns the classes of a source without other classes than config.classes, and the labels of each split.
 
     classification: int32 [N]; multilabel: float32 [N, C], 1 where an example has the class; regression: float32 [N],
-    and no classes. Raises UserError for splits and labels that the task cannot have.
+    and no classes; tokens: object [N] of int32 [words], see `of_tokens`. Raises UserError for
+    splits and labels that the task cannot have.
     """
     if "train" not in source.splits:
         raise UserError(f"the data has no train split, present: {', '.join(source.splits) or 'none'}")
@@ -58,7 +59,7 @@ def _one_class(source: Source, config: DataConfig) -> Targets:
     return classes, labels
 
 
-def _classes(source: Source, labels: dict[str, Iterable[str]]) -> tuple[str, ...]:
+def _classes(source: Source, labels: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     """Returns the classes of the training split, in the order of the source, else sorted."""
     present = set(labels["train"])
     for split, others in labels.items():
@@ -112,8 +113,49 @@ def _number(source: Source, config: DataConfig) -> Targets:
     return (), labels
 
 
+def words(value: Any, what: str, where: str) -> list[str]:
+    """Returns a JSON list of words or tags as texts; raises UserError for anything else."""
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{where}: {what} is {str(value)[:40]!r}, allowed for tokens: a list, not empty")
+    for item in value:
+        if not isinstance(item, str | int | float) or not str(item).strip() or not is_unicode(str(item)):
+            raise UserError(f"{where}: {what} has {str(item)[:40]!r}, allowed: texts that are not empty")
+    return [str(item).strip() for item in value]
+
+
+def _class_of_each_word(source: Source, config: DataConfig) -> Targets:
+    if source.kind != "words":
+        raise UserError(f"data.task is 'tokens' for data.name {config.name!r}, allowed: .jsonl files of words and tags")
+    if config.classes:
+        raise UserError(f"data.classes is {', '.join(config.classes)!r}, allowed for tokens: none")
+    tags = {split: [tag for row in each.labels for tag in row] for split, each in source.splits.items()}
+    classes = _classes(source, tags)
+    if len(classes) < 2:
+        raise UserError(f"the data has one tag only, {classes[0]!r}; allowed: two or more")
+    index = {name: place for place, name in enumerate(classes)}
+    labels = {}
+    for split, each in source.splits.items():
+        labels[split] = np.empty(len(each.labels), object)
+        for place, row in enumerate(each.labels):
+            labels[split][place] = np.array([index[tag] for tag in row], np.int32)
+    return classes, labels
+
+
+def of_tokens(labels: np.ndarray, word: np.ndarray) -> np.ndarray:
+    """Returns the label int32 [N, T] of each token: its word's if it is the first of it, else -1, which is none.
+
+    labels: object [N] of int32 [words]; word: int32 [N, T], see `text.encode_words`.
+    """
+    found = np.full(word.shape, -1, np.int32)
+    for row, (places, of_words) in enumerate(zip(word, labels, strict=True)):
+        first = places >= 0
+        found[row, first] = of_words[places[first]]
+    return found
+
+
 _ENCODERS: dict[str, Callable[[Source, DataConfig], Targets]] = {
     "classification": _one_class,
     "multilabel": _several_classes,
     "regression": _number,
+    "tokens": _class_of_each_word,
 }

@@ -24,6 +24,36 @@ def encode(texts: Sequence[str], tokenizer_file: Path | None, max_length: int) -
     rows: list[list[int]] = []
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         rows.extend(_encoded(tokenizer, texts[start : start + _TEXTS_AT_ONCE], max_length, tokenizer_file))
+    return _padded(rows, tokenizer, pad_id, tokenizer_file)
+
+
+def encode_words(texts: Sequence[Sequence[str]], tokenizer_file: Path | None, max_length: int) -> dict[str, np.ndarray]:
+    """Returns what `encode` does of texts that are parted into words, and "word" int32 [N, T].
+
+    "word" is the place of the word whose first token this is, and -1 for other tokens of it, special ones and padding.
+    Words beyond `max_length` are cut.
+    """
+    tokenizer, pad_id = _read(tokenizer_file, max_length)
+    rows, words = [], []
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        part = [list(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
+        try:
+            encodings = tokenizer.encode_batch(part, is_pretokenized=True)
+        except Exception as error:  # as in `_encoded`
+            raise UserError(f"tokenizer {tokenizer_file} cannot encode the words: {error}") from error
+        rows += [encoding.ids for encoding in encodings]
+        words += [encoding.word_ids for encoding in encodings]
+    arrays = _padded(rows, tokenizer, pad_id, tokenizer_file)
+    arrays["word"] = np.full(arrays["input_ids"].shape, -1, np.int32)
+    for row, places in enumerate(words):
+        starts = [i for i, place in enumerate(places) if place is not None and (not i or places[i - 1] != place)]
+        arrays["word"][row, starts] = [places[i] for i in starts]
+    return arrays
+
+
+def _padded(
+    rows: Sequence[list[int]], tokenizer: Tokenizer, pad_id: int, tokenizer_file: Path | None
+) -> dict[str, np.ndarray]:
     length = np.array([len(row) for row in rows], np.int32)
     largest = max(tokenizer.get_vocab_size() - 1, pad_id, *(max(row, default=0) for row in rows))
     if largest > _LARGEST_ID:

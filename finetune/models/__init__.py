@@ -25,12 +25,14 @@ def build(
     classes: int,
     example: Mapping[str, jax.ShapeDtypeStruct],
     objective: Objective | None = None,
+    per_position: bool = False,
 ) -> Task:
     """Returns the model that `config` describes, with `classes` outputs.
 
     example: shape and dtype of ONE example by data key, without batch axis: text {"input_ids": [T] integer,
         "length": [] integer}, images {"image": [H, W, C] uint8 or float32}.
     objective: classification by accuracy, unless given.
+    per_position: whether outputs are [B, T, classes], one for each position, and not [B, classes].
     Raises UserError for sizes that are missing or do not fit together, the checkpoint, or the data.
     """
     sizes = architecture(config)
@@ -42,7 +44,7 @@ def build(
     dtype = jnp.dtype(config.dtype)
     module = model.module(
         classes=classes,
-        pooling=config.pooling,
+        pooling="none" if per_position else config.pooling,
         dropout_at=config.dropout_at,
         dtype=dtype,
         param_dtype=at_least_float32(dtype),

@@ -44,7 +44,9 @@ def write(
     _save(directory, huggingface.tensors(encoder))
     document = huggingface.config_document(description["architecture"], description["classes"])
     _write_json(directory / "config.json", document)
-    _write_pooling_and_head(directory, description["model"]["pooling"], head)
+    _write_head(directory, head)
+    if description["data"].get("task") != "tokens":
+        _write_pooling(directory, description["model"]["pooling"], *head["head/kernel"].shape)
     if tokenizer is not None:
         _write_tokenizer(directory, tokenizer, description["data"]["max_length"])
 
@@ -54,17 +56,19 @@ def _save(directory: Path, tensors: dict[str, np.ndarray]) -> None:
     (directory / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
-def _write_pooling_and_head(directory: Path, pooling: str, head: Mapping[str, np.ndarray]) -> None:
-    """Writes what sentence-transformers needs to compute logits: SentenceTransformer(directory).encode(texts)."""
-    width, classes = head["head/kernel"].shape
-    for name in ("1_Pooling", _HEAD):
-        (directory / name).mkdir()
-    means = {"pooling_mode_mean_tokens": pooling == "mean", "pooling_mode_cls_token": pooling == "first"}
-    _write_json(directory / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **means})
+def _write_head(directory: Path, head: Mapping[str, np.ndarray]) -> None:
+    (directory / _HEAD).mkdir()
     _save(
         directory / _HEAD,
         {"linear.weight": np.ascontiguousarray(head["head/kernel"].T), "linear.bias": head["head/bias"]},
     )
+
+
+def _write_pooling(directory: Path, pooling: str, width: int, classes: int) -> None:
+    """Writes what sentence-transformers needs to compute logits: SentenceTransformer(directory).encode(texts)."""
+    (directory / "1_Pooling").mkdir()
+    means = {"pooling_mode_mean_tokens": pooling == "mean", "pooling_mode_cls_token": pooling == "first"}
+    _write_json(directory / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **means})
     identity = {"bias": True, "activation_function": "torch.nn.modules.linear.Identity"}
     _write_json(directory / _HEAD / "config.json", {"in_features": width, "out_features": classes, **identity})
     modules = (("", "Transformer"), ("1_Pooling", "Pooling"), (_HEAD, "Dense"))
@@ -117,7 +121,7 @@ def read_config(directory: Path) -> tuple[Config, tuple[str, ...]]:
         raise UserError(f"{directory / FILE} is damaged ({error}), {_ALLOWED}") from None
     settings.check(config)
     classes = found.get("classes")
-    least = {"classification": 2, "multilabel": 1, "regression": 0}[config.data.task]
+    least = {"classification": 2, "multilabel": 1, "regression": 0, "tokens": 2}[config.data.task]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or len(classes) < least:
         raise UserError(f"{directory / FILE}: classes are {str(classes)[:40]}, allowed: a list of names")
     return config, tuple(classes)

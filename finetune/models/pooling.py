@@ -7,8 +7,13 @@ from finetune.models.block import at_least_float32
 
 
 def pool(hidden: jax.Array, valid: jax.Array, how: str) -> jax.Array:
-    """Returns [B, D], float32 or wider, from `hidden` [B, T, D]: the "mean" where `valid` [B, T], or the "first"."""
+    """Returns [B, D], float32 or wider, of `hidden` [B, T, D]: the "mean" where `valid` [B, T], or the "first".
+
+    "none" is no pooling: [B, T, D].
+    """
     hidden = hidden.astype(at_least_float32(hidden.dtype))
+    if how == "none":
+        return hidden
     if how == "first":
         return hidden[:, 0]
     weights = valid.astype(hidden.dtype)

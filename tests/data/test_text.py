@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from finetune import assets
+from finetune.config import DataConfig
 from finetune.data import text
+from finetune.data.dataset import load
 from finetune.errors import UserError
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "##b", "cd", "##é", ","]
@@ -86,3 +88,39 @@ def test_minilm_ids_equal_the_golden_ones():
     for row, length, reference in zip(encoded["input_ids"], encoded["length"], golden, strict=True):
         assert row[:length].tolist() == reference["input_ids"]
         assert not row[length:].any()
+
+
+def test_words_keep_their_place_at_their_first_token(tokenizer_file):
+    encoded = text.encode_words([["ab", "a", "cd,"], ["b"]], tokenizer_file, 128)
+    # [CLS] a ##b a cd , [SEP]: the comma is a token of the third word.
+    assert encoded["input_ids"].tolist() == [[2, 4, 6, 4, 7, 9, 3], [2, 5, 3, 0, 0, 0, 0]]
+    assert encoded["word"].tolist() == [[-1, 0, -1, 1, 2, -1, -1], [-1, 0, -1, -1, -1, -1, -1]]
+    assert encoded["length"].tolist() == [7, 3]
+    assert text.encode_words([["ab", "a", "cd"]], tokenizer_file, 5)["word"].tolist() == [[-1, 0, -1, 1, -1]]
+
+
+def test_tags_of_words_become_labels_of_tokens(tokenizer_file, tmp_path):
+    rows = [{"text": ["ab", "a"], "label": ["N", "V"]}, {"text": ["cd"], "label": ["N"]}] * 5
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = DataConfig(name=str(tmp_path / "x.jsonl"), task="tokens", tokenizer=str(tokenizer_file))
+    data = load(config, None)
+    assert (data.classes, [len(split["label"]) for split in data[:3]]) == (("N", "V"), [7, 1, 2])
+    for split in data[:3]:
+        assert split["label"].dtype == np.int32
+        for length, labels in zip(split["length"], split["label"].tolist(), strict=True):
+            assert labels == ([-1, 0, -1, 1, -1] if length == 5 else [-1, 0, -1, -1, -1])
+
+
+@pytest.mark.parametrize(
+    "row, error",
+    [
+        ({"text": ["a", "b"], "label": ["N"]}, r"x\.jsonl:1: 1 tags for 2 words, allowed: one for each"),
+        ({"text": "a b", "label": ["N"]}, r"x\.jsonl:1: text is 'a b', allowed for tokens: a list, not empty"),
+        ({"text": ["a"], "label": [None]}, r"x\.jsonl:1: label has 'None', allowed: texts that are not empty"),
+        ({"text": ["a"], "label": ["N"]}, "the data has one tag only, 'N'"),
+    ],
+)
+def test_words_and_tags_that_cannot_be_used(tmp_path, row, error):
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    with pytest.raises(UserError, match=error):
+        load(DataConfig(name=str(tmp_path / "x.jsonl"), task="tokens"), None)
