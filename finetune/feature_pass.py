@@ -62,11 +62,6 @@ class Pass:
         """Whether there are features, and the store holds all of them."""
         return any(self._found) and not self.batches
 
-    @property
-    def is_found(self) -> bool:
-        """Whether there are features, and the store holds all of them."""
-        return any(self._found) and not self.batches
-
     def run(self, advance: Callable[[], None]) -> list[HostSplit]:
         """Returns the features of every split by name, arrays [examples, ...]; calls `advance` after every batch."""
         self._uncut_where_it_shows()
