@@ -16,6 +16,7 @@ from finetune.config import Config
 from finetune.data.dataset import Dataset
 from finetune.errors import UserError
 from finetune.grid import make_trials
+from finetune.objective import Target
 from finetune.params import abstract, partition, unflatten
 from finetune.step import Shared
 from finetune.subject import Subject
@@ -44,7 +45,7 @@ def small(monkeypatch: pytest.MonkeyPatch, float64: None) -> None:
     dataset = Dataset(split, split, split, ("a", "b", "c"), "content")
     found = Subject(
         task=task, shapes=abstract(task), base=tasks.base_leaves(task), pretrained=frozenset(STEM), dataset=dataset,
-        architecture={}, tokenizer=None, description={"model": "mlp"},
+        architecture={}, tokenizer=None, description={"model": "mlp"}, target=Target(0.0, 1.0), larger_is_better=True,
     )  # fmt: skip
     monkeypatch.setattr(study, "load", lambda config: found)
     monkeypatch.setattr(study.reporting.Reporting, "update", lambda self: None)
