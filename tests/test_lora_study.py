@@ -94,6 +94,7 @@ def test_adapters_in_the_format_of_peft(workdir, tmp_path):
     np.testing.assert_array_equal(tensors[f"{name}B.weight"], own["lora/block_1/mlp/up/b"].T)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # of PEFT's use of transformers
 def test_peft_gives_the_same_answers(workdir, tmp_path):
     torch = pytest.importorskip("torch")
     transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
