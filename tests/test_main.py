@@ -98,7 +98,7 @@ def test_grid_sweep_and_plan(started, tmp_path):
     assert found.axes == {"learning_rate": [0.001, 0.01, 0.1], "seed": [0, 1]}
     assert found.sweep == [{"learning_rate": 1e-3}, {"learning_rate": 1e-2}]
     assert found.plan_only
-    assert found.choices == {"retry": False, "fail_fast": False}
+    assert found.choices == {"retry": False, "fail_fast": False, "task": None}
     assert Path(found.workdir) == tmp_path / "study"
 
 

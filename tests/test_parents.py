@@ -47,12 +47,12 @@ def small(monkeypatch: pytest.MonkeyPatch, float64: None) -> None:
         task=task, shapes=abstract(task), base=tasks.base_leaves(task), pretrained=frozenset(STEM), dataset=dataset,
         architecture={}, tokenizer=None, description={"model": "mlp"}, target=Target(0.0, 1.0), larger_is_better=True,
     )  # fmt: skip
-    monkeypatch.setattr(study, "load", lambda config: found)
+    monkeypatch.setattr(study, "load", lambda config, task: found)
     monkeypatch.setattr(study.reporting.Reporting, "update", lambda self: None)
     monkeypatch.setattr(study.reporting.Reporting, "end", lambda self: None)
     monkeypatch.setattr(study.reporting, "show", lambda answer: None)
     SAID.clear()
-    monkeypatch.setattr(study, "_tell", SAID.append)
+    monkeypatch.setattr(study, "tell", SAID.append)
 
 
 @pytest.fixture(scope="module")
