@@ -68,13 +68,13 @@ def _train_seconds(config: Config, subject: Subject, point: Point) -> float:
     splits = ours.first(subject.dataset[:3], point.texts, validation, validation)
     trials = make_trials(config, {"seed": list(range(point.trials))})
     measured = ours.prepare(config, subject, splits, trials, real=False).measured
-    ids = [str(number) for number in range(point.trials)]
+    named = {str(number): trial for number, trial in enumerate(trials)}
     size = measured.execution.size
     if size < point.trials:
         raise SystemExit(f"{point.trials} trials do not fit into memory together, allowed: {size}")
 
     def train() -> None:
-        train_chunk(measured.group, begin(measured.group, trials, ids, size), _ROWS_A_CALL, _LISTENER)
+        train_chunk(measured.group, begin(measured.group, named, size, {}), _ROWS_A_CALL, _LISTENER)
 
     train()  # compiles what is left
     return timing.once(train)

@@ -115,3 +115,9 @@ def test_a_grid_of_20000_trials_is_answered() -> None:
 def test_analysis_does_not_import_jax() -> None:
     code = "import sys, finetune.analysis.answer; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_shares_of_settings_that_ran_once_have_no_interval() -> None:
+    axes = {"learning_rate": (0.01, 0.03), "dropout": (0.0, 0.3), "batch_size": (8, 16), "trainable": ("head", "all")}
+    frame = pd.DataFrame(list(itertools.product(*axes.values())), columns=list(axes)).assign(seed=0)
+    _answer(frame.assign(score=np.random.default_rng(0).normal(size=len(frame))))

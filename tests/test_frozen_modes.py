@@ -89,7 +89,7 @@ def run(trainable, way, dropout=0.0):
     listener = Listener(
         lambda rows: _note(numbers, rows), lambda rows, leaves: _end(numbers, rows, leaves), lambda population: None
     )
-    population = begin(found.group, rows, list(numbers), found.execution.size)
+    population = begin(found.group, dict(zip(numbers, rows, strict=True)), found.execution.size, {})
     train_chunk(found.group, population, 100, listener)
     return numbers, trunk
 

@@ -40,7 +40,7 @@ def test_the_head_has_depth_0_and_each_block_below_it_one_more() -> None:
 
 def test_factors_by_hand() -> None:
     _, _, found = made(tasks.mlp(), ("stem/bias=3", "**/bias=0.5", "head=1"), layer_decay=True)
-    factors = rate_factors(tasks.scalars(layer_decay=0.8), found)
+    factors = rate_factors(tasks.scalars(layer_decay=0.8), found, ())
     wanted = {
         "stem/kernel": 0.8**2, "stem/bias": 3 * 0.8**2, "block_0/kernel": 0.8, "block_0/bias": 0.5 * 0.8,
         "head/bias": 0.5,
@@ -74,7 +74,7 @@ def test_updates_equal_multi_transform(name: str, coupling: str) -> None:
         gradients = {path: jnp.cos(3 * leaf) for path, leaf in leaves.items()}
         found = rates.Rates({"stem/kernel": 1, "stem/bias": 1}, {"stem/kernel": 0.5})
         config = OptimizerConfig(name=name, decay_coupling=coupling)
-        factors = rate_factors(hparams, found)
+        factors = rate_factors(hparams, found, ())
         ours = make_optimizer(config, hparams, jnp.float64(0.7), dict.fromkeys(labels, True), factors)
         theirs = optax.multi_transform(
             {str(each): _by_optax(name, coupling, 0.7 * 0.02 * each) for each in labels.values()},

@@ -105,7 +105,8 @@ def _shares(anova: Anova, ranges: dict[str, str]) -> str:
 
 
 def _interval(share: Share) -> str:
-    return f"{percent(share.share)} % ({percent(share.low)} to {percent(share.high)} %)"
+    interval = f" ({percent(share.low)} to {percent(share.high)} %)" if np.isfinite([share.low, share.high]).all() else ""
+    return f"{percent(share.share)} %{interval}"
 
 
 def _use(trials: Trials, recommendation: Recommendation) -> list[str]:
