@@ -78,6 +78,7 @@ def _mattered(trials: Trials, whole: Anova | None, good: Anova | None, recommend
     lines = [f"What mattered: {shares.replace(' %', ' % of all differences', 1)}."]
     if good is not None and good.trials < whole.trials and good.method == whole.method:
         cut = [f"{name} {_range(text)}" for name, text in good.ranges.items() if text != whole.ranges.get(name)]
+        cut += [f"one {name}" for name in whole.ranges if name not in good.ranges]
         lines.append(f"Among the good settings ({listed(cut)}): {_shares(good, {})}.")
     return lines
 
@@ -105,8 +106,9 @@ def _shares(anova: Anova, ranges: dict[str, str]) -> str:
 
 
 def _interval(share: Share) -> str:
-    interval = f" ({percent(share.low)} to {percent(share.high)} %)" if np.isfinite([share.low, share.high]).all() else ""
-    return f"{percent(share.share)} %{interval}"
+    if not np.isfinite([share.low, share.high]).all():
+        return f"{percent(share.share)} %"
+    return f"{percent(share.share)} % ({percent(share.low)} to {percent(share.high)} %)"
 
 
 def _use(trials: Trials, recommendation: Recommendation) -> list[str]:
