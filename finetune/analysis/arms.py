@@ -24,7 +24,7 @@ class Arm(NamedTuple):
 
     setting: None where no trial has come to a result. settings, trials, lost: how many there were, and came to none.
     behind, half: how far the metric lies behind the best arm's, paired by seed, and half of the 95 % interval that
-    holds for all arms at once; NaN where unknown and 0 of the best arm itself. tied: whether chance may explain it.
+    holds for all arms at once; NaN where unknown and 0 of the best arm itself. tied: whether that interval holds 0.
     trained_parameters, seconds and bytes of a trial: None where unknown. edges: (axis, end) of the best values that lie
     at an end of the arm's own range.
     """
@@ -112,10 +112,10 @@ def _compared(trials: Trials, made: Sequence[Arm]) -> list[Arm]:
     if comparison is None:
         return [*with_result, *without]
     compared = [
-        arm._replace(behind=float(behind), half=0.0 if i == comparison.leader else float(half), tied=bool(tied))
-        for i, (arm, behind, half, tied) in enumerate(
-            zip(with_result, comparison.behind, comparison.half, comparison.tied, strict=True)
+        arm._replace(
+            behind=float(behind), half=0.0 if i == comparison.leader else float(half), tied=bool(behind <= half)
         )
+        for i, (arm, behind, half) in enumerate(zip(with_result, comparison.behind, comparison.half, strict=True))
     ]
     return [*compared, *without]
 
