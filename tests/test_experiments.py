@@ -17,8 +17,8 @@ from finetune.analysis import table
 from finetune.config import Config, DataConfig, ExecutionConfig
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-NAMES = ("learning_rate", "batch_size", "epochs", "regularization", "freezing", "exploration", "lp_ft")
-LONG = ("batch_size", "epochs", "regularization")  # half a minute each
+NAMES = ("learning_rate", "batch_size", "epochs", "regularization", "freezing", "exploration", "lp_ft", "lora")
+LONG = ("batch_size", "epochs", "lora", "regularization")  # half a minute each
 RATES = [1e-3, 1e-2, 1e-1]
 TINY = {  # what is searched, in place of a script's own
     "learning_rate": {"_RATES": RATES},
@@ -32,6 +32,7 @@ TINY = {  # what is searched, in place of a script's own
     },
     "freezing": {"_RATES": RATES, "_PARTS": ["all", "head"]},
     "lp_ft": {"_RATES": RATES},
+    "lora": {"_RATES": RATES, "_RANKS": [1, 2]},
     "exploration": {"_GRID": {"learning_rate": RATES, "batch_size": [50, 100]}},
 }
 SAID = {
@@ -41,6 +42,7 @@ SAID = {
     "regularization": "independent decay",
     "freezing": "of its FLOPs",
     "lp_ft": "test set noise, head>all",
+    "lora": "times that of full fine-tuning",
     "exploration": "behind",
 }
 
