@@ -3,8 +3,8 @@
 python -m finetune --config=configs/r8_arms.py --workdir=runs/arms
 
 90 trials: 6 arms x 5 rates x 3 seeds, one program an arm. So that two cores do it in minutes, there are 200 labels and
-200 validation texts, texts are cut at 12 tokens, and each trial has 3 epochs: under ten minutes. Expect last:1
-to come first with validation accuracy 0.83, the head to be behind by 0.03, which chance may explain, at 0.4 % of its time.
+200 validation texts, texts are cut at 12 tokens, and each trial has 3 epochs: under ten minutes. To expect: last:1 with
+validation accuracy 0.83, the head 0.03 behind, which chance may explain, at 0.4 % of its time.
 """
 
 from collections.abc import Iterator

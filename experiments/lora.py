@@ -68,7 +68,7 @@ def curves(trials: Trials, by: str, panel: str) -> Iterator[pd.DataFrame]:
             axes=tuple(axis for axis in trials.axes if axis.name == "learning_rate"),
         )
         points = next(each.points for each in effects(arm) if each.kind == "isolated")
-        what = {"all": "full", "lora": "LoRA, rank 8"}.get(value, f"LoRA, rank {value:g}")
+        what = {"all": "full", "lora": "LoRA, rank 8"}.get(value) or f"LoRA, rank {value:g}"
         yield points.assign(x=points["value"], what=what, panel=panel)
 
 
