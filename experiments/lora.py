@@ -20,13 +20,14 @@ from finetune.analysis.table import Trials
 from finetune.config import Config
 
 _RATES = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
-_RANKS = [1, 4, 16]
+_RANK, _RANKS = 8, [1, 4, 16]
 _ALPHA, _ALPHA_PER_RANK = 16.0, 2.0
 
 
 def sweeps() -> Iterator[tuple[str, str, list[dict[str, object]]]]:
     """Yields (name of the directory, what is constant, trials)."""
-    yield "parts", f"rank 8, alpha {_ALPHA:g}", [{"trainable": "all"}, {"trainable": "lora", "lora_alpha": _ALPHA}]
+    both = [{"trainable": part, "lora_rank": _RANK, "lora_alpha": _ALPHA} for part in ("all", "lora")]
+    yield "parts", f"rank {_RANK}, alpha {_ALPHA:g}", both
     adapters = [{"trainable": "lora", "lora_rank": rank} for rank in _RANKS]
     yield "alpha", f"alpha {_ALPHA:g}", [{**each, "lora_alpha": _ALPHA} for each in adapters]
     scaled = [{**each, "lora_alpha": _ALPHA_PER_RANK * rank} for each, rank in zip(adapters, _RANKS, strict=True)]
@@ -68,7 +69,7 @@ def curves(trials: Trials, by: str, panel: str) -> Iterator[pd.DataFrame]:
             axes=tuple(axis for axis in trials.axes if axis.name == "learning_rate"),
         )
         points = next(each.points for each in effects(arm) if each.kind == "isolated")
-        what = {"all": "full", "lora": "LoRA, rank 8"}.get(value) or f"LoRA, rank {value:g}"
+        what = {"all": "full", "lora": f"LoRA, rank {_RANK}"}.get(value) or f"LoRA, rank {value:g}"
         yield points.assign(x=points["value"], what=what, panel=panel)
 
 

@@ -32,7 +32,7 @@ TINY = {  # what is searched, in place of a script's own
     },
     "freezing": {"_RATES": RATES, "_PARTS": ["all", "head"]},
     "lp_ft": {"_RATES": RATES},
-    "lora": {"_RATES": RATES, "_RANKS": [1, 2]},
+    "lora": {"_RATES": RATES, "_RANK": 2, "_RANKS": [1, 2]},
     "exploration": {"_GRID": {"learning_rate": RATES, "batch_size": [50, 100]}},
 }
 SAID = {
