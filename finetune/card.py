@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from finetune import own, records
+from finetune.models import exported
 
 _SEEDS = ("seed", "data_seed")  # chance, not choice
 _CONFIDENCE = 0.95
@@ -151,7 +152,7 @@ def _usage(document: dict[str, Any]) -> str:
     """Returns how the model is run."""
     if document["architecture"]["model"] == own.ARCHITECTURE:
         return _template("card_own.md")
-    if document["architecture"]["model"] != "bert":
+    if not exported.is_known_to_transformers(document["architecture"]):
         return _template("card_image.md").format(told=_TOLD[document["config"]["data"]["task"]].told)
     model, data = document["config"]["model"], document["config"]["data"]
     if data["task"] == "tokens":

@@ -45,7 +45,8 @@ def load(directory: Path) -> Model:
     config, classes = exported.read_config(directory)
     if config.model.name == own.ARCHITECTURE:
         raise UserError(
-            f"{directory} holds a model of your own, which finetune.predict does not know, allowed: bert and vit; "
+            f"{directory} holds a model of your own, which finetune.predict does not know, "
+            f"allowed: {', '.join(models.MODELS)}; "
             "model.safetensors holds its parameters by their paths, for the task's apply"
         )
     architecture = models.architecture(config.model)

@@ -28,6 +28,11 @@ _TRANSFORMERS = "sentence_transformers.models."
 _ALLOWED = "allowed: the file as finetune.export wrote it"
 
 
+def is_known_to_transformers(architecture: Mapping[str, Any]) -> bool:
+    """Says whether a model is written as transformers and sentence-transformers store it."""
+    return architecture.get("model") == "bert"
+
+
 def write(
     directory: Path, description: Mapping[str, Any], leaves: Mapping[str, np.ndarray], tokenizer: Path | None
 ) -> None:
@@ -36,7 +41,7 @@ def write(
     description: what FILE holds beside its format, see `read`; leaves: every parameter {path: array}.
     """
     _write_json(directory / FILE, {"format": FORMAT, **description})
-    if description["architecture"]["model"] != "bert":
+    if not is_known_to_transformers(description["architecture"]):
         _save(directory, {path: np.ascontiguousarray(leaf) for path, leaf in leaves.items()})
         return
     head = {path: leaf for path, leaf in leaves.items() if path.startswith("head/")}
@@ -135,7 +140,7 @@ def architecture(path: Path) -> dict[str, Any]:
 def parameters(path: Path) -> dict[str, np.ndarray]:
     """Returns {path: array} of every leaf, the head included."""
     weights = path / "model.safetensors"
-    if read(path)["architecture"].get("model") != "bert":
+    if not is_known_to_transformers(read(path)["architecture"]):
         return huggingface.read_tensors(weights)
     head = huggingface.read_tensors(path / _HEAD / "model.safetensors")
     names = {"linear.weight": "head/kernel", "linear.bias": "head/bias"}
