@@ -63,9 +63,7 @@ class HparamsConfig:
     dropout: float = 0.0  # rate, 0 <= rate < 1
     label_smoothing: float = 0.0  # share given to the uniform distribution, 0 <= share < 1
     clip_norm: float = 0.0  # global norm of the gradient, 0 = no clipping
-    layer_decay: float = (
-        1.0  # the rate of a leaf d layers below the output is multiplied by layer_decay**d, 0 < it <= 1
-    )
+    layer_decay: float = 1.0  # times the rate for each layer below the output, 0 < value <= 1
     momentum: float = 0.9  # of sgd, 0 <= value < 1
     beta1: float = 0.9  # of adamw and lion, 0 <= value < 1
     beta2: float = 0.999  # of adamw and lion, 0 <= value < 1

@@ -32,8 +32,8 @@ def export(workdir: Path, to: Path, trial: str = "", adapter: bool = False) -> C
     trial: id, of one whose weights were kept; empty = of those kept the one whose setting has the best mean over
         seeds, which a lucky seed does not decide.
     adapter: only the trial's adapters, as models/peft.py writes them.
-    Raises UserError for a study, a trial or a directory that cannot be
-        used.
+
+    Raises UserError for a study, a trial or a directory that cannot be used.
     """
     _check_free(to)
     document = _read_study(workdir)

@@ -75,15 +75,6 @@ def weights(task: Task, shapes: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str,
     return {path: found[path].astype(leaf.dtype) for path, leaf in wanted.items()}
 
 
-def content_hash(leaves: Mapping[str, np.ndarray]) -> str:
-    """Returns the sha256 (hex) of {path: array}; "" when there are none."""
-    digest = hashlib.sha256()
-    for path, leaf in sorted(leaves.items()):
-        digest.update(f"{path} {leaf.dtype} {leaf.shape}\n".encode())
-        digest.update(leaf.tobytes())
-    return digest.hexdigest() if leaves else ""
-
-
 def program_hash(task: Task, split: Mapping[str, np.ndarray]) -> str:
     """Returns a hash (hex) of all that a task computes: parameters, outputs, loss and metrics, on a batch of two.
 

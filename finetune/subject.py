@@ -85,7 +85,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
         weights, weights_hash = pretrained.load(config.model, shapes, task.head), pretrained.content_hash(config.model)
     else:
         weights = own.weights(task, shapes)
-        weights_hash = own.content_hash(weights)
+        weights_hash = pretrained.leaves_hash(weights) if weights else ""
     drawn = _drawn(task, [path for path in shapes if path not in weights])
     return Subject(
         task=task,

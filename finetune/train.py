@@ -97,7 +97,7 @@ def _put_leaves(group: Group, members: Any, leaves: Mapping[int, Leaves]) -> Any
     An optimizer's state before the first update does not depend on the parameters, so that it stays.
     """
     tree = group.programs.fetch(members)
-    for of_members in (tree.params, tree.best.params):
+    for of_members in (tree.params, tree.state, tree.best.params):
         for path, leaf in of_members.items():
             own = np.array(leaf)  # what is fetched may be the device's own memory
             for place, start in leaves.items():

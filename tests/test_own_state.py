@@ -18,8 +18,9 @@ from finetune.grid import Trial
 from finetune.parallel import OneDevice
 from finetune.params import abstract, flatten, live_state, partition, trainable_paths, unflatten
 from finetune.plan import group_trials
-from finetune.population import looped
+from finetune.population import looped, vmapped
 from finetune.step import init_member
+from finetune.train import Group, Splits, Start, begin
 
 TASKS = {"linen": linen_task, "nnx": nnx_task}
 PLAIN = {"learning_rate": 0.1, "momentum": 0.0, "warmup_fraction": 0.0}
@@ -90,6 +91,20 @@ def test_population_equals_solo_runs(kind):
             assert relative(members.best.params[path][i], alone.best.params[path][0]) < 1e-10
         np.testing.assert_allclose(reports[0].metrics["loss"][i], told[0].metrics["loss"][0], rtol=1e-10)
         assert i == 0 or relative(members.leaves[recipe.state[0]][i], members.leaves[recipe.state[0]][0]) > 1e-4
+
+
+@pytest.mark.parametrize("make", [vmapped, looped])
+def test_a_stage_goes_on_with_the_statistics_of_the_one_before(make):
+    rows = {"first": tasks.row(), "second": tasks.row(seed=1)}
+    recipe = recipe_of(linen_task(), list(rows.values()), "all")
+    shared, programs = tasks.make_shared(recipe), make(recipe, "accuracy", OneDevice(), True)
+    group = Group(recipe, programs, OneDevice(), shared, Splits({}, {}, {}), 4, "accuracy")
+    trials = {name: Trial(row, {"trainable": "head>all"}) for name, row in rows.items()}
+    parent = {path: np.full(leaf.shape, 3.0, leaf.dtype) for path, leaf in tasks.base_leaves(recipe.task).items()}
+    members = programs.fetch(begin(group, trials, 2, {"second": Start("parent", parent)}).members)
+    assert set(members.leaves) == recipe.own
+    for leaves in (members.leaves, members.best.params):
+        assert all((leaf[1] == 3).all() and not (leaf[0] == 3).any() for leaf in leaves.values())
 
 
 def test_a_member_that_diverges_keeps_finite_state_and_changes_no_other():

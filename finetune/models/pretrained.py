@@ -82,8 +82,13 @@ def content_hash(config: ModelConfig) -> str:
             return assets.sha256(source.path)
         except OSError as error:
             raise UserError(f"cannot read {source.path}: {error.strerror}") from None
+    return leaves_hash(source.format.parameters(source.path))
+
+
+def leaves_hash(leaves: Mapping[str, np.ndarray]) -> str:
+    """Returns the sha256 (hex) of {path: array}."""
     digest = hashlib.sha256()
-    for path, leaf in sorted(source.format.parameters(source.path).items()):
+    for path, leaf in sorted(leaves.items()):
         digest.update(f"{path} {leaf.dtype} {leaf.shape}\n".encode())
         digest.update(leaf.tobytes())
     return digest.hexdigest()
