@@ -1,7 +1,6 @@
 """python -m finetune: flags -> study.run. `--help` lists them; README shows them at work."""
 
 import functools
-import os
 import runpy
 import shlex
 import signal
@@ -13,6 +12,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from finetune import command, output
 from finetune import config as settings
 from finetune.errors import UserError, one_of
 
@@ -141,27 +141,24 @@ def _run(arguments: list[str]) -> int:
 
 
 def _say_stopped(stopped: BaseException) -> None:
-    command = shlex.join(["python", "-m", "finetune", *sys.argv[1:]])
-    print(f"{stopped}; what is done is kept, and the same command goes on: {command}", file=sys.stderr, flush=True)
+    again = shlex.join(["python", "-m", "finetune", *sys.argv[1:]])
+    print(f"{stopped}; what is done is kept, and the same command goes on: {again}", file=sys.stderr, flush=True)
 
 
 def main() -> int:
     """Runs the command line and returns its exit status."""
+    output.guard()
     arguments = sys.argv[1:]
     try:
         if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
             _print_help()
             return 0
         return _run(arguments)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # one line, whatever a library said
-        return 2
+    except (UserError, OSError) as error:
+        return command.refuse(error)
     except KeyboardInterrupt:
         print("interrupted; the same command continues the study", file=sys.stderr)
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader has gone, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 if __name__ == "__main__":

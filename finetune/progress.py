@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from finetune import records
+from finetune.output import Console
 
 _PLAIN_SECONDS = 5.0  # between lines where the output is no terminal
 _PLAIN_WIDTH = 120  # characters of a line where the output is no terminal

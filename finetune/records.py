@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from finetune import files
 from finetune.errors import UserError
 
 COMPLETE, DIVERGED, STOPPED, FAILED = "complete", "diverged", "stopped", "failed"
@@ -67,7 +68,7 @@ def append(path: Path, rows: Iterable[Row]) -> None:
     if not text:
         return
     try:
-        with path.open("ab", buffering=0) as file:
+        with files.open_to_append(path) as file:
             size = file.seek(0, os.SEEK_END)
             try:
                 _write_all(file, b"\n" * _is_cut(path) + text.encode())
@@ -167,15 +168,9 @@ def write(path: Path, document: Row) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".new")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        files.replace(path, text)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise unwritable(path, error) from None
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import data, models, own
+from finetune import data, files, models, own
 from finetune.config import Config
 from finetune.data import memory
 from finetune.errors import UserError
@@ -94,7 +94,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
         pretrained=frozenset(weights),
         dataset=dataset,
         architecture=architecture,
-        tokenizer=Path(config.data.tokenizer) if config.data.tokenizer else tokenizer,
+        tokenizer=files.expanded(config.data.tokenizer) if config.data.tokenizer else tokenizer,
         description=_description(config, architecture, dataset, task, weights_hash),
         target=target_of(config, dataset),
         larger_is_better=larger_is_better(task.metrics, config.evaluation.metric),

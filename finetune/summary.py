@@ -1,6 +1,7 @@
 """What a study has come to: summary.json, and the last lines on the screen."""
 
 import resource
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,4 +42,5 @@ def show(ledger: Ledger, metric: str, larger_is_better: bool, seconds: Mapping[s
 
 def peak_process_bytes() -> int:
     """Returns the most memory that this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # in bytes on macOS, else in units of 1024

@@ -5,32 +5,37 @@ import importlib.metadata
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from finetune import __version__, grid, records
+from finetune import __version__, files, grid, records
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.subject import Subject
 
+_APPENDED = ("lock", "trials.jsonl", "curves.jsonl")  # files that are written where they lie
 FORMAT = 2  # of the files of a study; 1 had no checksums
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
 def prepare(workdir: Path) -> None:
-    """Creates `workdir`; raises UserError if it is a file or cannot be written."""
+    """Creates `workdir`; raises UserError if it is a file, cannot be written, or holds what no study writes to."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / ".writable"
-        probe.write_text("")
-        probe.unlink()
+        tempfile.TemporaryFile(dir=workdir).close()
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"--workdir is {str(workdir)!r}, which is a file, allowed: a directory") from None
     except OSError as error:
         raise UserError(f"--workdir is {str(workdir)!r}: {error.strerror}, allowed: a writable directory") from None
+    for name in _APPENDED:
+        if not files.is_own(workdir / name):
+            raise UserError(f"{workdir / name} is no file of a study, allowed: a plain file, not a link, or none")
+    if os.path.lexists(workdir / "checkpoints") and not (workdir / "checkpoints").is_dir():
+        raise UserError(f"{workdir / 'checkpoints'} is no directory, allowed: one, as a study left it, or none")
 
 
 def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any], tell: Callable[[str], None]) -> None:
@@ -63,10 +68,8 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any],
 
 def _copy(source: Path, target: Path) -> None:
     """Copies a file in one step."""
-    temporary = target.with_name(target.name + ".new")
     try:
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
+        files.replace(target, source.read_bytes())
     except OSError as error:
         raise records.unwritable(target, error) from None
 
