@@ -1,5 +1,6 @@
 """The directory of a study: made, refused, measured."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,14 @@ def test_a_workdir_that_is_a_file(tmp_path: Path, name: str) -> None:
         workdir.prepare(tmp_path / name)
 
 
-@pytest.mark.parametrize("method", ["mkdir", "write_text"])
-def test_a_workdir_that_cannot_be_written(tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("owner, method", [(Path, "mkdir"), (tempfile, "TemporaryFile")])
+def test_a_workdir_that_cannot_be_written(
+    tmp_path: Path, owner: object, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, method, refuse)
+    monkeypatch.setattr(owner, method, refuse)
     with pytest.raises(UserError, match="--workdir is '.*': Permission denied, allowed: a writable directory"):
         workdir.prepare(tmp_path / "runs")
 
