@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from finetune import checkpoint, lock, measure, own, parents, plan, planned, records, reporting, stop, summary
+from finetune import checkpoint, lock, measure, own, parents, plan, planned, records, reporting, seconds, stop, summary
 from finetune import config as settings
 from finetune import workdir as directory
 from finetune.chunk import Chunk, chunks_left
@@ -79,12 +79,12 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
     if is_first_process():
         directory.begin(config, workdir, subject, axes, tell)
     with contextlib.closing(_Study(config, workdir, subject, trials, choices)) as study:
-        study.seconds["load"] = time.monotonic() - started
         console.print(f"{subject}\ntrials: {len(trials)}, done before: {len(study.done)}, groups: {len(groups)}{told}")
         stop.check()
         jobs = [
             study.job(*each) for each in zip(range(len(groups)), groups, recipes, strict=True) if study.left(each[1])
         ]
+        study.seconds["load"] = time.monotonic() - started
         study.compute_features(jobs, choices.plan_only)
         for job in jobs:
             if choices.plan_only:
@@ -112,10 +112,8 @@ class _Study:
         self.ids = {trial.id(subject.fingerprint): trial for trial in trials}
         self.ledger = Ledger(workdir, config.checkpoint, self.ids, choices.retry, tell)
         self.done, self.planned = self.ledger.done, planned.Planned(self.ledger.groups)
-        self.seconds: dict[str, float] = {}
-        self.compiled: dict[str, int] = {}
-        self.features: list[HostSplit] = []
-        self.trunk_seconds, self.trunk_passes = 0.0, 0
+        self.seconds, self.compiled = dict[str, float](), dict[str, int]()
+        self.features, self.trunk_seconds, self.trunk_passes, self.jobs = list[HostSplit](), 0.0, 0, 0
         self.splits, self.store = subject.dataset[:3], feature_store(config.trunk)
         epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in self.done)
         chosen_on = config.evaluation.metric, subject.larger_is_better
@@ -155,13 +153,13 @@ class _Study:
         self.trunk_passes = int(trunk_pass.batches > 0)
         if trunk_pass.is_found:
             tell("frozen part over the data: found, as an earlier study left it")
+        self.trunk_seconds, self.jobs = trunk_pass.estimated_seconds(), len(jobs)
         if plan_only:
-            self.features, self.trunk_seconds = trunk_pass.imagined(), trunk_pass.estimated_seconds()
+            self.features = trunk_pass.imagined()
         else:
-            with counted("frozen part over the data", trunk_pass.batches) as advance:
+            with counted("frozen part over the data", trunk_pass.batches, self.trunk_seconds) as advance:
                 self.features = trunk_pass.run(stop.checked(advance))
-            self.trunk_seconds = time.monotonic() - started
-        self._spend("trunk", time.monotonic() - started)
+        self._spend({"trunk": time.monotonic() - started})
 
     def prepare(self, job: Job, most: int) -> tuple[Measured, list[Chunk]]:
         """Returns the group compiled in the way that is best on this machine, and its chunks; writes the plan.
@@ -194,7 +192,9 @@ class _Study:
         )
         parts = [list(chunk.trials.values()) for chunk in chunks]
         estimate = plan.estimate(measured, parts, trained_bytes, self.ledger.keeps(self._named(trials)))
-        self._spend("compile", time.monotonic() - started)
+        spent = time.monotonic() - started
+        self._spend({"compile": spent})
+        estimate = estimate._replace(compile_seconds=spent + estimate.compile_seconds)
         described = plan.describe(signature, trials, parts, measured, estimate, trunk)
         self.planned.groups.append({**described, "members": [list(chunk.trials) for chunk in chunks]})
         console.print(describe_group(self.planned.groups[-1]))
@@ -211,11 +211,13 @@ class _Study:
 
     def _write_plan(self, unseen_bytes: int = 0) -> dict[str, Any]:
         """Writes plan.json and returns it; `unseen_bytes` of memory are yet to be taken."""
-        seconds = self.seconds | {"trunk": self.trunk_seconds}
-        document = self.planned.document(self.workdir, len(self.ids), self.subject.base, seconds)
+        document = self.planned.document(self.workdir, len(self.ids), self.subject.base, self._planned_seconds())
         document["process_bytes"] += unseen_bytes
         self.ledger.recorder.write("plan.json", document)
         return document
+
+    def _planned_seconds(self) -> dict[str, float]:
+        return seconds.planned(self.seconds["load"], self.trunk_seconds, self.planned.groups, self.ids.values())
 
     def train(self, job: Job) -> None:
         """Trains the trials of a group to their ends; those that fail are recorded as such, and the others go on."""
@@ -248,35 +250,32 @@ class _Study:
                 del measured, chunks  # before the next ones ask for memory
 
     def _train_chunks(self, job: Job, measured: Measured, chunks: Sequence[Chunk]) -> int:
-        started, before = time.monotonic(), self.training.evaluating_seconds
+        console.print(seconds.in_words(self._planned_seconds(), self.jobs - len(self.planned.groups)))
+        programs, reported = measured.group.programs.compiled, self.reporting.seconds
+        started, before, compiled = time.monotonic(), self.training.evaluating_seconds, seconds.compiling(programs)
         smaller = self.training.train(job.number, job.signature, measured, chunks, self._after_chunk)
+        compiled = {part: spent - compiled[part] for part, spent in seconds.compiling(programs).items()}
         evaluating = self.training.evaluating_seconds - before
-        self._spend("eval", evaluating)
-        self._spend("train", time.monotonic() - started - evaluating)
-        for name, program in measured.group.programs.compiled.items():
-            self._count_compiles(name, 1)
-            self._count_compiles(f"{name}_after_compaction", len(program.executables) - 1)
+        total = time.monotonic() - started - (self.reporting.seconds - reported)
+        self._spend(seconds.of_training(total, evaluating, compiled))
+        for name, program in programs.items():
+            for what, number in ((name, 1), (f"{name}_after_compaction", len(program.executables) - 1)):
+                self.compiled[what] = self.compiled.get(what, 0) + number
         return smaller
 
-    def _count_compiles(self, what: str, number: int) -> None:
-        self.compiled[what] = self.compiled.get(what, 0) + number
-
-    def _spend(self, what: str, seconds: float) -> None:
-        self.seconds[what] = self.seconds.get(what, 0.0) + seconds
+    def _spend(self, parts: Mapping[str, float]) -> None:
+        for what, spent in parts.items():
+            self.seconds[what] = self.seconds.get(what, 0.0) + spent
 
     def end_plan(self) -> Results:
         """Prints what the whole study will take, and returns the results so far."""
         unseen = sum(array.nbytes for split in self.features for array in split.values())  # zeros take no memory yet
-        document = self._write_plan(unseen)
-        console.print(
-            f"in all about {document['seconds']:.0f} s, {document['process_bytes'] / 1e9:.2f} GB of memory, "
-            f"{document['disk_bytes'] / 1e6:.0f} MB on disk; the plan is in {self.workdir / 'plan.json'}"
-        )
+        summary.show_plan(self.workdir / "plan.json", self._write_plan(unseen))
         return Results(self.workdir, list(self.done.values()))
 
     def _summarise(self) -> None:
         """Writes what has been found so far: after every chunk, and at the end."""
-        counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes}
+        counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes, "planned": self._planned_seconds()}
         document = summary.describe(self.ledger, len(self.ids), self.planned.groups, self.seconds, **counts)
         self.ledger.recorder.write("summary.json", document)
 
