@@ -15,14 +15,13 @@ _FILES = ("config.json", "plan.json", "trials.jsonl", "curves.jsonl", "report.ht
 
 def write(workdir: Path, answer: list[str]) -> None:
     """Keeps the lines of an answer; raises UserError if they cannot be written."""
-    files = {name: manifest.describe(workdir / name) for name in _FILES if (workdir / name).exists()}
-    records.write(workdir / _NAME, {"answer": answer, "files": files})
+    records.write(workdir / _NAME, {"answer": answer, "files": _described(workdir)})
 
 
 def answer(workdir: Path) -> list[str] | None:
     """Returns the lines of the answer, None where a file has changed since."""
     found = _read(workdir)
-    return found["answer"] if found and all(is_unchanged(workdir, name) for name in _FILES) else None
+    return found["answer"] if found and found["files"] == _described(workdir) else None
 
 
 def is_unchanged(workdir: Path, name: str) -> bool:
@@ -31,6 +30,10 @@ def is_unchanged(workdir: Path, name: str) -> bool:
         return bool(_read(workdir).get("files", {})[name] == manifest.describe(workdir / name))
     except (KeyError, OSError):
         return False
+
+
+def _described(workdir: Path) -> dict[str, Any]:
+    return {name: manifest.describe(workdir / name) for name in _FILES if (workdir / name).exists()}
 
 
 def _read(workdir: Path) -> dict[str, Any]:

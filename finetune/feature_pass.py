@@ -87,7 +87,9 @@ class Pass:
         running, compiling = time.monotonic() - compiled, compiled - started
         keys = [(frozenset(self._missing[number]), each) for number in range(len(self._splits))
                 for _, each in self._batches(number)]  # fmt: skip
-        return sum(each for _, each in keys) / positions * running + len(set(keys)) * max(compiling - running, 0.0)
+        checked = 2 * (len(set(keys)) - 1) * positions  # each of the shorter lengths beside the whole
+        passed = sum(each for _, each in keys)
+        return (passed + checked) / positions * running + len(set(keys)) * max(compiling - running, 0.0)
 
     def _compute(self, number: int, advance: Callable[[], None]) -> HostSplit:
         """Returns the features of a split that have not been found; a batch is fetched while the next is computed."""

@@ -231,5 +231,6 @@ def _earlier_groups(file: Path, tell: Tell) -> list[dict[str, Any]]:
             return groups
     except UserError:
         pass
-    tell(f"{file} was damaged and is written again: what is left is planned anew")
+    file.unlink()  # else a study with nothing left to plan could not be read
+    tell(f"{file} was damaged and is dropped: what is left is planned anew")
     return []

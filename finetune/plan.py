@@ -19,6 +19,7 @@ from finetune.task import Task
 from finetune.train import shrunk
 
 _TRIAL_BYTES, _CURVE_BYTES = 900, 150  # of a line of trials.jsonl and of curves.jsonl, roughly
+_CURVE_SECONDS, _KEPT_SECONDS = 4e-5, 0.2  # of writing such a line, and a trial's weights, roughly
 
 
 def group_trials(
@@ -113,7 +114,7 @@ class Estimate(NamedTuple):
     """What a group will take, from the cost of its programs."""
 
     seconds: float  # of training and evaluating
-    evaluation_seconds: float  # of these
+    evaluation_seconds: float  # of these, with what is written then
     compile_seconds: float  # of what is compiled on the way: for smaller populations, and to test
     flops: float
     bytes: int  # at once, on one device
@@ -134,8 +135,9 @@ def estimate(measured: Measured, chunks: Sequence[Sequence[Trial]], trained_byte
             evaluating += share * evaluations * cost.eval_row_seconds
             flops += members / size * (epochs * rows * cost.train_row_flops + evaluations * cost.eval_row_flops)
     trials = [trial for chunk in chunks for trial in chunk]
-    lines = sum(_TRIAL_BYTES + _CURVE_BYTES * int(trial.hparams["epochs"]) for trial in trials)
-    disk_bytes = lines + 2 * min(keep, len(trials)) * trained_bytes
+    kept, epochs = min(keep, len(trials)), sum(int(trial.hparams["epochs"]) for trial in trials)
+    evaluating += _CURVE_SECONDS * epochs + _KEPT_SECONDS * kept
+    disk_bytes = _TRIAL_BYTES * len(trials) + _CURVE_BYTES * epochs + 2 * kept * trained_bytes
     compiling = _compile_seconds(measured, len(_sizes(measured, chunks)))
     return Estimate(training + evaluating, evaluating, compiling, flops, cost.bytes, disk_bytes)
 

@@ -7,8 +7,8 @@ from finetune.grid import Trial
 from finetune.population import Program
 
 _EVALUATING = {"validate", "test"}  # programs; the others train
-# Of the report, on one core of 2026: what it takes in any case, and more of it for a trial and for an epoch of one.
-_REPORT, _REPORT_TRIAL, _REPORT_EPOCH = 5.0, 2e-3, 1.5e-5
+# Of the report, measured on one core: what it takes in any case, for a trial, and for an epoch of a trial.
+_REPORT, _REPORT_TRIAL, _REPORT_EPOCH = 5.0, 1e-3, 1.5e-5
 
 
 def planned(

@@ -4,7 +4,6 @@ A small study of one setting is trained; its files are then written again for as
 curves. Starting the command that it prints finds nothing to do.
 """
 
-
 import math
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import studies
 
-from finetune import conclusion, grid, records, study
+from finetune import grid, records, study
 
 
 def axes(trials, epochs):
