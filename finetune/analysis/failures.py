@@ -1,0 +1,89 @@
+"""Runs that failed: those that diverged, and those that collapsed far below the other runs of their setting."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+_GAP = 2.5  # times as far below the good runs of their setting as any other run, from which runs are a mode of their own
+_FAR = 6.0  # deviations of the other runs, at least
+_LEAST_RUNS, _LEAST_SETTINGS = 3, 2  # of collapsed runs: fewer may be outliers
+_MOST = 0.4  # share of all runs that may have collapsed
+_UPPER = 0.25
+_LEAST_REPEATS = 3  # of a setting whose runs can be told apart
+_DRAWS = 999
+_LEVEL = 0.05
+_WIDESPREAD = 0.15  # share of settings from which failures that fall anywhere are no setting's own
+
+
+class Failures(NamedTuple):
+    """lost: bool [settings, seeds], runs that diverged or collapsed; collapsed: those of them that did the latter.
+
+    anywhere: whether they are common and fall on settings by chance, so that no setting is to blame for its own.
+    """
+
+    lost: np.ndarray
+    collapsed: np.ndarray
+    anywhere: bool
+
+    @property
+    def count(self) -> np.ndarray:
+        """The number of lost runs of each setting, int [settings]."""
+        return self.lost.sum(1)
+
+
+def failures(utility: np.ndarray, diverged: np.ndarray) -> Failures:
+    """Returns which runs failed; utility: [settings, seeds], NaN without a result; diverged: bool, the same shape."""
+    collapsed = collapses(utility)
+    lost = collapsed | diverged
+    return Failures(lost, collapsed, _anywhere(lost, np.isfinite(utility) | diverged))
+
+
+def collapses(utility: np.ndarray) -> np.ndarray:
+    """Returns which runs are of a low mode of their own, bool [settings, seeds].
+
+    Seen are the distances below the upper quartile of each setting with 3 runs or more. There is a low mode if a gap parts
+    them: nothing between the others and 2.5 times as far; a few runs of several settings beyond; and most runs of these
+    settings on the near side, which tells failing runs from settings that are noisy.
+    """
+    none = np.zeros(utility.shape, bool)
+    known = np.isfinite(utility)
+    enough = known.sum(1) >= _LEAST_REPEATS
+    if enough.sum() < _LEAST_SETTINGS:
+        return none
+    ordered = -np.sort(-np.where(known, utility, -np.inf), axis=1)
+    upper = np.ceil(known.sum(1) * _UPPER).astype(int)  # the best of 3 or 4, the second of 5 to 8
+    below = np.take_along_axis(ordered, np.maximum(upper - 1, 0)[:, None], axis=1) - utility
+    seen = known & enough[:, None] & (below > 0)
+    distances = np.sort(below[seen])
+    if len(distances) < 2 * _LEAST_RUNS:
+        return none
+    near, far = distances[:-1], distances[1:]
+    count = len(distances) - 1 - np.arange(len(near))  # runs beyond each gap
+    spread = np.median(distances)
+    wide = (far >= _GAP * near) & (far >= _FAR * spread) & (count >= _LEAST_RUNS) & (count <= _MOST * known.sum())
+    for place in np.flatnonzero(wide)[::-1]:
+        beyond = seen & (below >= far[place])
+        touched = beyond.any(1)
+        others = (seen & ~beyond)[touched].sum()
+        if touched.sum() >= _LEAST_SETTINGS and others >= beyond.sum():
+            return beyond
+    return none
+
+
+def _anywhere(lost: np.ndarray, ran: np.ndarray) -> bool:
+    """Says whether losses are common, and no more gathered in some settings than chance gathers them."""
+    runs = ran.sum(1)
+    if not lost.any() or lost.any(1).mean() < _WIDESPREAD:
+        return False
+    observed = _gathered(lost.sum(1)[None], runs)[0]
+    rng = np.random.default_rng(0)
+    setting = np.repeat(np.arange(len(runs)), runs)
+    drawn = np.zeros((_DRAWS, len(runs)))
+    for draw in drawn:
+        np.add.at(draw, rng.permutation(setting)[: lost.sum()], 1)
+    chance = (1 + (_gathered(drawn, runs) >= observed - 1e-9).sum()) / (1 + _DRAWS)
+    return bool(chance >= _LEVEL)
+
+
+def _gathered(lost: np.ndarray, runs: np.ndarray) -> np.ndarray:
+    return (lost**2 / np.maximum(runs, 1)).sum(-1)
