@@ -51,9 +51,7 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any],
         "devices": [str(device) for device in jax.devices()],
         "architecture": subject.architecture,
         "classes": subject.dataset.classes,
-        "splits": {
-            name: len(getattr(subject.dataset, name)["label"]) for name in ("train", "validation", "test")
-        },
+        "splits": {name: len(getattr(subject.dataset, name)["label"]) for name in ("train", "validation", "test")},
         "target": subject.target._asdict(),
         "larger_is_better": subject.larger_is_better,
         "fingerprint": subject.fingerprint,

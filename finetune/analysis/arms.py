@@ -24,7 +24,8 @@ class Arm(NamedTuple):
     setting: None where no trial has come to a result that counts. settings, trials, lost: how many there were, and came
     to none. behind, low, high: how far the best of its settings lies behind the best of all, with the 95 % interval
     that holds for all arms at once, whichever settings are truly the best; NaN where unknown. tied: whether one of its
-    settings may be the best of all. first: whether it has the one with the largest mean. trained_parameters, seconds and bytes of a trial: None where unknown. edges: (axis, end) of the best values that lie
+    settings may be the best of all. first: whether it has the one with the largest mean.
+    trained_parameters, seconds and bytes of a trial: None where unknown. edges: (axis, end) of the best values that lie
     at an end of the arm's own range.
     """
 
@@ -71,9 +72,11 @@ def _arm(evidence: Evidence, by: Axis, value: str) -> Arm:
     stands, part = evidence.stands, within(evidence.trials, by, value)
     mine = np.flatnonzero(stands.table[by.name].to_numpy()[stands.order] == by.values.index(value))
     best = make_settings(evidence.trials, stands, stands.order[mine[:1]], len(mine))[0] if len(mine) else None
+    if best:
+        best = best._replace(values={name: each for name, each in best.values.items() if name != by.name})
     behind = low = high = math.nan
     if best and stands.comparison is not None:
-        behind, low, high = stands.comparison.behind_best(mine)
+        behind, low, high = stands.comparison.behind_best(mine, len(by.values))
     settings = int((stands.table[by.name] == by.values.index(value)).sum())
     return Arm(
         value,

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from finetune.analysis.correction import holm
-from finetune.analysis.variance import moderated, seed_noise
+from finetune.analysis.variance import evenness, moderated, seed_noise
 
 Terms = tuple[str, ...]
 NOISE: Terms = ()  # chance: what differs between repeats of one setting
@@ -89,11 +89,11 @@ def shares(cube: np.ndarray, names: tuple[str, ...]) -> list[Share]:
     inflate; shares below 0 are 0. Settings with unequal numbers of results count by their means (unweighted means,
     Yates 1934). With one result each, all interactions together are taken for chance (Tukey 1949): they are the rest.
     """
+    if float(np.nansum((cube - np.nanmean(cube)) ** 2)) <= _LEAST * float(np.nansum(cube**2)):
+        return []
     whole = bool(np.isfinite(cube).all())
     parts, noise = (_balanced if whole else _unbalanced)(cube, names)
     total = sum(part.squares for part in parts.values())
-    if total <= _LEAST * float(np.nansum(cube**2)):
-        return []
     terms = {terms: part for terms, part in parts.items() if terms not in (SEEDS, RESIDUAL)}
     if noise is None:  # one axis, one seed
         return [Share(each, part.squares / total, np.nan, np.nan, False) for each, part in terms.items()]
@@ -106,7 +106,8 @@ def shares(cube: np.ndarray, names: tuple[str, ...]) -> list[Share]:
     found = []
     for each, (low, high) in _intervals(terms, noise).items():
         name = REST if noise.interactions and each == NOISE else each
-        found.append(Share(name, share[each], min(low, share[each]), max(high, share[each]), each in evident))
+        shown = each in evident and low > 0
+        found.append(Share(name, share[each], min(low, share[each]), max(high, share[each]), shown))
     return sorted(found, key=lambda share: -share.share)
 
 
@@ -130,18 +131,13 @@ def _unbalanced(cube: np.ndarray, names: tuple[str, ...]) -> tuple[dict[Terms, P
         terms: Part(part.squares * repeats, part.freedom)
         for terms, part in sums_of_squares(means.reshape(*cube.shape[:-1], 1), names).items()
     }
-    even = _evenness(found.variance)
+    even = found.evenness
     freedom = found.total * float(found.weight @ even)
     noise = Noise(
         found.pooled + found.of_seeds, freedom, found.pooled, freedom, found.total, even, found.weight,
         repeats * len(means), False,
     )  # fmt: skip
     return parts, noise
-
-
-def _evenness(variances: np.ndarray) -> np.ndarray:
-    """Returns for each prior by how much unequal variances [priors, settings] lower degrees of freedom: 1 if equal."""
-    return variances.sum(1) ** 2 / (variances**2).sum(1) / variances.shape[1]
 
 
 def _without_interactions(parts: Mapping[Terms, Part]) -> dict[Terms, Part]:
@@ -215,7 +211,7 @@ def _noise(cube: np.ndarray, parts: Mapping[Terms, Part], single: bool) -> Noise
     squares = np.sum((by_seed - by_seed.mean(1, keepdims=True)) ** 2, axis=1)
     freedom = np.full(settings, total / settings)
     variances, _, weight = moderated(np.maximum(squares, rounding / settings), freedom)
-    even = _evenness(variances)
+    even = evenness(variances)
     own = squares / (seeds - 1)
     fourth = float(np.sum(own**2))
     unequal = (seeds + 1) * float(np.sum(own)) ** 2 / fourth / (settings * (seeds - 1)) if fourth else 1.0

@@ -9,11 +9,11 @@ from finetune.analysis import experiment
 from finetune.analysis.axis import MANY
 from finetune.analysis.condition import condition, own_axes, within
 from finetune.analysis.evidence import Evidence
-from finetune.analysis.finding import NOTE, WARNING, Finding, count, listed, metric_words, number, percent, value_words
+from finetune.analysis.finding import NOTE, WARNING, Finding, count, listed, number, percent, value_words
 from finetune.analysis.standing import Standing, standing
 from finetune.analysis.table import Axis, Trials
-from finetune.analysis.trust import against_baseline, agreement, collapsed, split_error
 from finetune.analysis.training import diagnose_training
+from finetune.analysis.trust import against_baseline, agreement, collapsed, split_error
 
 __all__ = ["Finding", "diagnose"]
 

@@ -88,7 +88,11 @@ def _halves_of_grid(evidence: Evidence, axis: Axis, count: int) -> np.ndarray | 
         place = stands.table[axis.name].to_numpy()
         inside = [(place == value) / (place == value).sum() - 1 / len(place) for value in range(count)]
         everything = np.arange(len(place))
-        return np.array([float(noise.of_average(everything, each).half(0.025)[0]) for each in inside])
+        halves = [float(noise.of_average(everything, each).half(0.025)[0]) for each in inside]
+        common = stats.t.isf(0.025, noise.total) * np.sqrt(
+            [noise.pooled * (each**2 / noise.repeats).sum() for each in inside]
+        )
+        return np.maximum(halves, common)  # a value whose settings look steady may have been lucky
     return _half_of_single_runs(cells, evidence.counted, axis)
 
 
@@ -118,4 +122,4 @@ def _isolated(evidence: Evidence, settings: pd.DataFrame, cells: np.ndarray, cou
         place = evidence.place_of(part.iloc[0])
         low, high = evidence.stands.interval(place, len(part))
         rows.append({"mean": part["mean"].iat[0], "low": low, "high": high, "n": int(part["n"].iat[0])})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["mean", "low", "high", "n"])

@@ -13,6 +13,8 @@ from finetune.analysis.standing import Standing, standing
 from finetune.analysis.table import Trials
 from finetune.analysis.variance import Noise, seed_noise
 
+_MOST = 0.5  # share of settings that must have been repeated to be most of them
+
 
 class Evidence(NamedTuple):
     """What trials show.
@@ -38,14 +40,14 @@ class Evidence(NamedTuple):
     @property
     def mattered(self) -> tuple[Share, ...]:
         """The shares of hyperparameters and pairs that may be named: what chance does not explain."""
-        if self.whole is None or (self.repeated_grid and not self.stands.evident):
+        if self.whole is None or (self.repeated and not self.stands.evident):
             return ()
         return self.whole.evident
 
     @property
-    def repeated_grid(self) -> bool:
-        """Whether shares are exact and chance is known from repeats."""
-        return self.whole is not None and self.whole.method == "exact" and not self.whole.single
+    def repeated(self) -> bool:
+        """Whether most settings were repeated, so that repeats tell whether settings differ at all."""
+        return bool(self.stands.comparison is not None and (self.stands.table["results"] > 1).mean() >= _MOST)
 
     @property
     def differ(self) -> bool:

@@ -81,10 +81,8 @@ def _mattered(evidence: Evidence, recommendation: Recommendation) -> list[str]:
     if not varied:
         return ["What mattered: unknown, since no hyperparameter varied."]
     if trials.design == ADAPTIVE:
-        return [
-            "What mattered: not to be read off trials that were chosen by looking at the results of others; varied were "
-            f"{listed(varied)}."
-        ]
+        chosen = "trials that were chosen by looking at the results of others"
+        return [f"What mattered: not to be read off {chosen}; varied were {listed(varied)}."]
     if evidence.stands.comparison is not None and not evidence.differ:
         return [f"What mattered: nothing by more than chance; varied were {listed(varied)}."]
     if whole is None:
@@ -106,7 +104,7 @@ def _range(text: str) -> str:
 def _shares(anova: Anova, evident: Sequence[Share]) -> str:
     """Returns the shares of the variance in words, largest first; those that chance may explain are named together."""
     seen = [share for share in evident if share.share >= _VISIBLE]
-    words = []
+    words: list[str] = []
     for share in seen[:_MOST_AXES]:
         over = _over(anova, share.terms[0]) if len(share.terms) == 1 else ""
         whole = " of the variance" if not words else ""
@@ -174,7 +172,9 @@ def _use(trials: Trials, recommendation: Recommendation) -> list[str]:
 
 def _reached(trials: Trials, setting: Setting) -> str:
     step = setting.high - setting.low
-    interval = f" ({rounded(setting.low, step)} to {rounded(setting.high, step)}, 95 % interval, {count(setting.seeds, 'seed')})"
+    ends = f"{rounded(setting.low, step)} to {rounded(setting.high, step)}"
+    seeds = "best seen, ran once" if setting.seeds == 1 else f"{setting.seeds} seeds"
+    interval = f" ({ends}, 95 % interval, {seeds})"
     words = f"{metric_words(trials)} {rounded(setting.mean, step)}{interval if np.isfinite(step) else _in_one(setting)}"
     if setting.lost:
         words += f", {setting.lost} of its {setting.lost + setting.seeds} runs failed"

@@ -77,9 +77,7 @@ def _chance(settings: pd.DataFrame) -> float | None:
     return float(np.average(repeated["std"] ** 2, weights=repeated["n"] - 1)) if len(repeated) else None
 
 
-def _surface_shares(
-    axes: Sequence[Axis], points: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]
-) -> Shares:
+def _surface_shares(axes: Sequence[Axis], points: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]) -> Shares:
     """Returns the shares of axes and of pairs in the variance of `predict` over the searched ranges."""
     rng = np.random.default_rng(0)
     background = np.stack([_draw(axis, points[:, i], rng) for i, axis in enumerate(axes)], 1)

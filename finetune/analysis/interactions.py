@@ -77,16 +77,20 @@ def _shift(evidence: Evidence, resampled: Resampled, rate: Axis, by: Axis) -> Sh
     low, high = interval(drawn)
     octaves = (drawn[:, -1] - drawn[:, 0]) * np.log2(10)
     points = pd.DataFrame({"value": values, "best": 10 ** best[0], "low": 10**low, "high": 10**high})
-    ends = [float(bound) for bound in interval(octaves)]
+    least, most = (float(bound) for bound in interval(octaves))
     together = any(set(share.terms) == {rate.name, by.name} for share in evidence.mattered)
+    exponent, exponent_low, exponent_high = _exponent(by, values, best, drawn)
     return Shift(
-        rate.name,
-        by.name,
-        points.assign(at_edge=at_edge[0]),
-        float((best[0, -1] - best[0, 0]) * np.log2(10)),
-        *ends,
-        *_exponent(by, values, best, drawn),
-        evident=together and ends[0] * ends[1] > 0,
+        rate=rate.name,
+        by=by.name,
+        points=points.assign(at_edge=at_edge[0]),
+        octaves=float((best[0, -1] - best[0, 0]) * np.log2(10)),
+        low=least,
+        high=most,
+        exponent=exponent,
+        exponent_low=exponent_low,
+        exponent_high=exponent_high,
+        evident=together and least * most > 0,
     )
 
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from finetune.analysis.table import Trials
 from finetune.analysis.variance import Noise, seed_noise
@@ -11,6 +11,7 @@ from finetune.analysis.variance import Noise, seed_noise
 LEVEL = 0.05  # the probability with which the truly best setting may be left out
 POWER = 0.8  # the probability with which a number of seeds is to show a difference
 _PAIRED = 4  # shared seeds from which the differences seed by seed are looked at too
+_LEAST = 1e-9  # of the common variance, which the variance of differences seed by seed is not below
 _RIVALS = 64  # settings, the best ones, that others are compared with
 _TRIES = 16  # settings of a part, its best ones, that may be its best
 
@@ -52,34 +53,54 @@ class Comparison(NamedTuple):
         spread = np.sqrt(self.noise.typical[[self.leader, setting]].sum())
         return float(np.ceil((quantiles * spread / self.behind[setting]) ** 2)) + 1
 
-    def bounds(self, first: np.ndarray, second: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the ends of the intervals that hold mean[first] − mean[second] with probability 1 − level each."""
-        difference, shared, error = _differences(self.utility, self.noise, first, second)
-        part = level / (1 + shared.any())
-        half = self.noise.of_difference(first, second).half(part / 2)
-        plain = self.noise.means[first] - self.noise.means[second]
-        by_seed = np.where(shared, stats.t.isf(level / 4, np.maximum(self._seeds(first, second) - 1, 1)) * error, np.inf)
-        return np.maximum(plain - half, difference - by_seed), np.minimum(plain + half, difference + by_seed)
+    def bounds(
+        self, first: np.ndarray, second: np.ndarray, chance_below: float, chance_above: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ends of intervals of mean[first] − mean[second], outside of which it lies with these chances."""
+        return -self._reach(second, first, chance_below), self._reach(first, second, chance_above)
 
-    def _seeds(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return (np.isfinite(self.utility[first]) & np.isfinite(self.utility[second])).sum(-1)
+    def _reach(self, first: np.ndarray, second: np.ndarray, chance: float) -> np.ndarray:
+        """Returns the upper ends of mean[first] − mean[second], beyond which it lies with this chance."""
+        by_seed = _by_seed(self.utility, self.noise, first, second)
+        half = self.noise.of_difference(first, second).half(chance / (1 + by_seed.shared.any()))
+        plain = self.noise.means[first] - self.noise.means[second] + half
+        return np.minimum(plain, np.where(by_seed.shared, by_seed.mean + by_seed.half(chance / 2), np.inf))
 
-    def behind_best(self, part: np.ndarray) -> tuple[float, float, float]:
+    def behind_best(self, part: np.ndarray, parts: int = 1) -> tuple[float, float, float]:
         """Returns (how far the best of some settings lies behind the best of all, ends of its 95 % interval).
 
-        part: places of settings. The interval holds whichever settings are truly the best, for all parts at once: it
-        comes from intervals of all differences together (Bonferroni).
+        part: places of settings; parts: for how many such parts at once the intervals are to hold. It holds whichever
+        settings are truly the best. The lower end takes the rival that leads by most over all of the part, and allows
+        for having chosen that rival; the upper end takes the setting of the part that lies nearest, and allows for
+        having chosen that one (Bonferroni).
         """
         order = np.argsort(-self.noise.means, kind="stable")
         rivals, tries = order[:_RIVALS], part[np.argsort(-self.noise.means[part], kind="stable")][:_TRIES]
-        pairs = len(self.behind) * (len(self.behind) - 1) / 2
         first, second = np.repeat(rivals, len(tries)), np.tile(tries, len(rivals))
-        low, high = self.bounds(first, second, LEVEL / max(pairs, 1))
+        level = LEVEL / 2 / parts
+        low, high = self.bounds(first, second, level / max(len(order) - 1, 1), level / len(part))
         same = first == second
         low, high = (np.where(same, 0.0, each).reshape(len(rivals), len(tries)) for each in (low, high))
         least = max(0.0, float(low.min(1).max())) if self.evident else 0.0
-        most = max(0.0, float(high.min(1).max()))
-        return float(self.behind[part].min()), least, most
+        return float(self.behind[part].min()), least, max(least, float(high.min(1).max()))
+
+
+class BySeed(NamedTuple):
+    """Differences of settings seed by seed [pairs]: means, standard errors, seeds, and whether these are enough."""
+
+    mean: np.ndarray
+    error: np.ndarray
+    seeds: np.ndarray
+    shared: np.ndarray
+
+    def chance(self) -> np.ndarray:
+        """Returns the one-sided probability of a difference as large; 1 where there are too few seeds."""
+        statistic = np.divide(self.mean, self.error, out=np.zeros_like(self.mean), where=self.error > 0)
+        return np.where(self.shared, special.stdtr(np.maximum(self.seeds - 1, 1), -statistic), 1.0)
+
+    def half(self, chance: float) -> np.ndarray:
+        """Returns the error that is exceeded with this one-sided probability."""
+        return special.stdtrit(np.maximum(self.seeds - 1, 1), 1 - chance) * self.error
 
 
 def arrange(trials: Trials) -> Repeats:
@@ -133,27 +154,19 @@ def _beaten(utility: np.ndarray, noise: Noise) -> np.ndarray:
 def _chances(utility: np.ndarray, noise: Noise, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Returns the probability under no difference that `first` lies as far ahead of `second`, one-sided."""
     plain = noise.of_difference(first, second).chance(noise.means[first] - noise.means[second])
-    difference, shared, error = _differences(utility, noise, first, second)
-    if not shared.any():
-        return plain
-    seeds = (np.isfinite(utility[first]) & np.isfinite(utility[second])).sum(-1)
-    statistic = np.divide(difference, error, out=np.sign(difference) * np.inf, where=error > 0)
-    by_seed = np.where(shared, stats.t.sf(statistic, np.maximum(seeds - 1, 1)), 1.0)
-    return np.minimum(1.0, 2 * np.minimum(plain, by_seed))
+    by_seed = _by_seed(utility, noise, first, second)
+    return np.minimum(1.0, 2 * np.minimum(plain, by_seed.chance())) if by_seed.shared.any() else plain
 
 
-def _differences(
-    utility: np.ndarray, noise: Noise, first: np.ndarray, second: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (means of differences seed by seed, whether seeds suffice to look at them, their standard errors)."""
+def _by_seed(utility: np.ndarray, noise: Noise, first: np.ndarray, second: np.ndarray) -> BySeed:
     apart = utility[first] - utility[second]
     known = np.isfinite(apart)
     seeds = known.sum(-1)
-    shared = seeds >= _PAIRED
     mean = np.where(known, apart, 0.0).sum(-1) / np.maximum(seeds, 1)
     squares = np.where(known, (apart - mean[:, None]) ** 2, 0.0).sum(-1)
-    floor = 1e-24 * np.maximum(noise.pooled, 1e-300)
-    return mean, shared, np.sqrt(np.maximum(squares, floor) / np.maximum(seeds - 1, 1) / np.maximum(seeds, 1))
+    squares = np.maximum(squares, _LEAST * noise.pooled * seeds)  # seeds that agree to the last digit
+    error = np.sqrt(squares / np.maximum(seeds - 1, 1) / np.maximum(seeds, 1))
+    return BySeed(mean, error, seeds, seeds >= _PAIRED)
 
 
 def _chance_of_no_difference(noise: Noise) -> float:
@@ -167,7 +180,6 @@ def _chance_of_no_difference(noise: Noise) -> float:
     squares = float(noise.repeats @ (noise.means - np.average(noise.means, weights=noise.repeats)) ** 2)
     if noise.pooled == 0:
         return float(squares == 0)
-    variance = noise.variance
-    even = variance.sum(1) ** 2 / (variance**2).sum(1) / variance.shape[1]  # 1 if all variances are equal
+    even = noise.evenness
     statistic = squares / between / noise.pooled
     return float(noise.weight @ stats.f.sf(statistic, between * even, noise.total * even))

@@ -43,8 +43,7 @@ def gain(evidence: Evidence) -> Gain | None:
     if place == 0:
         return None
     first, second = np.array([0]), np.array([place])
-    low = stands.comparison.bounds(first, second, LEVEL / max(len(stands.tied), 1))[0]
-    high = stands.comparison.bounds(first, second, LEVEL)[1]
+    low, high = stands.comparison.bounds(first, second, LEVEL / 2 / max(len(stands.tied), 1), LEVEL / 2)
     values = stands.values(evidence.trials, int(stands.order[place]))
     return Gain(against, values, float(stands.comparison.behind[place]), float(low[0]), float(high[0]))
 
@@ -52,7 +51,7 @@ def gain(evidence: Evidence) -> Gain | None:
 def losses(evidence: Evidence) -> tuple[Loss, ...]:
     """Returns for each axis what is lost if it stays at its default, or else at its median value; largest first."""
     stands = evidence.stands
-    if stands.comparison is None or evidence.own:
+    if stands.comparison is None or evidence.own or len(evidence.trials.axes) < 2:
         return ()
     found = []
     for axis in evidence.trials.axes:

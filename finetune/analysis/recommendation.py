@@ -30,8 +30,8 @@ class Recommendation(NamedTuple):
     best: None if no setting stands out. choice: what is used and exported: the best, or the cheapest where none stands
     out; None only if no trial came to a result. tied: the settings that may be the truly best one, which is among them
     with a probability of at least 95 %, best first; empty where nothing was repeated. cheapest, robust: of the tied
-    ones. confident: one setting is left. seeds_needed: how many seeds would tell the best from the second (or, where nothing
-    stands out, the best from the worst); None if more than 100. best_of_n: see `cost.expected_best`.
+    ones. confident: one setting is left. seeds_needed: how many seeds would tell the best from the second (or, where
+    nothing stands out, the best from the worst); None if more than 100. best_of_n: see `cost.expected_best`.
     """
 
     best: Setting | None
@@ -139,7 +139,8 @@ def _sentence(evidence: Evidence, needed: int | None) -> str:
         others = "the other one is" if len(stands.order) == 2 else f"the other {len(stands.order) - 1:,} settings are"
         return f"This setting is the best with 95 % confidence: {others} worse by more than chance.{once}{left_out}"
     if tied == len(stands.order):
-        return f"None of {tied:,} settings can be ruled out as the best, with {seeds}; {more} tell the first two apart.{once}{left_out}"
+        tell = f"{more} tell the first two apart.{once}{left_out}"
+        return f"None of {tied:,} settings can be ruled out as the best, with {seeds}; {tell}"
     return (
         f"The best of {settings:,} settings is one of {tied:,} with 95 % confidence ({seeds}); "
         f"{more} tell the first two apart.{once}{left_out}"
@@ -148,12 +149,12 @@ def _sentence(evidence: Evidence, needed: int | None) -> str:
 
 def _seeds(stands: Standing) -> str:
     low, high = int(stands.table["n"].min()), int(stands.table["n"].max())
-    return count(high, "seed") + (" each" if high > 1 and low == high else "") if low == high else f"{low} to {high} seeds"
+    return (
+        count(high, "seed") + (" each" if high > 1 and low == high else "") if low == high else f"{low} to {high} seeds"
+    )
 
 
-def next_experiment(
-    evidence: Evidence, findings: Sequence[Finding], needed: int | None
-) -> tuple[str | None, str]:
+def next_experiment(evidence: Evidence, findings: Sequence[Finding], needed: int | None) -> tuple[str | None, str]:
     """Returns (what to type, why) of the experiment that is most worth running."""
     trials, stands = evidence.trials, evidence.stands
     found = {finding.kind: finding for finding in reversed(findings) if finding.command}

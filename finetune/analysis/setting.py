@@ -17,10 +17,11 @@ from finetune.analysis.variance import resolution
 class Setting(NamedTuple):
     """One combination of axis values.
 
-    mean, low, high: the metric on the validation split over seeds, of the trials that did not fail, with a 95 % interval
+    mean, low, high: the metric on the validation split over seeds, of trials that did not fail, with a 95 % interval
     that allows for its having been chosen (NaN where nothing was repeated). test: the mean metric on the test split,
     None if unknown; test_half: half of its t-interval. seeds: trials that count; lost: those that diverged or
-    collapsed. ids: of all its trials. cost: mean of its trials. reach: for each axis the (lowest, highest) value that stays within one seed deviation of
+    collapsed. ids: of all its trials. cost: mean of its trials.
+    reach: for each axis the (lowest, highest) value that stays within one seed deviation of
     the best, others equal.
     """
 

@@ -18,10 +18,11 @@ _TOP = 0.1  # share of settings that count as near the best where nothing was re
 class Standing(NamedTuple):
     """Settings in order of appearance, and how they compare.
 
-    table: one row a setting: for each axis the place of its value, n (trials that ended in a result or a divergence),
-    results (those that count), lost (those that diverged or collapsed), mean (utility of those that count). rows: the
-    trials of each setting, and place: the (setting, column) of each trial. order: settings that can be chosen, best first. utility: [settings, repeats], NaN where
-    nothing counts. comparison: of those in `order`, in that order; None where nothing was repeated.
+    table: one row a setting: for each axis the place of its value, n (trials with a result or a divergence), results
+    (those that count), lost (those that diverged or collapsed), mean (utility of those that count). rows: the trials of
+    each setting, and place: the (setting, column) of each trial. order: settings that can be chosen, best first.
+    utility: [settings, repeats], NaN where nothing counts. comparison: of those in `order`, in that order; None where
+    nothing was repeated.
     """
 
     table: pd.DataFrame
@@ -71,7 +72,9 @@ class Standing(NamedTuple):
         error = noise.of_mean(place)
         common = 0.0
         if noise.seeds > 1:
-            common = float(stats.t.isf(LEVEL / 2, noise.seeds - 1)) * math.sqrt(noise.of_seeds / noise.repeats[place[0]])
+            common = float(stats.t.isf(LEVEL / 2, noise.seeds - 1)) * math.sqrt(
+                noise.of_seeds / noise.repeats[place[0]]
+            )
         mean = float(noise.means[place[0]])
         down, up = (float(error.half(LEVEL / 2 / parts)[0]) for parts in (max(among, 1), 1))
         return mean - math.hypot(common, down), mean + math.hypot(common, up)
@@ -83,14 +86,16 @@ def standing(trials: Trials) -> Standing:
     first = pd.Series(repeats.setting).drop_duplicates().index.to_numpy()
     diverged = np.zeros(repeats.utility.shape, bool)
     diverged[repeats.setting, repeats.column] = (trials.frame["status"] == records.DIVERGED).to_numpy()
-    failed = failures(repeats.utility, diverged)
+    of_first = trials.frame.iloc[first]
+    values = {axis.name: of_first[axis.name].to_numpy() for axis in trials.axes}
+    failed = failures(repeats.utility, diverged, trials.axes, values)
     utility = np.where(failed.lost, np.nan, repeats.utility)
     counts = np.isfinite(utility).sum(axis=1)
     sums = np.nansum(utility, axis=1)
     means = np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
     table = pd.DataFrame(
         {axis.name: axis.indices(trials.frame[axis.name].to_numpy()[first]) for axis in trials.axes}
-        | {"n": counts + failed.count, "results": counts, "lost": failed.count, "mean": means}
+        | {"n": counts + failed.of_setting, "results": counts, "lost": failed.of_setting, "mean": means}
     )
     order = _candidates(counts, failed)
     order = order[np.argsort(-means[order], kind="stable")]
@@ -106,5 +111,5 @@ def standing(trials: Trials) -> Standing:
 def _candidates(counts: np.ndarray, failed: Failures) -> np.ndarray:
     """Returns the settings that can be chosen: those without failures, unless failures fall anywhere."""
     some = counts > 0
-    safe = some & (failed.count == 0)
+    safe = some & (failed.of_setting == 0)
     return np.flatnonzero(some if failed.anywhere or not safe.any() else safe)

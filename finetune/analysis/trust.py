@@ -3,16 +3,13 @@
 import numpy as np
 from scipy import stats
 
-from finetune.analysis.correction import holm
 from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import NOTE, WARNING, Finding, count, listed, metric_words, number, percent
-from finetune.analysis.paired import LEVEL
 from finetune.analysis.standing import Standing
 from finetune.analysis.table import Trials
 
 _LEAST_SETTINGS = 5  # whose ranking can be looked at
 _RELATED = 0.7  # rank correlation of validation and test from which the ranking is said to hold
-_DRAWS = 999
 
 
 def collapsed(evidence: Evidence) -> list[Finding]:
@@ -22,30 +19,16 @@ def collapsed(evidence: Evidence) -> list[Finding]:
     if not runs.any():
         return []
     ends = listed([number(end) for end in (frame["value"][runs].min(), frame["value"][runs].max())], "to")
-    where = _depends(evidence, failed.lost[evidence.stands.place])
-    blame = f"; how often depends on {listed(where)}" if where else "; no hyperparameter decides how often"
-    return [
-        Finding(
-            "collapsed",
-            WARNING,
-            f"{count(int(runs.sum()), 'run')} of {len(runs):,} ({percent(runs.mean())} %) failed: at {ends} they lie far "
-            f"below the other runs of their settings{blame}. Means and intervals are of the runs that did not fail.",
-        )
-    ]
-
-
-def _depends(evidence: Evidence, lost: np.ndarray) -> list[str]:
-    """Returns the axes on which the rate of lost runs depends, by permutation tests corrected for their number."""
-    rng = np.random.default_rng(0)
-    drawn = rng.permuted(np.tile(lost.astype(float), (_DRAWS, 1)), axis=1)
-    chances = []
-    for axis in evidence.trials.axes:
-        bins = axis.bins(evidence.trials.frame[axis.name].to_numpy())
-        member = (bins[:, None] == np.unique(bins)[None]).astype(float)
-        gathered = [((each @ member) ** 2 / member.sum(0)).sum(-1) for each in (lost.astype(float), drawn)]
-        chances.append((1 + (gathered[1] >= gathered[0] - 1e-9).sum()) / (1 + _DRAWS))
-    fallen = holm(np.array(chances), LEVEL) if chances else []
-    return [axis.name for axis, falls in zip(evidence.trials.axes, fallen, strict=True) if falls]
+    blame = (
+        f"; how often depends on {listed(failed.depends)}"
+        if failed.depends
+        else "; no hyperparameter decides how often"
+    )
+    sentence = (
+        f"{count(int(runs.sum()), 'run')} of {len(runs):,} ({percent(runs.mean())} %) failed: at {ends} they lie far "
+        f"below the other runs of their settings; {blame}. Means and intervals are of the runs that did not fail."
+    )
+    return [Finding("collapsed", WARNING, sentence)]
 
 
 def against_baseline(evidence: Evidence) -> list[Finding]:
@@ -65,7 +48,7 @@ def against_baseline(evidence: Evidence) -> list[Finding]:
 
 
 def split_error(trials: Trials, stands: Standing) -> list[Finding]:
-    """Says how far a metric may be off because the validation split is a sample, and the best epoch was chosen on it."""
+    """Says how far a metric may be off: the validation split is a sample, and the best epoch was chosen on it."""
     examples = (trials.provenance.get("splits") or {}).get("validation")
     share = float(stands.table["mean"].to_numpy()[stands.order[0]])
     if not examples or trials.metric != "val_accuracy" or not 0 <= share <= 1:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 _ROUNDS, _EXACT = 100, 1e-6  # of the search for seed effects: its rounds, and when it ends, relative to the range
 _NO_STEP = 1e-9  # values closer than this, relative to the largest, differ by rounding of floats
@@ -12,7 +12,7 @@ _OFF_GRID = 0.01  # of a step
 _DECIMALS = 12  # digits that are looked at for how values were rounded
 _PRIORS = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, np.inf])  # degrees of freedom of what settings have in common
 _SCALES = 40  # steps of the search for the common variance
-_HALVINGS = 50
+_HALVINGS = 34  # of the interval that holds a quantile
 
 
 class Noise(NamedTuple):
@@ -39,6 +39,11 @@ class Noise(NamedTuple):
     def typical(self) -> np.ndarray:
         """The variance of one result of each setting, [settings]: over the priors, as likely as they are."""
         return self.weight @ self.variance
+
+    @property
+    def evenness(self) -> np.ndarray:
+        """By how much unequal variances lower degrees of freedom under each prior, [priors]: 1 if all are equal."""
+        return evenness(self.variance)
 
     def of_mean(self, settings: np.ndarray) -> "Spread":
         """Returns what is known of the error of means of settings, without what seeds do to all alike."""
@@ -70,12 +75,12 @@ class Spread(NamedTuple):
         with np.errstate(divide="ignore", invalid="ignore"):
             statistic = np.where(self.variance > 0, difference / np.sqrt(self.variance), np.sign(difference) * np.inf)
         statistic = np.where(difference == 0, 0.0, statistic)
-        return self.weight @ stats.t.sf(statistic, np.minimum(self.freedom, self.total))
+        return self.weight @ special.stdtr(np.minimum(self.freedom, self.total), -statistic)
 
     def half(self, chance: float) -> np.ndarray:
         """Returns the error that is exceeded with this one-sided probability, [estimates]."""
         deviation, freedom = np.sqrt(self.variance), np.minimum(self.freedom, self.total)
-        high = (stats.t.isf(chance / len(self.weight), freedom) * deviation).max(0) + 1e-300
+        high = (special.stdtrit(freedom, 1 - chance / len(self.weight)) * deviation).max(0) + 1e-300
         low = np.zeros_like(high)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
@@ -84,10 +89,16 @@ class Spread(NamedTuple):
         return high
 
 
+def evenness(variances: np.ndarray) -> np.ndarray:
+    """Returns by how much unequal variances [priors, settings] lower degrees of freedom (Box 1954): 1 if equal."""
+    squares = (variances**2).sum(1) * variances.shape[1]
+    return np.divide(variances.sum(1) ** 2, squares, out=np.ones(len(variances)), where=squares > 0)
+
+
 def combine(spreads: list[Spread]) -> Spread:
     """Returns what is known of sums of independent errors."""
-    variance = sum(each.variance for each in spreads)
-    squares = sum(each.variance**2 / np.maximum(each.freedom, 1e-9) for each in spreads)
+    variance = np.sum([each.variance for each in spreads], axis=0)
+    squares = np.sum([each.variance**2 / np.maximum(each.freedom, 1e-9) for each in spreads], axis=0)
     return Spread(variance, _satterthwaite(variance, squares), spreads[0].weight, spreads[0].total)
 
 
@@ -157,7 +168,7 @@ def resolution(values: np.ndarray) -> float:
 
 
 def moderated(squares: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (variances [priors, settings], degrees of freedom [priors, settings], weights [priors]) of sums of squares.
+    """Returns (variances, degrees of freedom [priors, settings] each, weights [priors]) of sums of squares [settings].
 
     Empirical Bayes (Smyth 2004, Linear models and empirical Bayes methods): variances of settings are drawn from a
     scaled inverse chi-squared distribution with as many degrees of freedom as the prior says, the more the more they
@@ -200,7 +211,6 @@ def _log_f(ratio: np.ndarray, freedom: np.ndarray, prior: float) -> np.ndarray:
     x = np.maximum(ratio, 1e-12)
     odds = freedom / prior
     return a * np.log(odds) + (a - 1) * np.log(x) - (a + b) * np.log1p(odds * x) - _log_beta(a, b)
-
 
 
 def _log_beta(a: np.ndarray, b: float) -> np.ndarray:

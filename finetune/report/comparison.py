@@ -18,7 +18,6 @@ from finetune.errors import UserError
 from finetune.report import scale
 
 
-
 class Pairs(NamedTuple):
     """Runs of the first study beside those of another; the difference is another − first, in the metric's units.
 
@@ -54,9 +53,7 @@ def compare(answers: Sequence[Answer]) -> Comparison:
                 f"{other.source} is chosen by {other.metric!r}, allowed: {first.metric!r}, as {first.source} is"
             )
     names = _names([answer.trials.source for answer in answers])
-    pairs = tuple(
-        _pairs(first, other, name, len(others)) for other, name in zip(others, names[1:], strict=True)
-    )
+    pairs = tuple(_pairs(first, other, name, len(others)) for other, name in zip(others, names[1:], strict=True))
     differing = _differing([answer.trials for answer in answers])
     made = Comparison(tuple(answers), names, differing, pairs, ())
     return made._replace(sentences=(_best(made), *(_sentence(first, names[0], each) for each in pairs)))
@@ -152,13 +149,13 @@ def _sentence(first: Trials, name: str, pairs: Pairs) -> str:
     if not count:
         return f"{pairs.other} and {name} share no run with a value: they are compared by their best settings only."
     what = f"over {count:,} pair{'s' * (count > 1)} of runs with the same {pairs.by}"
+    if (pairs.frame["first"] == pairs.frame["other"]).all():
+        return f"{pairs.other} and {name} have the same values {what}."
     if not math.isfinite(pairs.low):
         return (
             f"{pairs.other} is {pairs.mean:+{form}} from {name} {what}; with one seed that may be chance: "
             "repeat both with others."
         )
-    if pairs.mean == 0 and pairs.low == pairs.high:
-        return f"{pairs.other} and {name} have the same values {what}."
     ends = f"{pairs.mean:+{form}} (95 %: {pairs.low:+{form}} to {pairs.high:+{form}}, {pairs.seeds} seeds)"
     if pairs.low <= 0 <= pairs.high:
         return f"{pairs.other} and {name} do not differ beyond chance: {ends} {what}."

@@ -127,9 +127,7 @@ def _card(answer: Answer) -> str:
     if best is None:
         return '<aside class="card"><h2>Use</h2>No setting can be recommended on this evidence.</aside>'
     axes = {axis.name: axis for axis in trials.axes}
-    values = [
-        (name, escape(scale.label(axes[name], value))) for name, value in best.values.items() if name in axes
-    ]
+    values = [(name, escape(scale.label(axes[name], value))) for name, value in best.values.items() if name in axes]
     title = "Use" if advice.confident else "Use, for now" if advice.best else "Use any, such as"
     rows = _quality(answer, best)
     if advice.tied:

@@ -42,7 +42,9 @@ def message(effect: Effect, evidence: Evidence) -> str:
     if len(places) == len(axis.values):
         return f"{axis.name}: every value is among the settings that may be the best"
     good = [axis.values[place] for place in places]
-    return f"{axis.name}: {_listed(axis, good)} {'is' if len(good) == 1 else 'are'} in the settings that may be the best"
+    return (
+        f"{axis.name}: {_listed(axis, good)} {'is' if len(good) == 1 else 'are'} in the settings that may be the best"
+    )
 
 
 def _listed(axis: Axis, values: list) -> str:
