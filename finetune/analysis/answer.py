@@ -40,8 +40,10 @@ class Answer(NamedTuple):
 def analyse(trials: Trials, worth: float | None = None) -> Answer:
     """Returns the answer to any table of trials, one trial or thousands, with results or without.
 
-    worth: the smallest difference of the metric that matters in practice, None if any does.
+    worth: the smallest difference of the metric that matters in practice; None: as the study says, or any does.
     """
+    if worth is None:
+        worth = ((trials.provenance.get("config") or {}).get("evaluation") or {}).get("worth") or None
     evidence = weigh(trials)
     findings = diagnose(evidence)
     recommendation = recommend(evidence, findings)

@@ -19,6 +19,7 @@ _UPPER = 0.25
 _LEAST_REPEATS = 3  # of a setting whose runs can be told apart
 _DRAWS = 999
 _LEVEL = 0.05
+_COMMON = 5  # failures from which they may be common
 _WIDESPREAD = 0.15  # share of settings from which failures that fall anywhere are no setting's own
 
 
@@ -50,7 +51,7 @@ def failures(
     collapsed = collapses(utility)
     lost, ran = collapsed | diverged, np.isfinite(utility) | diverged
     depends = _depends(lost, ran, axes, values) if lost.any() else ()
-    common = lost.any() and lost.any(1).mean() >= _WIDESPREAD
+    common = lost.sum() >= _COMMON and lost.any(1).mean() >= _WIDESPREAD
     return Failures(lost, collapsed, depends, bool(common and not depends))
 
 

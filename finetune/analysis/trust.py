@@ -19,11 +19,7 @@ def collapsed(evidence: Evidence) -> list[Finding]:
     if not runs.any():
         return []
     ends = listed([number(end) for end in (frame["value"][runs].min(), frame["value"][runs].max())], "to")
-    blame = (
-        f"; how often depends on {listed(failed.depends)}"
-        if failed.depends
-        else "; no hyperparameter decides how often"
-    )
+    blame = f"how often depends on {listed(failed.depends)}" if failed.depends else "no setting is to blame"
     sentence = (
         f"{count(int(runs.sum()), 'run')} of {len(runs):,} ({percent(runs.mean())} %) failed: at {ends} they lie far "
         f"below the other runs of their settings; {blame}. Means and intervals are of the runs that did not fail."
