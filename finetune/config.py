@@ -104,6 +104,7 @@ class EvaluationConfig:
     # micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman; tokens:
     # accuracy (of all words), macro_f1, matthews.
     metrics: tuple[str, ...] = ()
+    worth: float = 0.0  # the smallest difference of the metric that matters in practice, told in the answer; 0 = any
 
 
 @dataclass
@@ -204,6 +205,8 @@ def check(config: Config) -> None:
         raise UserError("data.name is empty, allowed: a packaged set, tfds:NAME, or a path")
     if config.evaluation.batch_size < 1:
         raise UserError(f"evaluation.batch_size is {config.evaluation.batch_size}, allowed: 1 or more")
+    if not config.evaluation.worth >= 0:
+        raise UserError(f"evaluation.worth is {config.evaluation.worth}, allowed: 0 or more")
     if not 0 <= config.trunk.store_gigabytes < math.inf:
         raise UserError(f"trunk.store_gigabytes is {config.trunk.store_gigabytes}, allowed: 0 or more, and finite")
     if config.trunk.mode == "none" and config.execution.mode == "vmap":

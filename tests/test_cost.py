@@ -28,7 +28,7 @@ def test_expected_best_is_the_mean_over_all_draws(minimize: bool) -> None:
 
 
 def test_a_trial_without_a_result_counts_as_the_worst() -> None:
-    with_none, with_worst = expected_best(_trials([0.9, 0.2, np.nan])), expected_best(_trials([0.9, 0.2, 0.2]))
+    with_none, with_worst = expected_best(_trials([0.9, 0.2, np.inf])), expected_best(_trials([0.9, 0.2, 0.2]))
     pd.testing.assert_frame_equal(with_none, with_worst)
     assert expected_best(_trials([np.nan, np.nan])).empty
 

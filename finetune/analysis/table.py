@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from finetune import records
 from finetune.analysis import cells, columns, foreign, workdir
 from finetune.analysis.axis import Axis, make_axis
 from finetune.errors import UserError
+
+ADAPTIVE = "adaptive"  # a design: trials were chosen by looking at the results of others
 
 __all__ = ["Axis", "Trials", "from_frame", "read_study", "read_table"]
 
@@ -32,6 +34,7 @@ class Trials(NamedTuple):
     notes: tuple[str, ...]
     source: str
     provenance: dict[str, Any]
+    design: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -39,11 +42,18 @@ class Trials(NamedTuple):
         return [axis.name for axis in self.axes]
 
     @property
+    def step(self) -> float | None:
+        """What results are rounded to: one example of the validation split, None where that is not known."""
+        examples = (self.provenance.get("splits") or {}).get("validation")
+        return 1 / examples if examples and self.metric == "val_accuracy" else None
+
+    @property
     def filled(self) -> np.ndarray:
-        """Utility, float64 [trials]; where there is none, as after a divergence, the worst that any trial reached."""
+        """Utility, float64 [trials]; of a trial that diverged the worst that any reached, NaN of one that failed."""
         utility = self.frame["utility"].to_numpy(float)
         worst = np.nanmin(utility) if np.isfinite(utility).any() else np.nan
-        return np.where(np.isnan(utility), worst, utility)
+        diverged = (self.frame["status"] == records.DIVERGED).to_numpy()
+        return np.where(np.isnan(utility) & diverged, worst, utility)
 
     @property
     def complete(self) -> bool:
@@ -53,21 +63,17 @@ class Trials(NamedTuple):
         return bool(full and self.axes and not self.frame.duplicated([*self.names, "seed"]).any())
 
     def settings(self) -> pd.DataFrame:
-        """Returns one row per combination of axis values, best first.
+        """Returns one row per combination of axis values with a result or a divergence, best first.
 
-        Columns: the axes, n, mean and std of the utility over repeats, low and high (95 % t-interval of the mean; NaN
-        with one repeat), test_mean, diverged (share of trials without a result).
+        Columns: the axes, n (trials that ended in one or the other), mean and std of their utility, test_mean,
+        diverged (share of them that diverged).
         """
         frame = self.frame.assign(utility=self.filled, diverged=self.frame["utility"].isna())
+        frame = frame[frame["utility"].notna()]
         groups = frame.groupby(self.names or (lambda _: 0), sort=False)
         table = groups["utility"].agg(n="size", mean="mean", std="std")
-        half = stats.t.ppf(0.975, np.maximum(table["n"] - 1, 1)) * table["std"] / np.sqrt(table["n"])
-        table = table.assign(
-            low=table["mean"] - half,
-            high=table["mean"] + half,
-            test_mean=groups["test"].mean(),
-            diverged=groups["diverged"].mean(),
-        ).reset_index(drop=not self.axes)
+        table = table.assign(test_mean=groups["test"].mean(), diverged=groups["diverged"].mean())
+        table = table.reset_index(drop=not self.axes)
         return table.sort_values("mean", ascending=False, kind="stable", na_position="last", ignore_index=True)
 
 

@@ -22,6 +22,9 @@ def _define_flags() -> flags.FlagValues:
     )
     flags.DEFINE_string("metric", None, "the column of the table that says how good a trial is", flag_values=values)
     flags.DEFINE_bool("minimize", False, "less of the metric is better", flag_values=values)
+    flags.DEFINE_float(
+        "worth", None, "the smallest difference of the metric that matters in practice", 0.0, flag_values=values
+    )
     flags.DEFINE_string("to", None, "the directory to write to, instead of the study's own", flag_values=values)
     return values
 
@@ -65,9 +68,9 @@ def _run(arguments: list[str]) -> None:
     from finetune.report import comparison, document, side, terminal
 
     if values.trials:
-        answers = [analyse(read_table(values.trials, values.metric, values.minimize))]
+        answers = [analyse(read_table(values.trials, values.metric, values.minimize), values.worth)]
     else:
-        answers = [analyse(read_study(directory)) for directory in directories]
+        answers = [analyse(read_study(directory), values.worth) for directory in directories]
     to = Path(values.to) if values.to else _beside(values.trials) if values.trials else directories[0]
     if len(answers) > 1:
         compared = comparison.compare(answers)
