@@ -59,17 +59,35 @@ def _write_model(directory: Path, workdir: Path, document: dict[str, Any], chose
 
 
 def _write_adapter(directory: Path, workdir: Path, document: dict[str, Any], chosen: Chosen) -> None:
-    leaves = checkpoint.load(workdir / "checkpoints" / "trials" / chosen.row["id"] / "best")
-    model, base = document["architecture"]["model"], document["config"]["model"]["pretrained"]
-    scaling = checkpoint.lora_scaling(workdir)
-    leaves = {path: np.asarray(leaf) for path, leaf in leaves.items()}
-    peft.write(directory, model, base, leaves, chosen.row["hparams"], scaling)
+    stored = workdir / "checkpoints"
+    leaves, frozen = (
+        {path: np.asarray(leaf) for path, leaf in checkpoint.load(each).items()}
+        for each in (stored / "trials" / chosen.row["id"] / "best", stored / "base")
+    )
+    peft.write(
+        directory,
+        document["architecture"]["model"],
+        document["config"]["model"]["pretrained"],
+        _in_units(leaves, document),
+        frozen,
+        chosen.row["hparams"],
+        checkpoint.lora_scaling(workdir),
+        exported.class_of(document["architecture"], document["config"]),
+    )
+
+
+def _base(document: dict[str, Any]) -> str:
+    """Returns, in Python, the model of transformers that adapters of a study are for."""
+    name, source = exported.class_of(document["architecture"], document["config"]), document["config"]["model"]
+    if name is None:
+        return f"AutoModel.from_pretrained({source['pretrained']!r})"
+    return f"{name}.from_pretrained({source['pretrained']!r}, num_labels={max(len(document['classes']), 1)})"
 
 
 def _in_units(leaves: dict[str, np.ndarray], document: dict[str, Any]) -> dict[str, np.ndarray]:
     """Returns the leaves of a model whose outputs are in the units of the labels: of a regression the head's change."""
-    if document["config"]["data"]["task"] != "regression":
-        return leaves
+    if document["config"]["data"]["task"] != "regression" or document["architecture"]["model"] == own.ARCHITECTURE:
+        return leaves  # a task of the user's own gives what its loss compares with the labels
     mean, scale = (np.float32(document["target"][name]) for name in ("mean", "scale"))
     return leaves | {
         "head/kernel": leaves["head/kernel"] * scale,
@@ -128,6 +146,7 @@ def _describe(document: dict[str, Any], chosen: Chosen) -> dict[str, Any]:
         "architecture": document["architecture"],
         **_settings(document),
         "classes": document["classes"],
+        "inputs": document.get("inputs", {}),  # a study of an earlier version says nothing of them
         "trial": {name: row[name] for name in ("id", "hparams", "metrics", "best", "steps")},
         "seeds": chosen.repeats.summary(),
         "hashes": {name: document["description"][name] for name in ("data", "weights")},
@@ -147,7 +166,8 @@ def main() -> None:
     row, repeats = export(given.workdir, given.to, given.trial, given.adapter)
     print(f"trial {row['id']}: {repeats.sentence()}")
     if given.adapter:
-        print(f"in {given.to}: PeftModel.from_pretrained(base model, {str(given.to)!r}) of peft applies it")
+        base = _base(records.read_document(given.workdir / "config.json"))
+        print(f"in {given.to}: PeftModel.from_pretrained({base}, {str(given.to)!r}) of peft applies it")
         return
     known = exported.read(given.to)["architecture"]["model"] != own.ARCHITECTURE
     runs = f"; python -m finetune.predict {given.to} INPUT runs it" if known else ""
