@@ -99,10 +99,12 @@ class OptimizerConfig:
 @dataclass
 class EvaluationConfig:
     batch_size: int = 128  # examples a forward pass
-    metric: str = "accuracy"  # chosen on, on the validation split: loss, or a metric of the task
+    # Chosen on, on the validation split: loss, or a metric of the task. Empty: accuracy, and of multilabel micro_f1, of
+    # regression rmse, of tokens whose tags are O, B-TYPE and I-TYPE entity_f1.
+    metric: str = ""
     # Others to report. classification: accuracy, macro_f1, matthews, auc; multilabel: accuracy (all labels right),
     # micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman; tokens:
-    # accuracy (of all words), macro_f1, matthews.
+    # accuracy (of all words), macro_f1, matthews, entity_f1 (entities found whole and of the right type).
     metrics: tuple[str, ...] = ()
 
 

@@ -47,7 +47,7 @@ def build(make: OwnTask, classes: int, example: dict[str, jax.ShapeDtypeStruct],
         raise UserError(f"task(classes, example): {_line(error)}") from error
     if not isinstance(task, Task):
         raise UserError(f"task(classes, example) returns {task!r}, allowed: a finetune.Task, as from_linen makes one")
-    if chosen_on not in (LOSS, *task.metrics):
+    if chosen_on not in ("", LOSS, *task.metrics):
         raise one_of("evaluation.metric", chosen_on, (LOSS, *task.metrics))
     return task
 
