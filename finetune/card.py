@@ -151,7 +151,7 @@ def write_card(file: Path, document: dict[str, Any], row: dict[str, Any], repeat
 def _usage(document: dict[str, Any], directory: Path) -> str:
     """Returns how the model in a directory is run."""
     if document["architecture"]["model"] == own.ARCHITECTURE:
-        return _template("card_own.md")
+        return _template("card_own.md").format(told=_TOLD[document["config"]["data"]["task"]].told)
     data, name = document["config"]["data"], exported.class_of(document["architecture"], document["config"])
     told = _TOLD[data["task"]]
     if not exported.is_known_to_transformers(document["architecture"]):

@@ -98,6 +98,20 @@ def program_hash(task: Task, split: Mapping[str, np.ndarray]) -> str:
     return hashlib.sha256("\n".join([roles, *hashes]).encode()).hexdigest()
 
 
+def check_trained(make: OwnTask, classes: int, inputs: Mapping[str, jax.ShapeDtypeStruct], program: str) -> None:
+    """Raises UserError unless a task computes what the one did whose `program_hash` is `program`.
+
+    inputs: shape and dtype of one example's arrays in training, its label's too.
+    """
+    example = {name: leaf for name, leaf in inputs.items() if name != "label"}
+    split = {name: np.zeros((1, *leaf.shape), leaf.dtype) for name, leaf in inputs.items()}
+    if program_hash(build(make, classes, example, ""), split) != program:
+        raise UserError(
+            "--config defines a task that computes something else than the one that was trained, in its parameters, "
+            "outputs, loss or metrics, allowed: the config file of the study as it was"
+        )
+
+
 def _computes(task: Task, with_keys: bool) -> Callable[..., Any]:
     def compute(leaves: Any, batch: Any, scalar: jax.Array, keys: jax.Array) -> Any:
         params, given = unflatten(leaves), keys if with_keys else None

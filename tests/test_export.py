@@ -12,9 +12,12 @@ from safetensors.numpy import load_file
 from studies import document, rows_of
 
 from finetune import checkpoint, command, export, predict, records, study
+from finetune.analysis.answer import analyse
+from finetune.analysis.table import read_study
 from finetune.config import ModelConfig
 from finetune.errors import UserError
 from finetune.models import pretrained
+from finetune.report import terminal
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +112,7 @@ def test_the_best_mean_is_chosen_and_not_a_lucky_seed(tmp_path, monkeypatch):
             "hparams": {"learning_rate": rate, "seed": seed, "data_seed": 0},
             "status": "complete",
             "metrics": {"val_accuracy": value},
-            "best": {"value": value},
+            "best": {"value": value, "epoch": 1},
             "steps": 1,
             "reason": None,
         }
@@ -128,6 +131,37 @@ def test_the_best_mean_is_chosen_and_not_a_lucky_seed(tmp_path, monkeypatch):
     lost = export._choose(tmp_path, "c0").repeats
     assert lost.sentence() == "its setting ranks 3 of 3 by the mean over 2 seeds; 1 of them have no result"
     assert lost.summary()["val_accuracy"] == {"mean": 0.99, "low": None, "high": None, "seeds": 1}
+
+
+@pytest.mark.parametrize("values", [(0.9, 0.9), (0.8, 0.9), (0.9, 0.8)])
+def test_on_a_tie_the_trial_is_of_the_setting_that_the_answer_names(tmp_path, monkeypatch, values):
+    """Two settings of equal means; what is in the rows of one is in those of the other, by other seeds."""
+    rows = [
+        {
+            "id": f"{'ab'[place]}{seed}",
+            "hparams": {"learning_rate": rate, "weight_decay": 0.0, "seed": seed, "data_seed": 0},
+            "status": "complete",
+            "metrics": {"val_accuracy": value},
+            "best": {"value": value, "epoch": 1},
+            "steps": 1,
+            "reason": None,
+        }
+        for place, rate in enumerate((0.3, 0.1))
+        for seed, value in enumerate(values[:: 1 - 2 * place])
+    ]
+    records.append(tmp_path / "trials.jsonl", rows)
+    monkeypatch.setattr(checkpoint, "kept", lambda workdir: [(row["id"], row["best"]["value"]) for row in rows])
+    chosen = export._choose(tmp_path, "")
+    use = next(line for line in terminal.lines(analyse(read_study(tmp_path)), tmp_path) if "Use: " in line)
+    named = re.search("learning_rate ([0-9.]+)", use)
+    # Where no setting stands out the answer names none, and the first of those that are tied is taken.
+    first = analyse(read_study(tmp_path)).recommendation.tied[0].values["learning_rate"]
+    assert chosen.row["hparams"]["learning_rate"] == (float(named[1]) if named else first)
+    assert chosen.row["id"] in chosen.use
+    others = [(row["id"], row["best"]["value"]) for row in rows if row["id"] not in chosen.use]
+    monkeypatch.setattr(checkpoint, "kept", lambda workdir: others)
+    assert export._choose(tmp_path, "").use == chosen.use
+    assert export._choose(tmp_path, "").row["id"] not in chosen.use
 
 
 def test_the_card_tells_how_the_model_came_about(workdir, exported):

@@ -51,20 +51,19 @@ def write(
     description: what FILE holds beside its format, see `read`; leaves: every parameter {path: array}.
     """
     _write_json(directory / FILE, {"format": FORMAT, **description})
+    if tokenizer is not None:
+        _write_tokenizer(directory, tokenizer, description["data"]["max_length"])
     if not is_known_to_transformers(description["architecture"]):
         _save(directory, {path: np.ascontiguousarray(leaf) for path, leaf in leaves.items()})
         return
     _write_for_transformers(directory, description, leaves)
     _write_head(directory, leaves)
-    data = description["data"]
-    if description["architecture"]["model"] == "vit":
-        if description.get("inputs", {}).get("image", {}).get("dtype") == "uint8":
-            _write_preprocessor(directory, description["inputs"]["image"]["shape"], data["image_size"] > 0)
-        return
-    if data.get("task") != "tokens":
+    model, data = description["architecture"]["model"], description["data"]
+    image = description.get("inputs", {}).get("image", {})
+    if model == "vit" and image.get("dtype") == "uint8":
+        _write_preprocessor(directory, image["shape"], data["image_size"] > 0)
+    if model == "bert" and data.get("task") != "tokens":
         _write_pooling(directory, description["model"]["pooling"], *leaves["head/kernel"].shape)
-    if tokenizer is not None:
-        _write_tokenizer(directory, tokenizer, data["max_length"])
 
 
 def _write_for_transformers(directory: Path, description: Mapping[str, Any], leaves: Mapping[str, np.ndarray]) -> None:
