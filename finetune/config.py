@@ -22,7 +22,8 @@ class ModelConfig:
     pretrained: str = "minilm"
     dtype: str = "float32"  # of the computation: float32, bfloat16; parameters and losses stay float32
     dropout_at: str = "all"  # where `dropout` acts: all (embeddings, attention, blocks, head), head (its input only)
-    pooling: str = "mean"  # over positions: mean (of those not padded), first
+    # Over positions: mean (of those not padded), first (an export of which pipelines of transformers run).
+    pooling: str = "mean"
     # Sizes of a model that has no checkpoint to take them from; 0 = from the checkpoint.
     width: int = 0  # of the residual stream
     depth: int = 0  # blocks

@@ -123,6 +123,17 @@ def test_a_loss_of_the_users_own_has_none() -> None:
     })  # fmt: skip
 
 
+def test_metrics_of_the_users_own_are_judged_where_they_can_be() -> None:
+    split = {"x": np.zeros((4, 2), np.float32), "label": np.array([0, 1, 1, 1], np.int32)}
+    data = Dataset(split, split, split, ("a", "b"), "")
+    task = tasks.mlp()._replace(loss=classification().loss)
+    weighed = task._replace(
+        metrics={"margin": lambda outputs, batch: (outputs[:, 1] - outputs[:, 0]) * batch["weight"]}
+    )
+    assert baseline("classification", weighed, data)["val_margin"] == pytest.approx(np.log(3), rel=1e-6)
+    assert baseline("classification", task._replace(metrics={"no": lambda outputs, batch: batch["gone"]}), data) == {}
+
+
 def test_it_is_in_the_summary_of_a_study(tmp_path) -> None:
     config = studies.digits()
     config.hparams.epochs = 1

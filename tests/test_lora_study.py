@@ -118,17 +118,24 @@ def test_peft_gives_the_same_answers(workdir, tmp_path):
     np.testing.assert_allclose(predict.probabilities(model, rows), jax.nn.softmax(logits), atol=1e-5)
 
 
-@pytest.mark.parametrize("task", ["classification", "regression", "tokens"])
+def baselines(workdir):
+    return document(workdir, "summary.json")["baseline"].keys()
+
+
+@pytest.mark.parametrize("task", ["regression", "tokens"])
 def test_adapters_with_the_head_where_a_class_has_it(tmp_path, task):
     config = config_of(tmp_path)
     config.model.pooling, config.data.task, config.data.name = "first", task, str(tmp_path / "rows.jsonl")
     config.hparams.epochs = 1
     with (tmp_path / "rows.jsonl").open("w") as file:
         for number, text in enumerate(exports.texts(40)):
-            tags = ["OBI"[len(word) % 3] for word in text.split()]
-            label = {"classification": "abc"[number % 3], "regression": 50 + number, "tokens": tags}[task]
+            tags = [("O", "B-x", "I-x")[len(word) % 3] for word in text.split()]
+            label = tags if task == "tokens" else 50 + number
             file.write(json.dumps({"review": text.split() if task == "tokens" else text, "verdict": label}) + "\n")
     study.run(config, tmp_path / "study", {"lora_rank": [4]})
+    usual = {"regression": "rmse", "tokens": "entity_f1"}[task]
+    assert document(tmp_path / "study", "config.json")["config"]["evaluation"]["metric"] == usual
+    assert f"test_{usual}" in rows_of(tmp_path / "study")[0]["metrics"].keys() & baselines(tmp_path / "study")
     for name, adapter in {"model": False, "adapter": True}.items():
         export.export(tmp_path / "study", tmp_path / name, adapter=adapter)
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")

@@ -213,6 +213,8 @@ def test_transformers_draws_no_head_for_the_mean(tmp_path, model, kind):
 
 @pytest.mark.parametrize("pooling", ["mean", "first"])
 def test_the_code_of_an_image_card_gives_the_same_answers(tmp_path, pooling):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
     config = studies.digits("all")
     config.model.pooling, config.hparams.epochs = pooling, 1
     study.run(config, tmp_path / "study")
@@ -220,8 +222,6 @@ def test_the_code_of_an_image_card_gives_the_same_answers(tmp_path, pooling):
     code = re.search("```python\n(.*?)```", (tmp_path / "model" / "README.md").read_text(), re.DOTALL)[1]
     first_line = 'directory, pixels = "DIRECTORY", torch.zeros([1, 1, 8, 8])'
     assert first_line in code
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("transformers")
     image = np.random.default_rng(2).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)
     names = {
         "directory": str(tmp_path / "model"),
