@@ -2,7 +2,6 @@
 
 import functools
 import os
-import runpy
 import shlex
 import signal
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from finetune import command
 from finetune import config as settings
 from finetune.errors import UserError, one_of
 
@@ -103,14 +103,6 @@ def _parse(arguments: list[str]) -> flags.FlagValues:
     return values
 
 
-def _defined(file: str) -> Mapping[str, Any]:
-    """Returns what a config file defines by name: get_config, and maybe sweep and task."""
-    try:
-        return runpy.run_path(file)
-    except (Exception, SystemExit) as error:  # whatever the user's file raises
-        raise UserError(f"config file {file}: {type(error).__name__}: {error}") from error
-
-
 def _sweep(file: Path, defined: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     """Returns what `sweep()` of a config file yields, one empty assignment if there is none."""
     try:
@@ -132,7 +124,7 @@ def _run(arguments: list[str]) -> int:
     axes = grid.parse_axes(values.grid, values.seeds)
     run = functools.partial(study.run, retry=values.retry, fail_fast=values.fail_fast)
     try:
-        defined = _defined(file)
+        defined = command.defined(file)
         sweep = _sweep(Path(file), defined)
         return run(values.config, values.workdir, axes, sweep, values.plan_only, task=defined.get("task")).exit_status
     except stop.Stopped as stopped:
@@ -141,8 +133,8 @@ def _run(arguments: list[str]) -> int:
 
 
 def _say_stopped(stopped: BaseException) -> None:
-    command = shlex.join(["python", "-m", "finetune", *sys.argv[1:]])
-    print(f"{stopped}; what is done is kept, and the same command goes on: {command}", file=sys.stderr, flush=True)
+    again = shlex.join(["python", "-m", "finetune", *sys.argv[1:]])
+    print(f"{stopped}; what is done is kept, and the same command goes on: {again}", file=sys.stderr, flush=True)
 
 
 def main() -> int:

@@ -22,7 +22,8 @@ class ModelConfig:
     pretrained: str = "minilm"
     dtype: str = "float32"  # of the computation: float32, bfloat16; parameters and losses stay float32
     dropout_at: str = "all"  # where `dropout` acts: all (embeddings, attention, blocks, head), head (its input only)
-    pooling: str = "mean"  # over positions: mean (of those not padded), first
+    # Over positions: mean (of those not padded), first (an export of which pipelines of transformers run).
+    pooling: str = "mean"
     # Sizes of a model that has no checkpoint to take them from; 0 = from the checkpoint.
     width: int = 0  # of the residual stream
     depth: int = 0  # blocks
@@ -99,10 +100,12 @@ class OptimizerConfig:
 @dataclass
 class EvaluationConfig:
     batch_size: int = 128  # examples a forward pass
-    metric: str = "accuracy"  # chosen on, on the validation split: loss, or a metric of the task
+    # Chosen on, on the validation split: loss, or a metric of the task. Empty: accuracy, and of multilabel micro_f1, of
+    # regression rmse, of tokens whose tags are O, B-TYPE and I-TYPE entity_f1.
+    metric: str = ""
     # Others to report. classification: accuracy, macro_f1, matthews, auc; multilabel: accuracy (all labels right),
     # micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman; tokens:
-    # accuracy (of all words), macro_f1, matthews.
+    # accuracy (of all words), macro_f1, matthews, entity_f1 (entities found whole and of the right type).
     metrics: tuple[str, ...] = ()
     worth: float = 0.0  # the smallest difference of the metric that matters in practice, told in the answer; 0 = any
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import jax
 from finetune import checkpoint, lock, measure, own, parents, plan, planned, records, reporting, stop, summary
 from finetune import config as settings
 from finetune import workdir as directory
+from finetune.baseline import baseline
 from finetune.chunk import Chunk, chunks_left
 from finetune.config import Config
 from finetune.errors import OutOfMemory, UserError
@@ -73,6 +75,7 @@ class Choices(NamedTuple):
 def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any], choices: Choices) -> Results:
     started = time.monotonic()
     subject = load(config, choices.task)
+    config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=subject.metric))
     groups = plan.group_trials(trials, subject.task, subject.shapes, named_parts(config.parts))
     examples = len(subject.dataset.train["label"])
     recipes, told = plan.make_recipes(config, subject.task, subject.shapes, groups, examples)
@@ -112,8 +115,8 @@ class _Study:
         self.ids = {trial.id(subject.fingerprint): trial for trial in trials}
         self.ledger = Ledger(workdir, config.checkpoint, self.ids, choices.retry, tell)
         self.done, self.planned = self.ledger.done, planned.Planned(self.ledger.groups)
-        self.seconds: dict[str, float] = {}
-        self.compiled: dict[str, int] = {}
+        self.seconds, self.compiled = dict[str, float](), dict[str, int]()
+        self.baseline = functools.cache(lambda: baseline(config.data.task, subject.task, subject.dataset))
         self.features: list[HostSplit] = []
         self.trunk_seconds, self.trunk_passes = 0.0, 0
         self.splits, self.store = subject.dataset[:3], feature_store(config.trunk)
@@ -254,12 +257,9 @@ class _Study:
         self._spend("eval", evaluating)
         self._spend("train", time.monotonic() - started - evaluating)
         for name, program in measured.group.programs.compiled.items():
-            self._count_compiles(name, 1)
-            self._count_compiles(f"{name}_after_compaction", len(program.executables) - 1)
+            for what, number in ((name, 1), (f"{name}_after_compaction", len(program.executables) - 1)):
+                self.compiled[what] = self.compiled.get(what, 0) + number
         return smaller
-
-    def _count_compiles(self, what: str, number: int) -> None:
-        self.compiled[what] = self.compiled.get(what, 0) + number
 
     def _spend(self, what: str, seconds: float) -> None:
         self.seconds[what] = self.seconds.get(what, 0.0) + seconds
@@ -276,7 +276,7 @@ class _Study:
 
     def _summarise(self) -> None:
         """Writes what has been found so far: after every chunk, and at the end."""
-        counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes}
+        counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes, "baseline": self.baseline()}
         document = summary.describe(self.ledger, len(self.ids), self.planned.groups, self.seconds, **counts)
         self.ledger.recorder.write("summary.json", document)
 

@@ -5,11 +5,12 @@ import importlib.metadata
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from finetune import __version__, grid, records
 from finetune.config import Config
@@ -52,6 +53,7 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any],
         "architecture": subject.architecture,
         "classes": subject.dataset.classes,
         "splits": {name: len(getattr(subject.dataset, name)["label"]) for name in ("train", "validation", "test")},
+        "inputs": _shapes(subject.dataset.train),
         "target": subject.target._asdict(),
         "larger_is_better": subject.larger_is_better,
         "fingerprint": subject.fingerprint,
@@ -60,6 +62,11 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any],
     records.write(workdir / "config.json", document)
     if subject.tokenizer is not None and subject.tokenizer.resolve() != (workdir / "tokenizer.json").resolve():
         _copy(subject.tokenizer, workdir / "tokenizer.json")
+
+
+def _shapes(split: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Returns shape and dtype of one example's arrays, its label's too."""
+    return {name: {"shape": list(array.shape[1:]), "dtype": array.dtype.name} for name, array in split.items()}
 
 
 def _copy(source: Path, target: Path) -> None:

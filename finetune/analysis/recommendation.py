@@ -9,13 +9,13 @@ import pandas as pd
 from finetune.analysis import diagnosis, experiment, robust
 from finetune.analysis.condition import condition, within
 from finetune.analysis.cost import expected_best
-from finetune.analysis.evidence import Evidence
+from finetune.analysis.evidence import Evidence, weigh
 from finetune.analysis.finding import Finding, count, number
 from finetune.analysis.setting import Setting, make_settings
 from finetune.analysis.standing import Standing
 from finetune.analysis.table import Trials
 
-__all__ = ["Recommendation", "Setting", "recommend"]
+__all__ = ["Recommendation", "Setting", "advise", "recommend"]
 
 _MOST_SEEDS = 100  # more are not worth a difference that small
 _USUAL_SEEDS = 20  # the most that a next experiment asks for
@@ -45,6 +45,12 @@ class Recommendation(NamedTuple):
     best_of_n: pd.DataFrame
     next_command: str | None
     next_reason: str
+
+
+def advise(trials: Trials) -> Recommendation:
+    """Returns the recommendation for a table of trials, the same as its answer has."""
+    evidence = weigh(trials)
+    return recommend(evidence, diagnosis.diagnose(evidence))
 
 
 def recommend(evidence: Evidence, findings: Sequence[Finding]) -> Recommendation:
