@@ -70,7 +70,7 @@ def recommend(evidence: Evidence, findings: Sequence[Finding]) -> Recommendation
     best = leader if stands.evident or single or not repeated else None
     return Recommendation(
         best=best,
-        choice=best or cheapest or leader,
+        choice=best or cheapest or _surest(trials, tied) or leader,
         tied=tied,
         cheapest=cheapest,
         robust=_most_robust(trials, tied),
@@ -81,6 +81,11 @@ def recommend(evidence: Evidence, findings: Sequence[Finding]) -> Recommendation
         next_command=command,
         next_reason=reason,
     )
+
+
+def _surest(trials: Trials, tied: Sequence[Setting]) -> Setting | None:
+    """Returns the setting whose interval begins highest: one that ran once does not win by luck."""
+    return max(tied, key=lambda each: each.low if trials.maximize else -each.high, default=None)
 
 
 def _cheapest(tied: Sequence[Setting]) -> Setting | None:
