@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from finetune import processes
 from finetune.config import TrunkConfig
 from finetune.grid import Trial
 from finetune.params import partition
@@ -120,7 +121,8 @@ def _cost(cut: Cut, frozen: Mapping[str, Any], splits: Sequence[HostSplit]) -> t
     size = sum(one.size * one.dtype.itemsize for one in cut.features.values())
     pair = {name: jax.ShapeDtypeStruct((2, *one.shape), one.dtype) for name, one in _example(splits[0]).items()}
     analysis = jax.jit(cut.trunk).lower(dict(frozen), pair).cost_analysis() or {}
-    return examples * size, examples * float(analysis.get("flops", 0.0)) / 2
+    flops = float(processes.from_first("FLOPs of an example", repr(float(analysis.get("flops", 0.0)) / 2)))
+    return examples * size, examples * flops
 
 
 def cut_recipe(recipe: Recipe, trunk: Trunk) -> Recipe:

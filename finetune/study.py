@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ import jax
 from finetune import checkpoint, lock, measure, own, parents, plan, planned, records, reporting, stop, summary
 from finetune import config as settings
 from finetune import workdir as directory
+from finetune.agreement import agreed, check_command
 from finetune.baseline import baseline
 from finetune.chunk import Chunk, chunks_left
 from finetune.config import Config
@@ -23,8 +25,8 @@ from finetune.features import HostSplit, Trunk, choose_trunk
 from finetune.grid import Trial, Value, make_trials
 from finetune.ledger import Ledger
 from finetune.measure import Measured
-from finetune.parallel import is_first_process
 from finetune.params import named_parts, partition
+from finetune.processes import is_first, met_by_all
 from finetune.progress import Display, console, counted, describe_group, tell
 from finetune.results import Results
 from finetune.snapshot import Saver, Snapshot
@@ -55,11 +57,12 @@ def run(
     settings.check(config)
     config = config if task is None else own.checked(config)
     trials = parents.checked(make_trials(config, axes or {}, sweep))
-    if is_first_process():
+    check_command(config, trials, {"--plan_only": plan_only, "--retry": retry, "--fail_fast": fail_fast})
+    if is_first():
         directory.prepare(workdir)
     else:
         console.quiet = True
-    with lock.held(workdir) if is_first_process() else contextlib.nullcontext():
+    with lock.held(workdir) if is_first() else contextlib.nullcontext():
         return _run(config, workdir, trials, dict(axes or {}), Choices(plan_only, retry, fail_fast, task))
 
 
@@ -74,12 +77,12 @@ class Choices(NamedTuple):
 
 def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any], choices: Choices) -> Results:
     started = time.monotonic()
-    subject = load(config, choices.task)
+    subject = agreed(load(config, choices.task))
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=subject.metric))
     groups = plan.group_trials(trials, subject.task, subject.shapes, named_parts(config.parts))
     examples = len(subject.dataset.train["label"])
     recipes, told = plan.make_recipes(config, subject.task, subject.shapes, groups, examples)
-    if is_first_process():
+    if is_first():
         directory.begin(config, workdir, subject, axes, tell)
     with contextlib.closing(_Study(config, workdir, subject, trials, choices)) as study:
         study.seconds["load"] = time.monotonic() - started
@@ -115,7 +118,7 @@ class _Study:
         self.ids = {trial.id(subject.fingerprint): trial for trial in trials}
         self.ledger = Ledger(workdir, config.checkpoint, self.ids, choices.retry, tell)
         self.done, self.planned = self.ledger.done, planned.Planned(self.ledger.groups)
-        self.seconds, self.compiled = dict[str, float](), dict[str, int]()
+        self.seconds, self.compiled = dict[str, float](), Counter[str]()
         self.baseline = functools.cache(lambda: baseline(config.data.task, subject.task, subject.dataset))
         self.features: list[HostSplit] = []
         self.trunk_seconds, self.trunk_passes = 0.0, 0
@@ -123,8 +126,8 @@ class _Study:
         epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in self.done)
         chosen_on = config.evaluation.metric, subject.larger_is_better
         display = Display(len(self.ids), list(self.done.values()), int(epochs), *chosen_on)
-        saver = Saver(workdir, config.checkpoint.interval_seconds, is_first_process())
-        self.reporting = reporting.Reporting(workdir, is_first_process())
+        saver = Saver(workdir, config.checkpoint.interval_seconds, is_first())
+        self.reporting = reporting.Reporting(workdir, is_first())
         self.training = Training(self.ledger, saver, display, subject.base, choices.fail_fast)
 
     def close(self) -> None:
@@ -201,7 +204,8 @@ class _Study:
         described = plan.describe(signature, trials, parts, measured, estimate, trunk)
         self.planned.groups.append({**described, "members": [list(chunk.trials) for chunk in chunks]})
         console.print(describe_group(self.planned.groups[-1]))
-        self._write_plan()
+        if is_first():
+            self._write_plan()
         return measured, chunks
 
     def _running(self, signature: dict[str, Any]) -> Snapshot | None:
@@ -222,7 +226,7 @@ class _Study:
 
     def train(self, job: Job) -> None:
         """Trains the trials of a group to their ends; those that fail are recorded as such, and the others go on."""
-        if is_first_process():
+        if is_first():
             checkpoint.save_base(self.workdir, self.subject.base)
         self.training.fail_orphans(job.number, self._named(job.trials))
         waiting, most = [job.trials], self.config.execution.chunk
@@ -237,6 +241,7 @@ class _Study:
             except UserError:
                 raise
             except Exception as error:  # whatever a model raises
+                met_by_all(error)
                 if isinstance(error, jax.errors.JaxRuntimeError) and len(part.trials) > 1:  # one of them may be why
                     middle = len(part.trials) // 2
                     waiting += [part.trials[middle:], part.trials[:middle]]
@@ -257,8 +262,8 @@ class _Study:
         self._spend("eval", evaluating)
         self._spend("train", time.monotonic() - started - evaluating)
         for name, program in measured.group.programs.compiled.items():
-            for what, number in ((name, 1), (f"{name}_after_compaction", len(program.executables) - 1)):
-                self.compiled[what] = self.compiled.get(what, 0) + number
+            self.compiled[name] += 1
+            self.compiled[f"{name}_after_compaction"] += len(program.executables) - 1
         return smaller
 
     def _spend(self, what: str, seconds: float) -> None:
@@ -266,19 +271,17 @@ class _Study:
 
     def end_plan(self) -> Results:
         """Prints what the whole study will take, and returns the results so far."""
-        unseen = sum(array.nbytes for split in self.features for array in split.values())  # zeros take no memory yet
-        document = self._write_plan(unseen)
-        console.print(
-            f"in all about {document['seconds']:.0f} s, {document['process_bytes'] / 1e9:.2f} GB of memory, "
-            f"{document['disk_bytes'] / 1e6:.0f} MB on disk; the plan is in {self.workdir / 'plan.json'}"
-        )
+        if is_first():
+            unseen = sum(array.nbytes for split in self.features for array in split.values())  # zeros take no room yet
+            summary.show_plan(self.workdir / "plan.json", self._write_plan(unseen))
         return Results(self.workdir, list(self.done.values()))
 
     def _summarise(self) -> None:
         """Writes what has been found so far: after every chunk, and at the end."""
-        counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes, "baseline": self.baseline()}
-        document = summary.describe(self.ledger, len(self.ids), self.planned.groups, self.seconds, **counts)
-        self.ledger.recorder.write("summary.json", document)
+        if is_first():
+            counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes, "baseline": self.baseline()}
+            document = summary.describe(self.ledger, len(self.ids), self.planned.groups, self.seconds, **counts)
+            self.ledger.recorder.write("summary.json", document)
 
     def _after_chunk(self) -> None:
         self._summarise()

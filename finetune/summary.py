@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from finetune import records, workdir
@@ -37,6 +38,14 @@ def show(ledger: Ledger, metric: str, larger_is_better: bool, seconds: Mapping[s
     counts = f"{diverged} diverged" + (f", {failed} failed" if failed else "")
     spent = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
     console.print(f"{len(rows)} trials ({counts}) in {ledger.recorder.workdir} · seconds: {spent}")
+
+
+def show_plan(file: Path, plan: Mapping[str, Any]) -> None:
+    """Prints what the whole study of a plan will take; `file` is where it is written."""
+    console.print(
+        f"in all about {plan['seconds']:.0f} s, {plan['process_bytes'] / 1e9:.2f} GB of memory, "
+        f"{plan['disk_bytes'] / 1e6:.0f} MB on disk; the plan is in {file}"
+    )
 
 
 def peak_process_bytes() -> int:

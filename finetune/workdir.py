@@ -1,7 +1,6 @@
 """The directory of a study: that it can be written, what it is a study of, and how much it holds."""
 
 import dataclasses
-import importlib.metadata
 import os
 import shutil
 import sys
@@ -12,13 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from finetune import __version__, grid, records
+from finetune import grid, records
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.subject import Subject
+from finetune.versions import versions
 
 FORMAT = 2  # of the files of a study; 1 had no checksums
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
 def prepare(workdir: Path) -> None:
@@ -48,7 +47,7 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any],
         "command": sys.argv,
         "config": dataclasses.asdict(config),
         "axes": axes,
-        "versions": {"finetune": __version__} | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": versions(),
         "devices": [str(device) for device in jax.devices()],
         "architecture": subject.architecture,
         "classes": subject.dataset.classes,
