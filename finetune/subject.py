@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import data, models, own
+from finetune import data, models, own, traits
 from finetune.config import Config
 from finetune.data import memory
 from finetune.errors import UserError
@@ -17,6 +17,7 @@ from finetune.models import pretrained
 from finetune.objective import Objective, Target, in_units, make_objective
 from finetune.params import abstract, count, flatten, without_state
 from finetune.task import Task
+from finetune.traits import Traits
 
 
 class Subject(NamedTuple):
@@ -28,6 +29,7 @@ class Subject(NamedTuple):
     description: all that a trial's result depends on besides its own hyperparameters.
     target: of a regression, see `objective.in_units`.
     larger_is_better: of the metric that is chosen on.
+    traits: of a task of the user's own; the models that come with finetune have none.
     """
 
     task: Task
@@ -40,6 +42,7 @@ class Subject(NamedTuple):
     description: dict[str, Any]
     target: Target
     larger_is_better: bool
+    traits: Traits
 
     @property
     def fingerprint(self) -> str:
@@ -98,6 +101,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
         description=_description(config, architecture, dataset, task, weights_hash),
         target=target_of(config, dataset),
         larger_is_better=larger_is_better(task.metrics, config.evaluation.metric),
+        traits=traits.NONE if own_task is None else traits.find(task, dataset.train),
     )
 
 
@@ -152,6 +156,7 @@ def _description(
         "optimizer": {name: _listed(optimizer[name]) for name in named},
         "lora": dataclasses.asdict(config.lora),
         "metric": config.evaluation.metric,
+        **({"batch_norm_batches": batches} if (batches := config.evaluation.batch_norm_batches) else {}),
         **({"parts": list(config.parts)} if config.parts else {}),
         "metrics": list(task.metrics),
         "task": config.data.task,
