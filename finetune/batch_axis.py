@@ -36,6 +36,8 @@ _REDUCTIONS = "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_p
 ELEMENTWISE, REDUCTIONS = frozenset(_ELEMENTWISE.split()), frozenset(_REDUCTIONS.split())
 _CUMULATIVE = frozenset(("cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum"))
 _WINDOWS = frozenset(("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_window_sum"))
+# Random numbers of keys in a row: each key's own, behind its axes.
+_RANDOM = frozenset(f"random_{name}" for name in ["bits", "clone", "fold_in", "seed", "split", "unwrap", "wrap"])
 _CALLS = frozenset(("checkpoint", "custom_jvp_call", "custom_vjp_call", "remat", "remat2"))
 
 
@@ -290,5 +292,6 @@ _RULES: dict[str, Callable[[_Step], Sequence[Axis] | None]] = {
     **dict.fromkeys(_CALLS, lambda step: _inside(step, step.axes)),
     **dict.fromkeys(_CUMULATIVE, _apart_from("axis")),
     **dict.fromkeys(REDUCTIONS, _removes("axes")),
+    **dict.fromkeys(_RANDOM, _elementwise),
     **dict.fromkeys(_WINDOWS, _window),
 }

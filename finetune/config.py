@@ -61,7 +61,8 @@ class HparamsConfig:
     l2: float = 0.0  # penalty ½·l2·|p|² on the leaves that decay, >= 0
     l1: float = 0.0  # penalty l1·|p| on the leaves that decay, >= 0
     l2_sp: float = 0.0  # penalty ½·l2_sp·|p − pretrained|² on the leaves that have pretrained weights, >= 0
-    dropout: float = 0.0  # rate, 0 <= rate < 1
+    # Rate, 0 <= rate < 1; -1 = not set: that of each dropout layer of a model of your own, 0 in other models.
+    dropout: float = -1.0
     label_smoothing: float = 0.0  # share given to the uniform distribution, 0 <= share < 1
     clip_norm: float = 0.0  # global norm of the gradient, 0 = no clipping
     layer_decay: float = 1.0  # times the rate for each layer below the output, 0 < value <= 1
@@ -108,6 +109,9 @@ class EvaluationConfig:
     # accuracy (of all words), macro_f1, matthews, entity_f1 (entities found whole and of the right type).
     metrics: tuple[str, ...] = ()
     worth: float = 0.0  # the smallest difference of the metric that matters in practice, told in the answer; 0 = any
+    # Training batches from which the running averages of batch normalisation are taken anew before each evaluation,
+    # where it trains; 0 = the averages as training leaves them.
+    batch_norm_batches: int = 0
 
 
 @dataclass
@@ -153,6 +157,8 @@ class Config:
     # Selections with a name, each NAME=SPEC, such as ("queries=block_*/attention/query",): words of `trainable`.
     parts: tuple[str, ...] = ()
 
+
+OWN_MODEL = "own"  # what model.name becomes where the user brings a model
 
 # Settings with a closed list of values. Model and data names are checked where they are looked up.
 CHOICES = {

@@ -136,7 +136,7 @@ def _convolves_on_cpu(work: Workload) -> bool:
 
 def _measure(config: ExecutionConfig, work: Workload, mode: str, on_device: bool, size: int) -> Measured | None:
     """Returns the group compiled for a mode and what it costs, None if it does not fit into memory."""
-    least = jax.device_count() if work.recipe.state else size  # batch statistics need the batch whole
+    least = jax.device_count() if work.recipe.mixes else size  # of which a batch is computed whole
     layout = choose_layout(max(size, least), config.devices) if mode == "vmap" else OneDevice()
     if work.stays_on_host and layout.batch_axis:
         layout = OneDevice()  # a batch is handed whole

@@ -17,6 +17,8 @@ from finetune.params import abstract, adapts, count, decayed_paths, live_state, 
 from finetune.step import Recipe, full_forward, training_forward
 from finetune.task import Task
 from finetune.train import shrunk
+from finetune.traits import NONE as NO_TRAITS
+from finetune.traits import Traits
 
 _TRIAL_BYTES, _CURVE_BYTES = 900, 150  # of a line of trials.jsonl and of curves.jsonl, roughly
 
@@ -26,15 +28,19 @@ def group_trials(
     task: Task | None = None,
     shapes: Mapping[str, Any] | None = None,
     parts: Mapping[str, str] | None = None,
+    mixed: str = "",
 ) -> list[list[Trial]]:
     """Returns the trials that share a program together: those whose static choices are the same.
 
-    Where training changes state of `task`, batch sizes are kept apart too: batch statistics are of a whole batch.
+    Where training changes state of `task`, batch sizes are kept apart too: batch statistics are of a whole batch. So
+    they are if examples influence each other in another way, as `mixed` of its traits says.
     Groups come in the order of the grid, those whose trials start from others' after them.
     """
     groups: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in trials:
-        whole = task is not None and _changes_state(task, shapes or {}, trial.choices["trainable"], parts or {})
+        whole = bool(mixed)
+        if task is not None:
+            whole = whole or _changes_state(task, shapes or {}, trial.choices["trainable"], parts or {})
         key = (*trial.choices.values(), trial.hparams["batch_size"] if whole else None)
         groups.setdefault(key, []).append(trial)
     return sorted(groups.values(), key=lambda group: len(chain.stages(group[0].choices["trainable"])))
@@ -48,7 +54,7 @@ def _changes_state(task: Task, shapes: Mapping[str, Any], spec: str, parts: Mapp
 
 
 def make_recipe(
-    config: Config, task: Task, shapes: Mapping[str, Any], trials: Sequence[Trial], examples: int
+    config: Config, task: Task, shapes: Mapping[str, Any], trials: Sequence[Trial], examples: int, mixed: str = ""
 ) -> Recipe:
     """Returns what the program of a group is made of; raises UserError for a choice that does not fit the model."""
     choices = trials[0].choices
@@ -67,9 +73,10 @@ def make_recipe(
     optimizer = type(config.optimizer)(**vars(config.optimizer))
     optimizer.name, optimizer.schedule = choices["optimizer.name"], choices["schedule"]
     micro_batch = math.gcd(*(int(size) for size in batch_sizes))
+    dropout = any(trial.hparams["dropout"] != 0 for trial in trials)
     return Recipe(
         task=task,
-        forward=training_forward(task, paths),
+        forward=training_forward(task, paths, dropout),
         evaluating_forward=full_forward(task),
         paths=tuple(sorted(paths)),
         optimizer=optimizer,
@@ -77,22 +84,26 @@ def make_recipe(
         examples=examples,
         micro_batch=micro_batch,
         accumulates=any(size != micro_batch for size in batch_sizes),
-        dropout=any(trial.hparams["dropout"] > 0 for trial in trials),
+        dropout=dropout,
         seeds=len({trial.hparams["seed"] for trial in trials}),
         rates=rates.make_rates(
             config, task, shapes, sorted(paths), any(trial.hparams["layer_decay"] < 1 for trial in trials)
         ),
         adapters=adapters,
         state=live_state(task, shapes, paths),
+        reestimate=config.evaluation.batch_norm_batches if live_state(task, shapes, paths) else 0,
+        mixes=bool(mixed or live_state(task, shapes, paths)),
     )
 
 
 def make_recipes(
-    config: Config, task: Task, shapes: Mapping[str, Any], groups: Sequence[Sequence[Trial]], examples: int
-) -> tuple[list[Recipe], str]:
+    config: Config, task: Task, shapes: Mapping[str, Any], groups: Sequence[Sequence[Trial]], examples: int,
+    traits: Traits = NO_TRAITS,
+) -> tuple[list[Recipe], str]:  # fmt: skip
     """Returns the recipe of each group, and lines that say what the user should know of them."""
-    recipes = [make_recipe(config, task, shapes, group, examples) for group in groups]
-    told = rates.check(config, task, shapes, [recipe.paths for recipe in recipes])
+    recipes = [make_recipe(config, task, shapes, group, examples, traits.mixed) for group in groups]
+    trials = [trial for group in groups for trial in group]
+    told = [*rates.check(config, task, shapes, [recipe.paths for recipe in recipes]), *traits.lines(trials)]
     return recipes, "".join(f"\n{line}" for line in told)
 
 

@@ -79,9 +79,10 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
     started = time.monotonic()
     subject = agreed(load(config, choices.task))
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=subject.metric))
-    groups = plan.group_trials(trials, subject.task, subject.shapes, named_parts(config.parts))
-    examples = len(subject.dataset.train["label"])
-    recipes, told = plan.make_recipes(config, subject.task, subject.shapes, groups, examples)
+    traits, model, examples = subject.traits, (subject.task, subject.shapes), len(subject.dataset.train["label"])
+    trials = traits.resolved(trials)
+    groups = plan.group_trials(trials, *model, named_parts(config.parts), traits.mixed)
+    recipes, told = plan.make_recipes(config, *model, groups, examples, traits)
     if is_first():
         directory.begin(config, workdir, subject, axes, tell)
     with contextlib.closing(_Study(config, workdir, subject, trials, choices)) as study:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import data, models, own
+from finetune import data, models, own, traits
 from finetune.config import Config
 from finetune.data import memory
 from finetune.errors import UserError, one_of
@@ -18,6 +18,7 @@ from finetune.models import pretrained
 from finetune.objective import Objective, Target, in_units, make_objective, usual_metric
 from finetune.params import abstract, count, flatten, without_state
 from finetune.task import Task
+from finetune.traits import Traits
 
 
 class Subject(NamedTuple):
@@ -29,6 +30,7 @@ class Subject(NamedTuple):
     description: all that a trial's result depends on besides its own hyperparameters.
     target: of a regression, see `objective.in_units`.
     metric: what is chosen on; larger_is_better: of it.
+    traits: of a task of the user's own; the models that come with finetune have none.
     """
 
     task: Task
@@ -42,6 +44,7 @@ class Subject(NamedTuple):
     target: Target
     metric: str
     larger_is_better: bool
+    traits: Traits
 
     @property
     def fingerprint(self) -> str:
@@ -102,6 +105,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
         target=target_of(config, dataset),
         metric=metric,
         larger_is_better=larger_is_better(task.metrics, metric),
+        traits=traits.NONE if own_task is None else traits.find(task, dataset.train),
     )
 
 
@@ -163,6 +167,7 @@ def _description(
         "model": {name: getattr(config.model, name) for name in ("dtype", "dropout_at", "pooling")},
         "optimizer": {name: _listed(optimizer[name]) for name in named},
         "lora": dataclasses.asdict(config.lora),
+        **({"batch_norm_batches": batches} if (batches := config.evaluation.batch_norm_batches) else {}),
         **({"parts": list(config.parts)} if config.parts else {}),
         "metrics": list(task.metrics),
         "task": config.data.task,

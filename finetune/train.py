@@ -136,6 +136,10 @@ def _train_epoch(group: Group, population: Population, rows_a_call: int, listene
         population = population._replace(members=jax.block_until_ready(members), row=stop)
         if stop < rows:
             listener.pause(population)
+    if group.recipe.reestimate:
+        bounds = np.int32(population.epoch), np.int32(0), np.int32(min(group.recipe.reestimate, rows))
+        arguments = population.members, group.shared, group.splits.train, on_devices, *bounds
+        population = population._replace(members=group.programs.reestimate(*arguments))
     return population
 
 
@@ -190,6 +194,7 @@ def _record_epoch(places: Sequence[Entry], epoch: int, report: Report) -> list[R
             "train_loss": float(report.train_loss[i]),
         }
         row |= {f"val_{name}": float(values[i]) for name, values in report.metrics.items()}
+        row |= {name: float(values[i]) for name, values in report.modes.items()}
         entry.curve.append({**row, "diverged": bool(report.diverged_update[i] >= 0)})
         rows.append(row)
     return rows

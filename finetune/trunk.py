@@ -49,6 +49,7 @@ class Cut:
     refused: None, or why something that is frozen is not in the trunk: there, examples influence each other. The trunk
         ends before it, so that the features of an example never depend on other examples.
     key: a hash of the program that computes all features.
+    outputs: hashes of the programs that compute the outputs of the whole forward pass.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Cut:
         self._program, other = self._sizes = tuple(self._trace(size)[0] for size in SIZES)
         self._alike = alike(self._program, other)
         self._names = names(self._program, [jax.tree_util.keystr(path) for path in paths])
+        self.outputs = [self._names[value] for value in self._program.outputs]
         self._axes: list[Axis] = [Mixed("the program changes with the batch size")] * len(self._names)
         if self._alike:
             self._axes = axes_of(self._program, other, [_AXES[path[0].idx] for path in paths])

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -73,11 +74,11 @@ def test_bfloat16_halves_the_bytes_and_rounds_to_8_bits():
     split, base = data(10), base_leaves(mlp(width=64))
     wide, narrow = (trunk_of(recipe, split, mode="cached", dtype=dtype) for dtype in ("float32", "bfloat16"))
     assert wide.bytes == 2 * narrow.bytes
-    params = {path: base[path] for path in recipe.paths}
+    params, keys = {path: base[path] for path in recipe.paths}, jax.random.split(jax.random.key(0), 10)
     outputs = []
     for trunk in (wide, narrow):
         (features, *_) = Pass([trunk], base, [split] * 3, batch_size=4, store=NO_STORE).run(lambda: None)
-        outputs.append(trunk.train.tail(params, trunk.train.constants(base), features, 0.0, None))
+        outputs.append(trunk.train.tail(params, trunk.train.constants(base), features, 0.0, keys))
     assert outputs[1].dtype == np.float32
     np.testing.assert_allclose(outputs[1], outputs[0], atol=64 * 2**-9)  # 64 products of numbers below 1
     assert not np.array_equal(*outputs)
