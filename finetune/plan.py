@@ -210,6 +210,8 @@ def describe(
         "trunk_bytes": trunk.bytes,
         "trunk_flops": trunk.flops,
         "trained_parameters": _trained_parameters(measured.group.recipe),
+        "adapter_parameters": count(measured.group.recipe.adapters.shapes),  # of them, at the largest rank
+        "adapter_rank": measured.group.recipe.adapters.rank,
         **estimate._asdict(),
     }
 
