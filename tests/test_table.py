@@ -151,13 +151,13 @@ def test_columns_that_are_no_hyperparameters_are_passed_over_and_named(tmp_path:
     }
     assert scales(trials) == expected
     assert trials.fixed == {"width": 128}
-    assert len(trials.frame) == n - 1
-    assert trials.frame["status"].tolist() == ["complete"] * (n - 2) + ["failed"]
+    assert trials.frame["status"].tolist() == ["complete"] * (n - 2) + ["failed", "stopped"]
+    assert trials.frame["value"].isna().tolist() == [False] * (n - 2) + [True, True]
     np.testing.assert_allclose(trials.frame["test"][: n - 2], frame["test_acc"][: n - 2])
-    np.testing.assert_allclose(trials.frame["seconds"], frame["Runtime"][: n - 1])
+    np.testing.assert_allclose(trials.frame["seconds"], frame["Runtime"])
     notes = " ".join(trials.notes)
     assert all(name in notes for name in ("Name", "Created", "git_commit", "best_val_acc", "f1", "_step"))
-    assert "1 trials that have not ended are left out" in notes
+    assert "1 trials are no evidence: still running" in notes
 
 
 @pytest.mark.parametrize("prefix", ["params_", "param_", "config.", "config/", "hparams.", "params."])
@@ -203,7 +203,7 @@ def test_missing_cells() -> None:
 def test_results_that_are_missing_or_infinite_are_trials_without_a_result() -> None:
     frame = pd.DataFrame({"x": [1, 2, 3, 4], "loss": ["0.5", "nan", "inf", "OOM"]})
     trials = from_frame(frame, "loss", True)
-    assert trials.frame["status"].tolist() == ["complete", "failed", "diverged", "failed"]
+    assert trials.frame["status"].tolist() == ["complete", "diverged", "diverged", "failed"]
     assert trials.frame["utility"].notna().tolist() == [True, False, False, False]
     assert trials.filled.tolist() == [-0.5] * 4
 
