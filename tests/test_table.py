@@ -39,6 +39,22 @@ def test_scale_of_an_axis(values: list[Any], scale: str) -> None:
     assert make_axis("x", values).scale == scale
 
 
+@pytest.mark.parametrize(
+    "name, values, scale",
+    [
+        ("lr", [0.001, 0.005, 0.01], "log"),
+        ("optimizer.learningRate", [0.001, 0.005, 0.01], "log"),
+        ("weight_decay", [0, 0.01, 0.05, 0.1], "log"),
+        ("learning_rate", [1e-5, 2e-5, 3e-5, 4e-5, 5e-5], "linear"),
+        ("dropout_rate", [0.01, 0.05, 0.1], "linear"),
+        ("layer_decay", [0.1, 0.5, 0.9], "linear"),
+        ("lr", [-0.1, 0.001, 0.01], "linear"),
+    ],
+)
+def test_rates_and_decays_are_searched_by_factors(name: str, values: list[float], scale: str) -> None:
+    assert make_axis(name, values).scale == scale
+
+
 def test_positions_on_axes() -> None:
     decay = make_axis("weight_decay", [0.1, 0.0, 0.001, 0.01])
     assert decay == Axis("weight_decay", "log", (0, 0.001, 0.01, 0.1))

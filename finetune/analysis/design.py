@@ -16,8 +16,10 @@ GRID, RANDOM, ADAPTIVE, TABLE = "grid", "random", "adaptive", "table"
 _TIMES = ("datetime_start", "start_time", "created", "_timestamp", "timestamp", "started", "date", "time_started")
 _NEIGHBOURS = 5
 _LEAST_SETTINGS = 20  # below it neither concentration nor evenness can be told from chance
+_LEAST_CROWD = 32  # the first blocks of a Sobol sequence leave gaps that the next one fills, near to what is there
 _MOST_SETTINGS = 600  # evenly spread over the order: enough to tell, and quick
-_FALSE_ALARMS = 0.01  # share of random designs that are taken for adaptive ones
+_NEAR = 0.1  # of the range of an axis
+_FALSE_ALARMS = 0.005  # share of random designs that are taken for adaptive ones
 _UNEVEN = 0.01  # share of random designs that are taken for tables
 
 
@@ -64,10 +66,14 @@ def design(frame: pd.DataFrame, axes: Sequence[Axis], came: Order | None, sample
         return Design(TABLE, "no hyperparameter varies")
     columns = [axis.name for axis in axes]
     settings = len(frame[columns].drop_duplicates())
-    if settings == np.prod([len(axis.values) for axis in axes], dtype=float) and not _is_sampled_alone(axes):
+    possible = np.prod([len(axis.values) for axis in axes], dtype=float)
+    if settings == possible and not _is_sampled_alone(axes):
         return Design(GRID, "every combination of the values is there")
     if came is not None and (found := _concentrates(frame, axes, came)) is not None:
         return found
+    sampled = any(axis.is_number and len(axis.values) > MANY for axis in axes)
+    if not sampled and 2 * settings > possible:
+        return Design(TABLE, f"{settings} of the {possible:,.0f} combinations of the values are there")
     if settings >= _LEAST_SETTINGS and _is_even(frame[columns].drop_duplicates(), axes):
         return Design(RANDOM, "settings lie evenly over the ranges, each hyperparameter whatever the others are")
     return Design(TABLE, "not every combination is there, and settings are not spread evenly over the ranges")
@@ -93,14 +99,13 @@ def _concentrates(frame: pd.DataFrame, axes: Sequence[Axis], came: Order) -> Des
     if len(table) < _LEAST_SETTINGS or table["utility"].notna().sum() <= 2 * _NEIGHBOURS or _is_sorted(table):
         return None
     table = table.iloc[np.linspace(0, len(table) - 1, min(len(table), _MOST_SETTINGS)).astype(int)]
-    promise, distance = _neighbourhood(_places(table, axes), table["utility"].to_numpy(float))
-    tests = [(promise, "greater", "lie where results were good"), (-distance, "greater", "lie close together")]
-    least = _FALSE_ALARMS / len(tests)
-    for values, side, words in tests:
-        if np.ptp(values) == 0:
-            continue
-        p = stats.spearmanr(np.arange(len(values)), values, alternative=side if came.forward else "two-sided").pvalue
-        if p <= least:
+    found = [(_promise(table, axes), "lie where results were good")]
+    if len(table) >= _LEAST_CROWD:
+        found.append((_crowding(table, axes), "lie close together"))
+    for values, words in found:
+        side = "greater" if came.forward else "two-sided"
+        p = stats.spearmanr(np.arange(len(values)), values, alternative=side).pvalue if np.ptp(values) else 1.0
+        if p <= _FALSE_ALARMS / 2:
             return Design(ADAPTIVE, f"settings that came later (by {came.by}) {words}, by more than chance (p {p:.1g})")
     return None
 
@@ -117,14 +122,24 @@ def _places(table: pd.DataFrame, axes: Sequence[Axis]) -> np.ndarray:
     return np.concatenate(places, axis=1)
 
 
-def _neighbourhood(places: np.ndarray, utility: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (what the nearest other settings reached, how far they are), means over five, float [settings]."""
-    distances = spatial.distance.squareform(spatial.distance.pdist(places))
+def _promise(table: pd.DataFrame, axes: Sequence[Axis]) -> np.ndarray:
+    """Returns the mean rank of what the five nearest other settings with a result reached, float [settings]."""
+    utility = table["utility"].to_numpy(float)
+    distances = spatial.distance.squareform(spatial.distance.pdist(_places(table, axes)))
     np.fill_diagonal(distances, np.inf)
-    near = np.sort(distances, axis=1)[:, :_NEIGHBOURS].mean(axis=1)
     distances[:, np.isnan(utility)] = np.inf
     nearest = np.argsort(distances, axis=1, kind="stable")[:, :_NEIGHBOURS]
-    return stats.rankdata(utility, nan_policy="omit")[nearest].mean(axis=1), near
+    return np.asarray(stats.rankdata(utility, nan_policy="omit")[nearest].mean(axis=1))
+
+
+def _crowding(table: pd.DataFrame, axes: Sequence[Axis]) -> np.ndarray:
+    """Returns the log of how many settings lie within a tenth of the range of each one, summed over axes."""
+    total = np.zeros(len(table))
+    for axis in axes:
+        places = axis.positions(table[axis.name].tolist())
+        reach = _NEAR * np.ptp(places) if axis.is_number else 0.0
+        total += np.log((np.abs(places[:, None] - places) <= reach).sum(axis=1))
+    return total
 
 
 def _is_sorted(table: pd.DataFrame) -> bool:

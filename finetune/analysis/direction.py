@@ -48,8 +48,9 @@ def infer(name: str) -> Direction | None:
     >>> infer("eval_loss").minimize, infer("neg_log_loss").minimize, infer("score")
     (True, False, None)
     """
-    parts = words(name)
-    found = [word for word in parts if _LOWER.fullmatch(word) or _HIGHER.fullmatch(word)]
+    found: list[str] = []
+    for parts in (words(name), words(name.lower())):  # mIoU is one word
+        found = found or [word for word in parts if _LOWER.fullmatch(word) or _HIGHER.fullmatch(word)]
     if not found or any(_ABOUT.fullmatch(word) for word in parts):
         return None
     lower = bool(_LOWER.fullmatch(found[-1])) != any(_NEGATED.fullmatch(word) for word in parts)

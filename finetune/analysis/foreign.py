@@ -18,6 +18,7 @@ _SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".db", ".sqlite", ".s
 _STORAGE = re.compile(r"^sqlite:/{1,3}(?P<file>[^#]+)(?:#(?P<study>.+))?$")
 _TABLES = ("trials", "runs", "rows", "results")  # names of the list of trials in a JSON object that holds several
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")  # no chart can hold them
+_MOST_COLUMNS = 1000  # nobody chose so many hyperparameters, and to look at every one takes minutes
 _MISSING = {"", "na", "n/a", "none", "null", "<na>"}
 _FLAGS = {"true": True, "false": False}
 _LARGEST = 2**63  # integers beyond it stay text: as float64 two of them could be one
@@ -53,6 +54,8 @@ def read(path: Path | str) -> Table:
     try:
         names, rows, notes = _read_json(file) if "json" in suffix else delimited.read(file)
         names, rows, said = _without_control_characters(names, rows)
+        if len(names) > _MOST_COLUMNS:
+            raise ValueError(f"{len(names):,} columns, more than {_MOST_COLUMNS:,}")
         names = delimited.once([name or f"column {place}" for place, name in enumerate(names, 1)])
     except RecursionError:
         raise UserError(f"--trials is {text!r}, which is nested too deeply, allowed: a table") from None

@@ -99,7 +99,8 @@ def _plain(column: pd.Series) -> pd.Series:
     """Returns a column whose lists and objects are texts."""
     if column.dtype != object:
         return column
-    return column.map(lambda cell: str(cell) if isinstance(cell, list | dict | tuple | set | np.ndarray) else cell)
+    cells = [str(cell) if isinstance(cell, list | dict | tuple | set | np.ndarray) else cell for cell in column]
+    return pd.Series(cells, column.index, dtype=object)
 
 
 def _axes(table: pd.DataFrame, scales: Mapping[str, str]) -> tuple[tuple[Axis, ...], dict[str, Any]]:

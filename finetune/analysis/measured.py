@@ -50,18 +50,20 @@ def by_values(frame: pd.DataFrame, columns: Sequence[str], unnamed: Sequence[str
     seeded = any(varies(frame[seed]) for seed in seeds)
     if not listed or not all(column in listed for column in known) or not (known or seeded):
         return []
-    groups = frame.groupby(listed, dropna=False).ngroup()
-    repeated = groups.duplicated(keep=False)
+    groups = frame.groupby(listed, dropna=False).ngroup().to_numpy()
+    repeated = pd.Series(groups).duplicated(keep=False).to_numpy()
     if repeated.mean() < _REPEATED:
         return []
     return [column for column in unnamed if column not in listed and _differs(frame[column], groups, repeated)]
 
 
-def _differs(column: pd.Series, groups: pd.Series, repeated: pd.Series) -> bool:
+def _differs(column: pd.Series, groups: np.ndarray, repeated: np.ndarray) -> bool:
+    """Says whether nearly every repeated row has a number that no other row of its group has."""
     if not is_numeric(column) or not varies(column):
         return False
-    told_apart = ~pd.DataFrame({"group": groups, "value": column}).duplicated(keep=False)
-    return bool(told_apart[repeated].mean() >= _DIFFERING)
+    values = pd.factorize(column)[0]
+    _, pairs, counts = np.unique(groups * (values.max() + 2) + values, return_inverse=True, return_counts=True)
+    return bool((counts[pairs] == 1)[repeated].mean() >= _DIFFERING)
 
 
 def is_listed(column: pd.Series) -> bool:
