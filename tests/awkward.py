@@ -88,7 +88,7 @@ _TRAINER = (
     '{"best_metric": 0.9, "log_history": [{"loss": 0.9, "grad_norm": 2.1, "learning_rate": 4e-05, "epoch": 1.0, '
     '"step": 100}, {"eval_accuracy": 0.8, "eval_loss": 0.5, "epoch": 1.0, "step": 100}, {"loss": 0.5, '
     '"learning_rate": 2e-05, "epoch": 2.0, "step": 200}, {"eval_accuracy": 0.9, "eval_loss": 0.4, "epoch": 2.0, '
-    '"step": 200}, {"loss": 0.3, "learning_rate": 0.0, "epoch": 3.0, "step": 300}, {"eval_accuracy": 0.9, "epoch": 3.0, '
+    '"step": 200}, {"loss": 0.3, "learning_rate": 0, "epoch": 3, "step": 300}, {"eval_accuracy": 0.9, "epoch": 3.0, '
     '"step": 300}]}'
 )
 _HEAD = "lr,batch,accuracy"
@@ -209,11 +209,15 @@ CASES = {
     ),
     "memory and a cost that diverged runs lack": Case(
         _lines(
-            "lr,seed,accuracy,peak_memory_gb,cost",
-            *("0.1,0,0.8,9.1,2.1", "0.1,1,0.81,9.3,2.3", "1,0,nan,9.2,", "1,1,nan,9.4,"),
+            "lr,seed,accuracy,peak_memory_gb,cost,tries",
+            *("0.1,0,0.8,9.1,2.1,1", "0.1,1,0.81,9.3,2.3,2", "1,0,nan,9.2,,", "1,1,nan,9.4,,"),
         ),
         "accuracy",
-        {"axes": {"lr": "log"}, "statuses": ["complete"] * 2 + ["diverged"] * 2, "measured": {"peak_memory_gb"}},
+        {
+            "axes": {"lr": "log"},
+            "statuses": ["complete"] * 2 + ["diverged"] * 2,
+            "measured": {"peak_memory_gb", "tries"},
+        },
     ),
     "momentum that only sgd has": Case(
         _lines(

@@ -1,5 +1,6 @@
 """How a table was read: a table of runs with known axes, seeds and measured columns; where it is shown; flags."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,14 @@ def test_numbers_that_nobody_chose_are_told_by_their_values() -> None:
     assert (found.hyperparameters, found.measured) == (("lr",), ("blob",))
     drawn = frame.assign(lr=10 ** rng.uniform(-5, -1, 16), optimizer=["a", "b"] * 8)
     assert from_frame(drawn, "accuracy", False).names == ["lr", "blob", "optimizer"]  # a random search has others drawn
+
+
+def test_names_that_sound_measured_and_were_chosen() -> None:
+    """Passing them over would make repeats of rows that differ in them."""
+    names = ["per_gpu_batch_size", "final_div_factor", "focal_loss_gamma", "model_id", "rank", "precision"]
+    values = [(8, 16), (10, 100), (1, 2), ("a", "b"), (4, 8), (16, 32)]
+    frame = pd.DataFrame(itertools.product(*values), columns=names).assign(accuracy=np.arange(64) / 64)
+    assert from_frame(frame, "accuracy", False).names == names
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])

@@ -171,7 +171,8 @@ def _decided(frame: pd.DataFrame, sure: Sequence[str], reasons: dict[str, str]) 
     """Returns CHOSEN or MEASURED for columns whose names leave it open, where values beside the `sure` ones say it."""
     unclear = [column for column, why in reasons.items() if why == UNCLEAR]
     found = [each for each in unclear if measured.is_chosen(frame, each, sure, names.is_known(each))]
-    noted = [each for each in unclear if not names.is_known(each) and measured.is_counted(frame[each])]
+    unsure = [each for each in unclear if names.is_noted(each) or not names.is_known(each)]
+    noted = [each for each in unsure if measured.is_counted(frame[each])]
     own = [column for column, why in reasons.items() if why == OWN_TEXT]
     alone = not any(measured.varies(frame[column]) for column in [*sure, *found])
     return dict.fromkeys(noted, MEASURED) | dict.fromkeys([*found, *(own if alone else [])], CHOSEN)
@@ -219,9 +220,13 @@ def _why_not(column: pd.Series, name: str) -> str | None:
     if kind == "provenance" or (kind == "measured" and numeric):
         return PROVENANCE if kind == "provenance" else MEASURED
     if numeric:
-        return OUTCOME if kind in ("outcome", "split") else UNCLEAR if kind == "either" else None
+        return OUTCOME if kind == "outcome" else None if kind is None else UNCLEAR
     texts = present.astype(str)
-    if len(texts) >= _FEW_ROWS and texts.nunique() > _OWN_TEXT * len(texts) and not names.is_known(name):
+    if (
+        len(texts) >= _FEW_ROWS
+        and texts.nunique() > _OWN_TEXT * len(texts)
+        and (names.is_noted(name) or not names.is_known(name))
+    ):
         return OWN_TEXT
     if texts.str.len().max() > _LONGEST_CATEGORY:
         return LONG_TEXT

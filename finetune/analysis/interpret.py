@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from finetune import records
-from finetune.analysis import cells, columns, confounding, design, repeats, steps
+from finetune.analysis import cells, columns, confounding, design, names, repeats, steps
 from finetune.analysis.axis import Axis, make_axis
 from finetune.analysis.columns import Asked, Roles
 from finetune.analysis.reading import Reading, Rows
@@ -44,6 +44,8 @@ def interpret(frame: pd.DataFrame, metric: str, minimize: bool, asked: Asked, fo
     roles = columns.assign(frame, metric, asked)
     steps.check(frame, roles)
     outcomes, said = cells.outcomes(frame, roles, minimize)
+    if asked.hyperparameters is None:
+        roles = _without_results(frame, roles, outcomes["status"] == records.COMPLETE)
     kept, partial, noted = _hyperparameters(frame, roles, outcomes["status"] == records.COMPLETE)
     roles = roles._replace(passed_over=roles.passed_over | partial)
     axes, fixed = _axes(kept, found.scales)
@@ -78,6 +80,23 @@ def interpret(frame: pd.DataFrame, metric: str, minimize: bool, asked: Asked, fo
     return Interpreted(table, axes, fixed, roles.metric, notes, reading)
 
 
+def _without_results(frame: pd.DataFrame, roles: Roles, complete: pd.Series) -> Roles:
+    """Returns roles in which columns that exactly the rows with a result have are measured: choices are known before.
+
+    Else all rows that diverged would be left out for want of it. The name of a hyperparameter goes before that.
+    """
+    measured = {
+        name: column
+        for name, column in roles.hyperparameters.items()
+        if (frame[column].notna() == complete).all()
+        and not (complete.all() or names.is_known(column) or names.is_prefixed(column))
+    }
+    return roles._replace(
+        hyperparameters={name: column for name, column in roles.hyperparameters.items() if name not in measured},
+        passed_over=roles.passed_over | dict.fromkeys(measured.values(), columns.MEASURED),
+    )
+
+
 def _hyperparameters(
     frame: pd.DataFrame, roles: Roles, complete: pd.Series
 ) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
@@ -90,8 +109,8 @@ def _hyperparameters(
     notes = [each.note for each in found.values() if each.note]
     missing = table.isna()
     if missing.any(axis=None):
-        names = ", ".join(table.columns[missing.any()])
-        notes.append(f"{missing.any(axis=1).sum()} trials without a value of {names} are left out")
+        empty = ", ".join(table.columns[missing.any()])
+        notes.append(f"{missing.any(axis=1).sum()} trials without a value of {empty} are left out")
     return table[~missing.any(axis=1)], partial, notes
 
 

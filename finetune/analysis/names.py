@@ -36,7 +36,7 @@ MEASURED = {  # what a trial cost or did: name of ours -> names of others
 _OUTCOME = re.compile(
     "loss|acc|accuracy|top1|top5|f1|auc|auroc|auprc|roc|mcc|bleu|rouge[12l]?|perplexity|ppl|error|err|rmse|mse|mae|mape|"
     "r2|recall|score|iou|dice|kappa|wer|cer|reward|metrics?|objective|brier|ece|logloss|nll|bpc|bpb|psnr|ssim|"
-    "spearmanr?|pearsonr?|values?"
+    "spearmanr?|pearsonr?"
 )
 _SPLIT = re.compile("train|training|val|valid|validation|test|eval|dev|best|final|last|mean|std|split[0-9]+")
 _CHOSEN = re.compile(
@@ -44,7 +44,9 @@ _CHOSEN = re.compile(
     "fraction|ratio|examples|samples|epochs|augmentation|interpolation|scheduler|schedule|clip|norm|hidden|rate|"
     "strategy|freq|frequency|interval|every"
 )
-_WEIGHTED = re.compile("weight|coef|coefficient|lambda|scale|threshold")  # of an outcome, as in loss_weight
+_WEIGHTED = re.compile(  # of an outcome, as in loss_weight
+    "weight|coef|coefficient|lambda|scale|threshold|alpha|beta|gamma|margin|temperature|eps|epsilon|tau|smoothing|sigma"
+)
 _KNOWN = re.compile(  # words of which a name is a hyperparameter's whatever its values look like
     f"{_CHOSEN.pattern}|wd|momentum|beta[12]?|betas|gamma|eps|epsilon|tau|nu|c|l1|l2|sp|penalty|reg|regularization|layers?|"
     "depth|width|heads?|units|neurons|dims?|dimension|features|channels|filters|kernel|stride|trees|estimators|leaves|"
@@ -54,7 +56,7 @@ _KNOWN = re.compile(  # words of which a name is a hyperparameter's whatever its
 )
 _PROVENANCE = re.compile(
     "ids?|uuid|uri|host|hostname|pid|ip|node|gpu|commit|git|user|notes|tags?|created|updated|started|ended|finished|"
-    "sweep|url|hash|timestamp|timesteps|time|datetime|date|runtime|duration|elapsed|seconds|artifact|logdir|wandb"
+    "sweep|url|hash|timestamp|time|datetime|date|runtime|duration|elapsed|seconds|artifact|logdir|wandb"
 )
 _PROVENANCE_NAME = re.compile(
     "name|run_?name|unnamed.*|column_[0-9]+|reason|error|params|flops|system_attrs.*|entity|train(ed|able)_param(eter)?s|"
@@ -63,7 +65,7 @@ _PROVENANCE_NAME = re.compile(
 )
 # Words of columns that are chosen in one table and noted in another; their values tell.
 _EITHER = re.compile(
-    "path|dir|directory|version|state|precision|memory|mem|vram|cost|energy|util|utilization|project|group|job"
+    "timesteps|path|dir|directory|version|state|precision|memory|mem|vram|cost|energy|util|utilization|project|group|job"
 )
 _EITHER_NAME = re.compile("_?step|steps|global_step|iterations?|training_iteration|epoch|index|rank|bytes")
 _MEASURED_PREFIX = re.compile(
@@ -75,7 +77,7 @@ _MEASURED_NAME = re.compile(
     r"(tokens|samples|examples)_seen|num_input_tokens_seen|(param|weight|update)_norm|latency(_m?s)?|watts?|"
     r"(gpu|cpu|ram|vram|peak|max|cuda|used|allocated|reserved)(_[a-z]+)*_(memory|mem|mb|gb|mib|gib|util|utilization|hours)(_[a-z]+)?|"
     r"(memory|mem|vram|ram)_(gb|mb|gib|mib|bytes|used|allocated|reserved|peak|usage|percent)|"
-    r"[a-z_]+_bytes|emissions|co2.*|(fit|score|train|eval|inference|total|wall|epoch)_?(time|hours|minutes|seconds|runtime)(_m?s)?)"
+    r"(best|last|final)_(step|epoch|iteration|iter)|[a-z_]+_bytes|emissions|co2.*|(fit|score|train|eval|inference|total|wall|epoch)_?(time|hours|minutes|seconds|runtime)(_m?s)?)"
 )
 _GRADIENT_NORM = re.compile(r"(.*_)?grad(ient)?_?norm(_[a-z]+)?")
 _LIMIT = re.compile("max|maximum|clip|clipping|threshold|limit")  # of a gradient norm: a choice
@@ -129,6 +131,11 @@ def is_known(name: str) -> bool:
     return _has(name, _KNOWN)
 
 
+def is_noted(name: str) -> bool:
+    """Says whether a name holds a word of who ran a trial when and where, as gpu in per_gpu_batch_size."""
+    return _has(name, _PROVENANCE)
+
+
 def kind(name: str) -> Kind | None:
     """Returns what a name says of a column, None if it may be a hyperparameter's.
 
@@ -142,8 +149,10 @@ def kind(name: str) -> Kind | None:
     plain = short(name).lower()
     if _EITHER_NAME.fullmatch(plain):
         return "either"
-    if _PROVENANCE_NAME.fullmatch(plain) or _PROVENANCE_NAME.fullmatch(joined) or _has(name, _PROVENANCE):
+    if _PROVENANCE_NAME.fullmatch(plain) or _PROVENANCE_NAME.fullmatch(joined):
         return "provenance"
+    if is_noted(name):
+        return "either" if is_known(name) else "provenance"
     if _has(name, _OUTCOME) and not _has(name, _WEIGHTED):
         return "outcome"
     if _has(name, _SPLIT) and not _has(name, _CHOSEN):

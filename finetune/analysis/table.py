@@ -91,6 +91,7 @@ def read_study(path: Path) -> Trials:
         source=str(path),
         curves=study.curves,
         provenance=study.provenance,
+        found=Found(direction="as the study says"),
     )
 
 
