@@ -123,7 +123,8 @@ def training_forward(task: Task, paths: Iterable[str], dropout: bool = True) -> 
     update, trained, apply = task.update, frozenset(paths), full_forward(task)
 
     def forward(params: Leaves, frozen: Leaves, batch: Batch, rate: Any, keys: jax.Array | None) -> Any:
-        leaves, rate = {**frozen, **params}, rate if dropout else 0.0
+        # NumPy's zero, for a user's function may use what arrays have.
+        leaves, rate = {**frozen, **params}, rate if dropout else jnp.result_type(rate).type(0)
         if update is None:
             return apply(params, frozen, batch, rate, keys)
         outputs, state = update(unflatten(leaves), batch, rate, keys, trained)

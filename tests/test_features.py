@@ -3,16 +3,18 @@
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from finetune import study
+from finetune import from_functions, plan, study
 from finetune.config import Config, TrunkConfig
 from finetune.feature_pass import Pass
 from finetune.feature_store import FeatureStore
 from finetune.features import Room, choose_trunk
 from finetune.grid import Trial
 from finetune.params import abstract
+from tests import cuts
 from tests.tasks import base_leaves, data, make_recipe, mlp, row
 
 PLENTY = 10**12
@@ -122,3 +124,37 @@ def test_groups_share_one_pass(tmp_path, monkeypatch):
     (features, *_) = passes[0].imagined()
     # The last block is fed by 4 patches; the tail adds the class token itself. The head is fed by 16 numbers.
     assert sorted(array.shape[1:] for array in features.values()) == [(4, 16), (16,)]
+
+
+def trunk_without_dropout(task, split):
+    trials = [Trial(row(), {"trainable": "head", "optimizer.name": "sgd", "schedule": "constant"})] * 2
+    shapes = abstract(task)
+    recipe = plan.make_recipe(Config(), task, shapes, trials, examples=len(split["label"]))
+    room = Room(device=10**9, host=0)
+    return choose_trunk(TrunkConfig(mode="auto"), recipe, shapes, [split] * 3, trials, room)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("model", [cuts.vit, cuts.bert])
+def test_models_without_dropout_are_cut_once_for_training_and_evaluation(model):
+    module, example = model(dropout_at="all")
+    split = {name: np.zeros((40, *one.shape), one.dtype) for name, one in example.items()}
+    trunk = trunk_without_dropout(cuts.task_of(module, example), split | {"label": np.zeros(40, np.int32)})
+    assert trunk.mode == "cached"
+    assert trunk.train is trunk.evaluate
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_what_draws_in_the_frozen_part_is_not_cached(noisy):
+    def init(key):
+        return {"stem": {"kernel": jnp.ones((6, 256))}, "head": {"kernel": jnp.ones((256, 3))}}
+
+    def apply(params, batch, dropout, keys):
+        x = batch["x"]
+        if noisy and keys is not None:
+            x = x + jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
+        x = jnp.tanh(jnp.tanh(x @ params["stem"]["kernel"]) @ jnp.ones((256, 64)))
+        return x @ params["head"]["kernel"][:64]
+
+    trunk = trunk_without_dropout(from_functions(init, apply), data(10))
+    assert trunk.mode == ("shared" if noisy else "cached")

@@ -5,18 +5,21 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from finetune.models.place import loop_place, site
+
+_KNOWN = (int, float, np.generic)  # of a rate that is a number while tracing
 
 
 def draws(rate: jax.Array | float, keys: jax.Array | None) -> bool:
     """Says whether dropout draws masks: it has keys, and its rate is not known to be 0."""
-    return keys is not None and not (isinstance(rate, (int, float)) and rate == 0)
+    return keys is not None and not (isinstance(rate, _KNOWN) and rate == 0)
 
 
 def at_least_zero(rate: jax.Array | float) -> jax.Array | float:
     """Returns the rate of what has none of its own to fall back to: below 0, as a trial's may be, becomes 0."""
-    return max(rate, 0.0) if isinstance(rate, (int, float)) else jnp.maximum(rate, 0)
+    return max(rate, 0.0) if isinstance(rate, _KNOWN) else jnp.maximum(rate, 0)
 
 
 def dropout(x: jax.Array, rate: jax.Array | float, keys: jax.Array | None, site: Any) -> jax.Array:

@@ -38,9 +38,13 @@ def from_linen(
         `batch` and `keys`, or with the one array of the data and its train, training, is_training or deterministic.
     weights: params, and other collections beside them, {collection: nested dict}, that training starts from.
 
-    Every nn.Dropout whose rate is not 0 drops at the trial's rate. An nn.BatchNorm whose scale or bias trains uses the
-    statistics of the batch in training, padding left out, and updates its running averages; one that is frozen uses
-    these. Raises UserError for parts that the module does not have.
+    Every nn.Dropout whose rate is not 0 drops at the trial's `dropout`, at its own rate where that is not set; in loops
+    such as nn.scan each pass drops others. make_rng gives keys that belong to the batch, another one in each, as layers
+    use it that draw by themselves (attention's dropout_rate): trials of other batch sizes then train apart.
+
+    An nn.BatchNorm whose scale or bias trains uses the statistics of the batch in training, padding left out, and
+    updates its running averages; one that is frozen uses these. Raises UserError for parts that
+    the module does not have.
     """
     own = {"batch", "keys"} <= set(inspect.signature(type(module).__call__).parameters)
     called = call if call or own else parts.usual_call(type(module), example)

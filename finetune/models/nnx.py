@@ -43,7 +43,8 @@ def from_nnx(
     call: (module, batch, train) -> outputs; else the module is called with the one array of the data.
     weights: a module like those that `make` makes, or a nested dict, that training starts from.
 
-    Dropout and batch normalisation behave as `from_linen` says. Raises UserError for parts that the module lacks.
+    Dropout, batch normalisation and a module's own random streams behave as `from_linen` says.
+    Raises UserError for parts that the module lacks.
     """
     first: dict[str, int] = {}  # place of each attribute, which a traced module forgets
 
