@@ -17,6 +17,8 @@ _FOUND_IN = {
     "from_linen": "finetune.models.linen",
     "from_nnx": "finetune.models.nnx",
     "run": "finetune.study",
+    "to_linen": "finetune.models.trained",
+    "to_nnx": "finetune.models.trained",
 }
 __all__ = sorted(_FOUND_IN)
 

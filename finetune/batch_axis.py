@@ -5,11 +5,12 @@ a rule that says whether it treats the examples along that axis alone, one like 
 mixing them: the answer can be too careful, and never too bold.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from finetune.jaxpr import Equation, Program, alike, bodies, scan_counts, text
+from finetune.jaxpr import Equation, Program, alike, bodies, flatten, scan_counts, text
 
 
 class Mixed(NamedTuple):
@@ -35,6 +36,8 @@ _REDUCTIONS = "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_p
 ELEMENTWISE, REDUCTIONS = frozenset(_ELEMENTWISE.split()), frozenset(_REDUCTIONS.split())
 _CUMULATIVE = frozenset(("cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum"))
 _WINDOWS = frozenset(("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_window_sum"))
+# Random numbers of keys in a row: each key's own, behind its axes.
+_RANDOM = frozenset(f"random_{name}" for name in ["bits", "clone", "fold_in", "seed", "split", "unwrap", "wrap"])
 _CALLS = frozenset(("checkpoint", "custom_jvp_call", "custom_vjp_call", "remat", "remat2"))
 
 
@@ -71,7 +74,7 @@ def axes_of(two: Program, three: Program, inputs: Sequence[int | None]) -> list[
             step = _Step(equation, other, entered, [two.avals[value].shape for value in equation.inputs], *shapes)  # type: ignore[arg-type]
             found = _follow(step)
         for value, leaving in zip(equation.outputs, found, strict=True):
-            axes[value] = leaving
+            axes[value] = leaving if leaving is None or isinstance(leaving, Mixed) else int(leaving)
     return axes
 
 
@@ -248,6 +251,24 @@ def _scan(step: _Step) -> Sequence[Axis] | None:
     return [*found[:carried], *(axis + 1 if isinstance(axis, int) else axis for axis in found[carried:])]
 
 
+def _while(step: _Step) -> Sequence[Axis] | None:
+    """A loop that goes round as often for every batch, and carries examples where they are."""
+    counts = [step.params[name] for name in ("cond_nconsts", "body_nconsts")]
+    of_cond, of_body, carried = (step.axes[a:b] for a, b in itertools.pairwise([0, counts[0], sum(counts), None]))
+    goes_on = _through(step, "cond_jaxpr", [*of_cond, *carried])
+    found = _through(step, "body_jaxpr", [*of_body, *carried])
+    return found if goes_on == [None] and found == list(carried) else None
+
+
+def _through(step: _Step, parameter: str, axes: Sequence[int | None]) -> list[Axis] | None:
+    """Returns the axes of the outputs of one of an equation's bodies."""
+    two, three = (flatten(each.params[parameter]) for each in (step.equation, step.other))
+    if not alike(two, three):
+        return None
+    found = axes_of(two, three, axes)
+    return [found[value] for value in two.outputs]
+
+
 _RULES: dict[str, Callable[[_Step], Sequence[Axis] | None]] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": _apart_from("dimension"),
@@ -267,8 +288,10 @@ _RULES: dict[str, Callable[[_Step], Sequence[Axis] | None]] = {
     "squeeze": _removes("dimensions"),
     "top_k": _top_k,
     "transpose": _transpose,
+    "while": _while,
     **dict.fromkeys(_CALLS, lambda step: _inside(step, step.axes)),
     **dict.fromkeys(_CUMULATIVE, _apart_from("axis")),
     **dict.fromkeys(REDUCTIONS, _removes("axes")),
+    **dict.fromkeys(_RANDOM, _elementwise),
     **dict.fromkeys(_WINDOWS, _window),
 }

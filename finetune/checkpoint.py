@@ -39,9 +39,8 @@ def save(path: Path, leaves: HostLeaves) -> None:
 
     Raises UserError if it cannot be written.
     """
-    alone = ocp.options.MultiprocessingOptions(primary_host=jax.process_index(), active_processes={jax.process_index()})
     try:
-        with _one_at_a_time, _silent(), ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
+        with _one_at_a_time, _silent(), ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             checkpointer.save(path.absolute(), unflatten(leaves), force=True)
         manifest.write(path)
     except Exception as error:  # Orbax and TensorStore raise many kinds where a disk is full
@@ -84,6 +83,12 @@ def _of_system(error: Exception) -> Exception:
     return OSError(found[0], os.strerror(found[0])) if found else error
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Returns what keeps Orbax from waiting for other processes, which neither read nor write."""
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
+
+
 def save_base(workdir: Path, leaves: HostLeaves) -> None:
     """Writes what all trials of a study start from, if it is not there yet."""
     if not (workdir / "checkpoints" / "base").is_dir():
@@ -95,7 +100,8 @@ def load(path: Path) -> HostLeaves:
     reason = manifest.problem(path)
     if reason is None:
         try:
-            with _one_at_a_time, _silent(), ocp.PyTreeCheckpointer() as checkpointer:
+            handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=_alone())
+            with _one_at_a_time, _silent(), ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
                 return flatten(checkpointer.restore(path.absolute()))
         except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged directory
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,9 +1,11 @@
 """What the smaller commands share: flags whose mistakes are one line, and exit statuses."""
 
 import argparse
+import runpy
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
 
 from finetune import output
 from finetune.errors import UserError
@@ -19,6 +21,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {' '.join(self.format_usage().split())}")
+
+
+def defined(file: Path | str) -> Mapping[str, Any]:
+    """Returns what a config file defines by name: get_config, maybe sweep and task; raises UserError if it fails."""
+    try:
+        return runpy.run_path(str(file))
+    except (Exception, SystemExit) as error:  # whatever the user's file raises
+        raise UserError(f"config file {file}: {type(error).__name__}: {error}") from error
 
 
 def run(command: Callable[[], None]) -> int:

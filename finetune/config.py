@@ -22,7 +22,8 @@ class ModelConfig:
     pretrained: str = "minilm"
     dtype: str = "float32"  # of the computation: float32, bfloat16; parameters and losses stay float32
     dropout_at: str = "all"  # where `dropout` acts: all (embeddings, attention, blocks, head), head (its input only)
-    pooling: str = "mean"  # over positions: mean (of those not padded), first
+    # Over positions: mean (of those not padded), first (an export of which pipelines of transformers run).
+    pooling: str = "mean"
     # Sizes of a model that has no checkpoint to take them from; 0 = from the checkpoint.
     width: int = 0  # of the residual stream
     depth: int = 0  # blocks
@@ -60,7 +61,8 @@ class HparamsConfig:
     l2: float = 0.0  # penalty ½·l2·|p|² on the leaves that decay, >= 0
     l1: float = 0.0  # penalty l1·|p| on the leaves that decay, >= 0
     l2_sp: float = 0.0  # penalty ½·l2_sp·|p − pretrained|² on the leaves that have pretrained weights, >= 0
-    dropout: float = 0.0  # rate, 0 <= rate < 1
+    # Rate, 0 <= rate < 1; -1 = not set: that of each dropout layer of a model of your own, 0 in other models.
+    dropout: float = -1.0
     label_smoothing: float = 0.0  # share given to the uniform distribution, 0 <= share < 1
     clip_norm: float = 0.0  # global norm of the gradient, 0 = no clipping
     layer_decay: float = 1.0  # times the rate for each layer below the output, 0 < value <= 1
@@ -99,11 +101,17 @@ class OptimizerConfig:
 @dataclass
 class EvaluationConfig:
     batch_size: int = 128  # examples a forward pass
-    metric: str = "accuracy"  # chosen on, on the validation split: loss, or a metric of the task
+    # Chosen on, on the validation split: loss, or a metric of the task. Empty: accuracy, and of multilabel micro_f1, of
+    # regression rmse, of tokens whose tags are O, B-TYPE and I-TYPE entity_f1.
+    metric: str = ""
     # Others to report. classification: accuracy, macro_f1, matthews, auc; multilabel: accuracy (all labels right),
     # micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman; tokens:
-    # accuracy (of all words), macro_f1, matthews.
+    # accuracy (of all words), macro_f1, matthews, entity_f1 (entities found whole and of the right type).
     metrics: tuple[str, ...] = ()
+    worth: float = 0.0  # the smallest difference of the metric that matters in practice, told in the answer; 0 = any
+    # Training batches from which the running averages of batch normalisation are taken anew before each evaluation,
+    # where it trains; 0 = the averages as training leaves them.
+    batch_norm_batches: int = 0
 
 
 @dataclass
@@ -149,6 +157,8 @@ class Config:
     # Selections with a name, each NAME=SPEC, such as ("queries=block_*/attention/query",): words of `trainable`.
     parts: tuple[str, ...] = ()
 
+
+OWN_MODEL = "own"  # what model.name becomes where the user brings a model
 
 # Settings with a closed list of values. Model and data names are checked where they are looked up.
 CHOICES = {
@@ -204,6 +214,8 @@ def check(config: Config) -> None:
         raise UserError("data.name is empty, allowed: a packaged set, tfds:NAME, or a path")
     if config.evaluation.batch_size < 1:
         raise UserError(f"evaluation.batch_size is {config.evaluation.batch_size}, allowed: 1 or more")
+    if not config.evaluation.worth >= 0:
+        raise UserError(f"evaluation.worth is {config.evaluation.worth}, allowed: 0 or more")
     if not 0 <= config.trunk.store_gigabytes < math.inf:
         raise UserError(f"trunk.store_gigabytes is {config.trunk.store_gigabytes}, allowed: 0 or more, and finite")
     if config.trunk.mode == "none" and config.execution.mode == "vmap":

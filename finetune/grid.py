@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetune import chain, hparams
-from finetune.config import CHOICES, Config
+from finetune.config import CHOICES, OWN_MODEL, Config
 from finetune.errors import UserError, one_of
 from finetune.params import adapts
 
@@ -126,6 +126,9 @@ def make_trials(
     that no trial has.
     """
     defaults: Assignment = {**hparams.from_config(config.hparams), **_choices_of(config)}
+    has_rates = config.model.name == OWN_MODEL  # it may have, which shows when it is built
+    if not has_rates and defaults["dropout"] == hparams.OWN_RATES:
+        defaults["dropout"] = 0.0
     if (size := math.prod(len(values) for name, values in axes.items() if AT not in name)) > _MOST_TRIALS:
         raise UserError(f"the grid has {size} trials, allowed: at most {_MOST_TRIALS}")
     trials: dict[str, Trial] = {}
@@ -138,6 +141,8 @@ def make_trials(
                 hparams={name: assignment[name] for name in hparams.NAMES},
                 choices={name: str(assignment[name]) for name in STATIC},
             )
+            if not has_rates and trial.hparams["dropout"] == hparams.OWN_RATES:
+                raise UserError(f"dropout is -1, allowed for model.name={config.model.name!r}: 0 <= value < 1")
             trials.setdefault(trial.id(""), trial)
     if not trials:
         raise UserError("the sweep has no trials, allowed: at least one")

@@ -8,11 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune import checkpoint, conclusion, parents, records, snapshot
+from finetune import checkpoint, conclusion, parents, processes, records, snapshot
 from finetune.config import CheckpointConfig
 from finetune.errors import UserError, one_of
 from finetune.grid import Trial
-from finetune.parallel import from_first_process, is_first_process
 from finetune.parents import Parents
 from finetune.snapshot import Snapshot
 from finetune.train import Leaves, Row, Start
@@ -38,7 +37,7 @@ class Ledger:
         for identity in config.trials:
             if identity not in ids:
                 raise one_of("checkpoint.trials", identity, ids)
-        writes = is_first_process()
+        writes = processes.is_first()
         self.recorder = records.Recorder(workdir, writes)
         self._parents, self._keep = parents.find(ids), config.keep
         before = _agreed(lambda: _read(workdir, config.trials, ids, self._parents, self.recorder, tell))
@@ -144,8 +143,8 @@ def _failed_row(identity: str, group: int, trial: Trial, reason: str) -> Row:
 
 def _agreed(read: Callable[[], Before]) -> Before:
     """Returns what the first process reads, on every process."""
-    found = read()._asdict() if is_first_process() else {}
-    found = json.loads(from_first_process(json.dumps(found)))
+    found = read()._asdict() if processes.is_first() else {}
+    found = json.loads(processes.from_first("what is done", json.dumps(found)))
     running = found.pop("running")
     return Before(**found, running=Snapshot(*running) if running else None)
 

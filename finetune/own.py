@@ -25,7 +25,7 @@ MakeTask = Callable[[int, dict[str, jax.ShapeDtypeStruct]], Task]
 
 OwnTask = Task | MakeTask
 
-ARCHITECTURE = "own"  # what config.json calls a model that finetune does not know
+ARCHITECTURE = settings.OWN_MODEL  # what config.json calls a model that finetune does not know
 
 
 def checked(config: Config) -> Config:
@@ -47,7 +47,7 @@ def build(make: OwnTask, classes: int, example: dict[str, jax.ShapeDtypeStruct],
         raise UserError(f"task(classes, example): {_line(error)}") from error
     if not isinstance(task, Task):
         raise UserError(f"task(classes, example) returns {task!r}, allowed: a finetune.Task, as from_linen makes one")
-    if chosen_on not in (LOSS, *task.metrics):
+    if chosen_on not in ("", LOSS, *task.metrics):
         raise one_of("evaluation.metric", chosen_on, (LOSS, *task.metrics))
     return task
 
@@ -96,6 +96,20 @@ def program_hash(task: Task, split: Mapping[str, np.ndarray]) -> str:
         raise UserError(f"the task does not run on a batch of the data: {_line(error)}") from error
     roles = repr((task.stem, task.blocks, task.head, task.state))
     return hashlib.sha256("\n".join([roles, *hashes]).encode()).hexdigest()
+
+
+def check_trained(make: OwnTask, classes: int, inputs: Mapping[str, jax.ShapeDtypeStruct], program: str) -> None:
+    """Raises UserError unless a task computes what the one did whose `program_hash` is `program`.
+
+    inputs: shape and dtype of one example's arrays in training, its label's too.
+    """
+    example = {name: leaf for name, leaf in inputs.items() if name != "label"}
+    split = {name: np.zeros((1, *leaf.shape), leaf.dtype) for name, leaf in inputs.items()}
+    if program_hash(build(make, classes, example, ""), split) != program:
+        raise UserError(
+            "--config defines a task that computes something else than the one that was trained, in its parameters, "
+            "outputs, loss or metrics, allowed: the config file of the study as it was"
+        )
 
 
 def _computes(task: Task, with_keys: bool) -> Callable[..., Any]:

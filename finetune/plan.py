@@ -17,6 +17,8 @@ from finetune.params import abstract, adapts, count, decayed_paths, live_state, 
 from finetune.step import Recipe, full_forward, training_forward
 from finetune.task import Task
 from finetune.train import shrunk
+from finetune.traits import NONE as NO_TRAITS
+from finetune.traits import Traits
 
 _TRIAL_BYTES, _CURVE_BYTES = 900, 150  # of a line of trials.jsonl and of curves.jsonl, roughly
 _CURVE_SECONDS, _KEPT_SECONDS = 4e-5, 0.2  # of writing such a line, and a trial's weights, roughly
@@ -27,15 +29,19 @@ def group_trials(
     task: Task | None = None,
     shapes: Mapping[str, Any] | None = None,
     parts: Mapping[str, str] | None = None,
+    mixed: str = "",
 ) -> list[list[Trial]]:
     """Returns the trials that share a program together: those whose static choices are the same.
 
-    Where training changes state of `task`, batch sizes are kept apart too: batch statistics are of a whole batch.
+    Where training changes state of `task`, batch sizes are kept apart too: batch statistics are of a whole batch. So
+    they are if examples influence each other in another way, as `mixed` of its traits says.
     Groups come in the order of the grid, those whose trials start from others' after them.
     """
     groups: dict[tuple[Any, ...], list[Trial]] = {}
     for trial in trials:
-        whole = task is not None and _changes_state(task, shapes or {}, trial.choices["trainable"], parts or {})
+        whole = bool(mixed)
+        if task is not None:
+            whole = whole or _changes_state(task, shapes or {}, trial.choices["trainable"], parts or {})
         key = (*trial.choices.values(), trial.hparams["batch_size"] if whole else None)
         groups.setdefault(key, []).append(trial)
     return sorted(groups.values(), key=lambda group: len(chain.stages(group[0].choices["trainable"])))
@@ -49,7 +55,7 @@ def _changes_state(task: Task, shapes: Mapping[str, Any], spec: str, parts: Mapp
 
 
 def make_recipe(
-    config: Config, task: Task, shapes: Mapping[str, Any], trials: Sequence[Trial], examples: int
+    config: Config, task: Task, shapes: Mapping[str, Any], trials: Sequence[Trial], examples: int, mixed: str = ""
 ) -> Recipe:
     """Returns what the program of a group is made of; raises UserError for a choice that does not fit the model."""
     choices = trials[0].choices
@@ -68,9 +74,10 @@ def make_recipe(
     optimizer = type(config.optimizer)(**vars(config.optimizer))
     optimizer.name, optimizer.schedule = choices["optimizer.name"], choices["schedule"]
     micro_batch = math.gcd(*(int(size) for size in batch_sizes))
+    dropout = any(trial.hparams["dropout"] != 0 for trial in trials)
     return Recipe(
         task=task,
-        forward=training_forward(task, paths),
+        forward=training_forward(task, paths, dropout),
         evaluating_forward=full_forward(task),
         paths=tuple(sorted(paths)),
         optimizer=optimizer,
@@ -78,22 +85,26 @@ def make_recipe(
         examples=examples,
         micro_batch=micro_batch,
         accumulates=any(size != micro_batch for size in batch_sizes),
-        dropout=any(trial.hparams["dropout"] > 0 for trial in trials),
+        dropout=dropout,
         seeds=len({trial.hparams["seed"] for trial in trials}),
         rates=rates.make_rates(
             config, task, shapes, sorted(paths), any(trial.hparams["layer_decay"] < 1 for trial in trials)
         ),
         adapters=adapters,
         state=live_state(task, shapes, paths),
+        reestimate=config.evaluation.batch_norm_batches if live_state(task, shapes, paths) else 0,
+        mixes=bool(mixed or live_state(task, shapes, paths)),
     )
 
 
 def make_recipes(
-    config: Config, task: Task, shapes: Mapping[str, Any], groups: Sequence[Sequence[Trial]], examples: int
-) -> tuple[list[Recipe], str]:
+    config: Config, task: Task, shapes: Mapping[str, Any], groups: Sequence[Sequence[Trial]], examples: int,
+    traits: Traits = NO_TRAITS,
+) -> tuple[list[Recipe], str]:  # fmt: skip
     """Returns the recipe of each group, and lines that say what the user should know of them."""
-    recipes = [make_recipe(config, task, shapes, group, examples) for group in groups]
-    told = rates.check(config, task, shapes, [recipe.paths for recipe in recipes])
+    recipes = [make_recipe(config, task, shapes, group, examples, traits.mixed) for group in groups]
+    trials = [trial for group in groups for trial in group]
+    told = [*rates.check(config, task, shapes, [recipe.paths for recipe in recipes]), *traits.lines(trials)]
     return recipes, "".join(f"\n{line}" for line in told)
 
 
@@ -115,14 +126,16 @@ class Estimate(NamedTuple):
 
     seconds: float  # of training and evaluating
     evaluation_seconds: float  # of these, with what is written then
-    compile_seconds: float  # of what is compiled on the way: for smaller populations, and to test
+    compile_seconds: float  # of preparing, and of what is compiled on the way: for smaller populations, and to test
     flops: float
     bytes: int  # at once, on one device
     disk_bytes: int
 
 
-def estimate(measured: Measured, chunks: Sequence[Sequence[Trial]], trained_bytes: int, keep: int) -> Estimate:
-    """Returns what training `chunks` will take, following each population as it shrinks."""
+def estimate(
+    measured: Measured, chunks: Sequence[Sequence[Trial]], trained_bytes: int, keep: int, prepared_seconds: float
+) -> Estimate:
+    """Returns what training `chunks` will take, following each population as it shrinks, once it has been prepared."""
     group, cost, size = measured.group, measured.cost, measured.execution.size
     rows = -(-group.recipe.examples // group.recipe.micro_batch)
     checks, test = (_batches(split, group.eval_batch) for split in (group.splits.validation, group.splits.test))
@@ -138,7 +151,7 @@ def estimate(measured: Measured, chunks: Sequence[Sequence[Trial]], trained_byte
     kept, epochs = min(keep, len(trials)), sum(int(trial.hparams["epochs"]) for trial in trials)
     evaluating += _CURVE_SECONDS * epochs + _KEPT_SECONDS * kept
     disk_bytes = _TRIAL_BYTES * len(trials) + _CURVE_BYTES * epochs + 2 * kept * trained_bytes
-    compiling = _compile_seconds(measured, len(_sizes(measured, chunks)))
+    compiling = prepared_seconds + _compile_seconds(measured, len(_sizes(measured, chunks)))
     return Estimate(training + evaluating, evaluating, compiling, flops, cost.bytes, disk_bytes)
 
 
@@ -213,6 +226,8 @@ def describe(
         "trunk_bytes": trunk.bytes,
         "trunk_flops": trunk.flops,
         "trained_parameters": _trained_parameters(measured.group.recipe),
+        "adapter_parameters": count(measured.group.recipe.adapters.shapes),  # of them, at the largest rank
+        "adapter_rank": measured.group.recipe.adapters.rank,
         **estimate._asdict(),
     }
 

@@ -1,14 +1,42 @@
 """Where the time of a study goes, as it was planned and as it came out: the same parts under the same names."""
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from finetune.grid import Trial
 from finetune.population import Program
+from finetune.reporting import Reporting
+from finetune.training import Training
 
 _EVALUATING = {"validate", "test"}  # programs; the others train
 # Of the report, measured on one core: what it takes in any case, for a trial, and for an epoch of a trial.
 _REPORT, _REPORT_TRIAL, _REPORT_EPOCH = 5.0, 1e-3, 1.5e-5
+
+
+class Spent:
+    """The seconds that a study has spent so far, `by_part`."""
+
+    def __init__(self) -> None:
+        self.by_part: dict[str, float] = {}
+
+    def add(self, parts: Mapping[str, float]) -> None:
+        """Adds to parts."""
+        for name, spent in parts.items():
+            self.by_part[name] = self.by_part.get(name, 0.0) + spent
+
+    @contextmanager
+    def while_training(
+        self, programs: Mapping[str, Program], training: Training, reporting: Reporting
+    ) -> Iterator[None]:
+        """Adds what the block takes, without the reports on the way."""
+        started, compiled = time.monotonic(), compiling(programs)
+        evaluating, reported = training.evaluating_seconds, reporting.seconds
+        yield
+        total = time.monotonic() - started - (reporting.seconds - reported)
+        compiled = {name: spent - compiled[name] for name, spent in compiling(programs).items()}
+        self.add(of_training(total, training.evaluating_seconds - evaluating, compiled))
 
 
 def planned(

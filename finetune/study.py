@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,8 @@ import jax
 from finetune import checkpoint, lock, measure, own, parents, plan, planned, records, reporting, seconds, stop, summary
 from finetune import config as settings
 from finetune import workdir as directory
+from finetune.agreement import agreed, check_command
+from finetune.baseline import baseline
 from finetune.chunk import Chunk, chunks_left
 from finetune.config import Config
 from finetune.errors import OutOfMemory, UserError
@@ -21,8 +25,8 @@ from finetune.features import HostSplit, Trunk, choose_trunk
 from finetune.grid import Trial, Value, make_trials
 from finetune.ledger import Ledger
 from finetune.measure import Measured
-from finetune.parallel import is_first_process
 from finetune.params import named_parts, partition
+from finetune.processes import is_first, met_by_all
 from finetune.progress import Display, console, counted, describe_group, tell
 from finetune.results import Results
 from finetune.snapshot import Saver, Snapshot
@@ -53,11 +57,12 @@ def run(
     settings.check(config)
     config = config if task is None else own.checked(config)
     trials = parents.checked(make_trials(config, axes or {}, sweep))
-    if is_first_process():
+    check_command(config, trials, {"--plan_only": plan_only, "--retry": retry, "--fail_fast": fail_fast})
+    if is_first():
         directory.prepare(workdir)
     else:
         console.quiet = True
-    with lock.held(workdir) if is_first_process() else contextlib.nullcontext():
+    with lock.held(workdir) if is_first() else contextlib.nullcontext():
         return _run(config, workdir, trials, dict(axes or {}), Choices(plan_only, retry, fail_fast, task))
 
 
@@ -72,19 +77,20 @@ class Choices(NamedTuple):
 
 def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any], choices: Choices) -> Results:
     started = time.monotonic()
-    subject = load(config, choices.task)
-    groups = plan.group_trials(trials, subject.task, subject.shapes, named_parts(config.parts))
-    examples = len(subject.dataset.train["label"])
-    recipes, told = plan.make_recipes(config, subject.task, subject.shapes, groups, examples)
-    if is_first_process():
+    subject = agreed(load(config, choices.task))
+    config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=subject.metric))
+    traits, model, examples = subject.traits, (subject.task, subject.shapes), len(subject.dataset.train["label"])
+    trials = traits.resolved(trials)
+    groups = plan.group_trials(trials, *model, named_parts(config.parts), traits.mixed)
+    recipes, told = plan.make_recipes(config, *model, groups, examples, traits)
+    if is_first():
         directory.begin(config, workdir, subject, axes, tell)
     with contextlib.closing(_Study(config, workdir, subject, trials, choices)) as study:
         console.print(f"{subject}\ntrials: {len(trials)}, done before: {len(study.done)}, groups: {len(groups)}{told}")
         stop.check()
-        jobs = [
-            study.job(*each) for each in zip(range(len(groups)), groups, recipes, strict=True) if study.left(each[1])
-        ]
-        study.seconds["load"] = time.monotonic() - started
+        numbered = zip(range(len(groups)), groups, recipes, strict=True)
+        jobs = [study.job(*each) for each in numbered if study.left(each[1])]
+        study.spent.add({"load": time.monotonic() - started})
         study.compute_features(jobs, choices.plan_only)
         for job in jobs:
             if choices.plan_only:
@@ -112,14 +118,15 @@ class _Study:
         self.ids = {trial.id(subject.fingerprint): trial for trial in trials}
         self.ledger = Ledger(workdir, config.checkpoint, self.ids, choices.retry, tell)
         self.done, self.planned = self.ledger.done, planned.Planned(self.ledger.groups)
-        self.seconds, self.compiled = dict[str, float](), dict[str, int]()
+        self.spent, self.compiled = seconds.Spent(), Counter[str]()
+        self.baseline = functools.cache(lambda: baseline(config.data.task, subject.task, subject.dataset))
         self.features, self.trunk_seconds, self.trunk_passes, self.jobs = list[HostSplit](), 0.0, 0, 0
         self.splits, self.store = subject.dataset[:3], feature_store(config.trunk)
         epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in self.done)
         chosen_on = config.evaluation.metric, subject.larger_is_better
         display = Display(len(self.ids), list(self.done.values()), int(epochs), *chosen_on)
-        saver = Saver(workdir, config.checkpoint.interval_seconds, is_first_process())
-        self.reporting = reporting.Reporting(workdir, is_first_process())
+        saver = Saver(workdir, config.checkpoint.interval_seconds, is_first())
+        self.reporting = reporting.Reporting(workdir, is_first())
         self.training = Training(self.ledger, saver, display, subject.base, choices.fail_fast)
 
     def close(self) -> None:
@@ -147,9 +154,8 @@ class _Study:
 
     def compute_features(self, jobs: Sequence[Job], plan_only: bool) -> None:
         """Runs the trunks of all groups over the data, or finds out how long that would take."""
-        started = time.monotonic()
-        trunks, batch_size = [job.trunk for job in jobs], self.config.evaluation.batch_size
-        trunk_pass = Pass(trunks, self.subject.base, self.splits, batch_size, self.store)
+        started, batch_size = time.monotonic(), self.config.evaluation.batch_size
+        trunk_pass = Pass([job.trunk for job in jobs], self.subject.base, self.splits, batch_size, self.store)
         self.trunk_passes = int(trunk_pass.batches > 0)
         if trunk_pass.is_found:
             tell("frozen part over the data: found, as an earlier study left it")
@@ -159,7 +165,7 @@ class _Study:
         else:
             with counted("frozen part over the data", trunk_pass.batches, self.trunk_seconds) as advance:
                 self.features = trunk_pass.run(stop.checked(advance))
-        self._spend({"trunk": time.monotonic() - started})
+        self.spent.add({"trunk": time.monotonic() - started})
 
     def prepare(self, job: Job, most: int) -> tuple[Measured, list[Chunk]]:
         """Returns the group compiled in the way that is best on this machine, and its chunks; writes the plan.
@@ -191,14 +197,14 @@ class _Study:
             measured,
         )
         parts = [list(chunk.trials.values()) for chunk in chunks]
-        estimate = plan.estimate(measured, parts, trained_bytes, self.ledger.keeps(self._named(trials)))
         spent = time.monotonic() - started
-        self._spend({"compile": spent})
-        estimate = estimate._replace(compile_seconds=spent + estimate.compile_seconds)
+        self.spent.add({"compile": spent})
+        estimate = plan.estimate(measured, parts, trained_bytes, self.ledger.keeps(self._named(trials)), spent)
         described = plan.describe(signature, trials, parts, measured, estimate, trunk)
         self.planned.groups.append({**described, "members": [list(chunk.trials) for chunk in chunks]})
         console.print(describe_group(self.planned.groups[-1]))
-        self._write_plan()
+        if is_first():
+            self._write_plan()
         return measured, chunks
 
     def _running(self, signature: dict[str, Any]) -> Snapshot | None:
@@ -217,11 +223,11 @@ class _Study:
         return document
 
     def _planned_seconds(self) -> dict[str, float]:
-        return seconds.planned(self.seconds["load"], self.trunk_seconds, self.planned.groups, self.ids.values())
+        return seconds.planned(self.spent.by_part["load"], self.trunk_seconds, self.planned.groups, self.ids.values())
 
     def train(self, job: Job) -> None:
         """Trains the trials of a group to their ends; those that fail are recorded as such, and the others go on."""
-        if is_first_process():
+        if is_first():
             checkpoint.save_base(self.workdir, self.subject.base)
         self.training.fail_orphans(job.number, self._named(job.trials))
         waiting, most = [job.trials], self.config.execution.chunk
@@ -236,6 +242,7 @@ class _Study:
             except UserError:
                 raise
             except Exception as error:  # whatever a model raises
+                met_by_all(error)
                 if isinstance(error, jax.errors.JaxRuntimeError) and len(part.trials) > 1:  # one of them may be why
                     middle = len(part.trials) // 2
                     waiting += [part.trials[middle:], part.trials[:middle]]
@@ -251,33 +258,27 @@ class _Study:
 
     def _train_chunks(self, job: Job, measured: Measured, chunks: Sequence[Chunk]) -> int:
         console.print(seconds.in_words(self._planned_seconds(), self.jobs - len(self.planned.groups)))
-        programs, reported = measured.group.programs.compiled, self.reporting.seconds
-        started, before, compiled = time.monotonic(), self.training.evaluating_seconds, seconds.compiling(programs)
-        smaller = self.training.train(job.number, job.signature, measured, chunks, self._after_chunk)
-        compiled = {part: spent - compiled[part] for part, spent in seconds.compiling(programs).items()}
-        evaluating = self.training.evaluating_seconds - before
-        total = time.monotonic() - started - (self.reporting.seconds - reported)
-        self._spend(seconds.of_training(total, evaluating, compiled))
-        for name, program in programs.items():
-            for what, number in ((name, 1), (f"{name}_after_compaction", len(program.executables) - 1)):
-                self.compiled[what] = self.compiled.get(what, 0) + number
+        with self.spent.while_training(measured.group.programs.compiled, self.training, self.reporting):
+            smaller = self.training.train(job.number, job.signature, measured, chunks, self._after_chunk)
+        for name, program in measured.group.programs.compiled.items():
+            self.compiled[name] += 1
+            self.compiled[f"{name}_after_compaction"] += len(program.executables) - 1
         return smaller
-
-    def _spend(self, parts: Mapping[str, float]) -> None:
-        for what, spent in parts.items():
-            self.seconds[what] = self.seconds.get(what, 0.0) + spent
 
     def end_plan(self) -> Results:
         """Prints what the whole study will take, and returns the results so far."""
-        unseen = sum(array.nbytes for split in self.features for array in split.values())  # zeros take no memory yet
-        summary.show_plan(self.workdir / "plan.json", self._write_plan(unseen))
+        if is_first():
+            unseen = sum(array.nbytes for split in self.features for array in split.values())  # zeros take no room yet
+            summary.show_plan(self.workdir / "plan.json", self._write_plan(unseen))
         return Results(self.workdir, list(self.done.values()))
 
     def _summarise(self) -> None:
         """Writes what has been found so far: after every chunk, and at the end."""
-        counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes, "planned": self._planned_seconds()}
-        document = summary.describe(self.ledger, len(self.ids), self.planned.groups, self.seconds, **counts)
-        self.ledger.recorder.write("summary.json", document)
+        if is_first():
+            counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes, "baseline": self.baseline()}
+            counts["planned"] = self._planned_seconds()
+            document = summary.describe(self.ledger, len(self.ids), self.planned.groups, self.spent.by_part, **counts)
+            self.ledger.recorder.write("summary.json", document)
 
     def _after_chunk(self) -> None:
         self._summarise()
@@ -290,9 +291,9 @@ class _Study:
         if is_new:  # else the summary is of the run that trained
             self._summarise()
         answer = self.reporting.end()
-        self.seconds["report"] = self.reporting.seconds
+        self.spent.by_part["report"] = self.reporting.seconds
         if is_new:
             self._summarise()
-        summary.show(self.ledger, self.config.evaluation.metric, self.subject.larger_is_better, self.seconds)
+        summary.show(self.ledger, self.config.evaluation.metric, self.subject.larger_is_better, self.spent.by_part)
         reporting.show(answer)
         return Results(self.workdir, [*self.done.values(), *self.ledger.failed.values()])

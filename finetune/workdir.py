@@ -1,25 +1,25 @@
 """The directory of a study: that it can be written, what it is a study of, and how much it holds."""
 
 import dataclasses
-import importlib.metadata
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from finetune import __version__, files, grid, records
+from finetune import files, grid, records
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.subject import Subject
+from finetune.versions import versions
 
 _APPENDED = ("lock", "trials.jsonl", "curves.jsonl")  # files that are written where they lie
 FORMAT = 2  # of the files of a study; 1 had no checksums
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
 def prepare(workdir: Path) -> None:
@@ -52,10 +52,12 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any],
         "command": sys.argv,
         "config": dataclasses.asdict(config),
         "axes": axes,
-        "versions": {"finetune": __version__} | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": versions(),
         "devices": [str(device) for device in jax.devices()],
         "architecture": subject.architecture,
         "classes": subject.dataset.classes,
+        "splits": {name: len(getattr(subject.dataset, name)["label"]) for name in ("train", "validation", "test")},
+        "inputs": _shapes(subject.dataset.train),
         "target": subject.target._asdict(),
         "larger_is_better": subject.larger_is_better,
         "fingerprint": subject.fingerprint,
@@ -64,6 +66,11 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any],
     records.write(workdir / "config.json", document)
     if subject.tokenizer is not None and subject.tokenizer.resolve() != (workdir / "tokenizer.json").resolve():
         _copy(subject.tokenizer, workdir / "tokenizer.json")
+
+
+def _shapes(split: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Returns shape and dtype of one example's arrays, its label's too."""
+    return {name: {"shape": list(array.shape[1:]), "dtype": array.dtype.name} for name, array in split.items()}
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -75,6 +75,6 @@ def test_what_has_changed_is_drawn_again(workdir, name, capsys, drawn):
 
 
 def test_another_version_draws_again(workdir, drawn, monkeypatch):
-    monkeypatch.setattr("finetune.workdir.__version__", "0.0.0")
+    monkeypatch.setattr("finetune.versions.__version__", "0.0.0")
     again(workdir)
     assert len(drawn) == 1

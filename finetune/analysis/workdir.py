@@ -68,8 +68,16 @@ def _cost(hparams: dict[str, Any], plan: dict[str, Any]) -> dict[str, float]:
     group = max(groups, key=lambda each: each["signature"].get("micro_batch", 0))
     shares = {"seconds": group["trials"], "flops": group["trials"], "bytes": group["chunk"]}
     costs = {name: group[name] / members for name, members in shares.items() if group.get(name)}
-    trained = {name: group[name] for name in ("trained_parameters",) if name in group}
-    return costs | trained
+    return costs | _trained(hparams, group)
+
+
+def _trained(hparams: dict[str, Any], group: dict[str, Any]) -> dict[str, float]:
+    """Returns how many parameters a trial trains: of a group's adapters those of its own rank."""
+    if "trained_parameters" not in group:
+        return {}
+    rank, largest = hparams.get("lora_rank"), group.get("adapter_rank")
+    idle = group["adapter_parameters"] * (1 - rank / largest) if rank and largest else 0
+    return {"trained_parameters": group["trained_parameters"] - idle}
 
 
 def _before(rows: list[dict[str, Any]], own: dict[str, float]) -> list[float]:

@@ -14,20 +14,22 @@ _TEXTS_AT_ONCE = 1024
 _LARGEST_ID = 2**31 - 1
 
 
-def encode(texts: Sequence[str], tokenizer_file: Path | None, max_length: int) -> dict[str, np.ndarray]:
+def encode(texts: Sequence[str], tokenizer_file: Path | None, max_length: int, width: int = 0) -> dict[str, np.ndarray]:
     """Returns "input_ids" uint16 [N, T], int32 for vocabularies above 65,536, and "length" int32 [N].
 
-    T is the length of the longest text, special tokens included, at most `max_length`; shorter ones are padded at
-    the end. Raises UserError without a tokenizer, or for one that cannot be read.
+    T is the length of the longest text, special tokens included, at most `max_length` and at least `width`; shorter
+    ones are padded at the end. Raises UserError without a tokenizer, or for one that cannot be read.
     """
     tokenizer, pad_id = _read(tokenizer_file, max_length)
     rows: list[list[int]] = []
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         rows.extend(_encoded(tokenizer, texts[start : start + _TEXTS_AT_ONCE], max_length, tokenizer_file))
-    return _padded(rows, tokenizer, pad_id, tokenizer_file)
+    return _padded(rows, tokenizer, pad_id, tokenizer_file, width)
 
 
-def encode_words(texts: Sequence[Sequence[str]], tokenizer_file: Path | None, max_length: int) -> dict[str, np.ndarray]:
+def encode_words(
+    texts: Sequence[Sequence[str]], tokenizer_file: Path | None, max_length: int, width: int = 0
+) -> dict[str, np.ndarray]:
     """Returns what `encode` does of texts that are parted into words, and "word" int32 [N, T].
 
     "word" is the place of the word whose first token this is, and -1 for other tokens of it, special ones and padding.
@@ -43,7 +45,7 @@ def encode_words(texts: Sequence[Sequence[str]], tokenizer_file: Path | None, ma
             raise UserError(f"tokenizer {tokenizer_file} cannot encode the words: {error}") from error
         rows += [encoding.ids for encoding in encodings]
         words += [encoding.word_ids for encoding in encodings]
-    arrays = _padded(rows, tokenizer, pad_id, tokenizer_file)
+    arrays = _padded(rows, tokenizer, pad_id, tokenizer_file, width)
     arrays["word"] = np.full(arrays["input_ids"].shape, -1, np.int32)
     for row, places in enumerate(words):
         starts = [i for i, place in enumerate(places) if place is not None and (not i or places[i - 1] != place)]
@@ -52,14 +54,14 @@ def encode_words(texts: Sequence[Sequence[str]], tokenizer_file: Path | None, ma
 
 
 def _padded(
-    rows: Sequence[list[int]], tokenizer: Tokenizer, pad_id: int, tokenizer_file: Path | None
+    rows: Sequence[list[int]], tokenizer: Tokenizer, pad_id: int, tokenizer_file: Path | None, width: int
 ) -> dict[str, np.ndarray]:
     length = np.array([len(row) for row in rows], np.int32)
     largest = max(tokenizer.get_vocab_size() - 1, pad_id, *(max(row, default=0) for row in rows))
     if largest > _LARGEST_ID:
         raise UserError(f"tokenizer {tokenizer_file} has token {largest}, allowed: at most {_LARGEST_ID}")
     dtype = np.uint16 if largest < 2**16 else np.int32
-    input_ids = np.full((len(rows), max(length)), pad_id, dtype)
+    input_ids = np.full((len(rows), max(width, *length)), pad_id, dtype)
     for index, row in enumerate(rows):
         input_ids[index, : len(row)] = row
     return {"input_ids": input_ids, "length": length}

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,16 +106,10 @@ def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) 
         raise UserError(f"cannot read {path} as safetensors: {error}") from None
 
 
-def config_document(architecture: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    """Returns what transformers reads in config.json for an encoder of this architecture, and its classes."""
-    return {
-        **_FIXED,
-        "architectures": ["BertModel"],
-        **{name: architecture[size] for size, name in _SIZES.items()},
-        "layer_norm_eps": architecture["epsilon"],
-        "id2label": {str(number): name for number, name in enumerate(classes)},
-        "label2id": {name: number for number, name in enumerate(classes)},
-    }
+def config_document(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what transformers reads in config.json for an encoder of this architecture."""
+    sizes = {name: architecture[size] for size, name in _SIZES.items()}
+    return {**_FIXED, **sizes, "layer_norm_eps": architecture["epsilon"]}
 
 
 def tensors(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
