@@ -5,12 +5,11 @@ a rule that says whether it treats the examples along that axis alone, one like 
 mixing them: the answer can be too careful, and never too bold.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from finetune.jaxpr import Equation, Program, alike, bodies, flatten, scan_counts, text
+from finetune.jaxpr import Equation, Program, alike, bodies, scan_counts, text
 
 
 class Mixed(NamedTuple):
@@ -74,7 +73,7 @@ def axes_of(two: Program, three: Program, inputs: Sequence[int | None]) -> list[
             step = _Step(equation, other, entered, [two.avals[value].shape for value in equation.inputs], *shapes)  # type: ignore[arg-type]
             found = _follow(step)
         for value, leaving in zip(equation.outputs, found, strict=True):
-            axes[value] = leaving if leaving is None or isinstance(leaving, Mixed) else int(leaving)
+            axes[value] = leaving
     return axes
 
 
@@ -251,24 +250,6 @@ def _scan(step: _Step) -> Sequence[Axis] | None:
     return [*found[:carried], *(axis + 1 if isinstance(axis, int) else axis for axis in found[carried:])]
 
 
-def _while(step: _Step) -> Sequence[Axis] | None:
-    """A loop that goes round as often for every batch, and carries examples where they are."""
-    counts = [step.params[name] for name in ("cond_nconsts", "body_nconsts")]
-    of_cond, of_body, carried = (step.axes[a:b] for a, b in itertools.pairwise([0, counts[0], sum(counts), None]))
-    goes_on = _through(step, "cond_jaxpr", [*of_cond, *carried])
-    found = _through(step, "body_jaxpr", [*of_body, *carried])
-    return found if goes_on == [None] and found == list(carried) else None
-
-
-def _through(step: _Step, parameter: str, axes: Sequence[int | None]) -> list[Axis] | None:
-    """Returns the axes of the outputs of one of an equation's bodies."""
-    two, three = (flatten(each.params[parameter]) for each in (step.equation, step.other))
-    if not alike(two, three):
-        return None
-    found = axes_of(two, three, axes)
-    return [found[value] for value in two.outputs]
-
-
 _RULES: dict[str, Callable[[_Step], Sequence[Axis] | None]] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": _apart_from("dimension"),
@@ -288,7 +269,6 @@ _RULES: dict[str, Callable[[_Step], Sequence[Axis] | None]] = {
     "squeeze": _removes("dimensions"),
     "top_k": _top_k,
     "transpose": _transpose,
-    "while": _while,
     **dict.fromkeys(_CALLS, lambda step: _inside(step, step.axes)),
     **dict.fromkeys(_CUMULATIVE, _apart_from("axis")),
     **dict.fromkeys(REDUCTIONS, _removes("axes")),

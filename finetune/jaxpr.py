@@ -97,24 +97,6 @@ def bodies(equation: Equation) -> list[Program]:
     return [flatten(jaxpr) for jaxpr in (found if isinstance(found, (tuple, list)) else [found])]
 
 
-def calls_back(equation: Equation) -> bool:
-    """Says whether an equation, or one inside it, calls a Python function when it is computed."""
-    return "callback" in equation.primitive.name or any(map(_calls_back, _jaxprs(list(equation.params.values()))))
-
-
-def _calls_back(jaxpr: Any) -> bool:
-    return any(
-        "callback" in inner.primitive.name or any(map(_calls_back, _jaxprs(list(inner.params.values()))))
-        for inner in _body(jaxpr).eqns
-    )
-
-
-def _jaxprs(values: Any) -> list[Any]:
-    if isinstance(values, (core.Jaxpr, core.ClosedJaxpr)):
-        return [values]
-    return [each for value in values for each in _jaxprs(value)] if isinstance(values, (tuple, list)) else []
-
-
 def scan_counts(equation: Equation) -> tuple[int, int]:
     """Returns (constants, carried values) of a scan."""
     if "num_consts" in equation.params:

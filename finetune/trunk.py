@@ -16,23 +16,37 @@ The user declares nothing, and no equation is rewritten: both parts evaluate the
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from enum import IntEnum
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune.batch_axis import SIZES, Axis, Mixed, axes_of
+from finetune.batch_axis import ELEMENTWISE, REDUCTIONS, SIZES, Axis, Mixed, axes_of
 from finetune.errors import UserError
-from finetune.jaxpr import Program, alike, evaluate, names, needed, trace
-from finetune.marking import Kind, cheapest_features, mark
+from finetune.jaxpr import Equation, Program, alike, bodies, evaluate, names, needed, trace
+from finetune.mincut import smallest_cut
 from finetune.params import Leaves
 from finetune.step import Forward, seed_key
 from finetune.task import Batch
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 Features = dict[str, jax.Array]  # name -> [B, ...]
+
+# What the tail may repeat: computing entry by entry, reducing, moving, copying.
+_MOVES = "broadcast_in_dim concatenate iota pad reshape rev slice split squeeze transpose"
+_CHEAP = ELEMENTWISE | REDUCTIONS | frozenset(_MOVES.split())
+
+
+class Kind(IntEnum):
+    """What a value belongs to: the largest of the kinds of all that it is computed from."""
+
+    CONSTANT = 0
+    TRUNK = 1
+    TAIL = 2
+
 
 # Of the arguments of a `Forward`: trainable leaves, frozen leaves, batch, dropout, keys.
 _KINDS = (Kind.TAIL, Kind.CONSTANT, Kind.TRUNK, Kind.TAIL, Kind.TAIL)
@@ -71,7 +85,7 @@ class Cut:
         self._axes: list[Axis] = [Mixed("the program changes with the batch size")] * len(self._names)
         if self._alike:
             self._axes = axes_of(self._program, other, [_AXES[path[0].idx] for path in paths])
-        self._kinds, self.refused = mark(self._program, self._axes, [_KINDS[path[0].idx] for path in paths])
+        self._kinds, self.refused = _mark(self._program, self._axes, [_KINDS[path[0].idx] for path in paths])
         self._choose()
         self.key = hashlib.sha256("\n".join(self.features).encode()).hexdigest()
 
@@ -80,15 +94,16 @@ class Cut:
         program = self._program
         given = {*program.inputs, *program.literals}
         constants = {value for value, kind in enumerate(self._kinds) if kind == Kind.CONSTANT} - given
-        features = cheapest_features(program, self._kinds, self._axes, self._bytes_per_example)
+        features = _cheapest_features(program, self._kinds, self._bytes_per_example)
         tail = needed(program, given | constants | features, program.outputs)
         read = {*program.outputs, *(value for equation in tail for value in equation.inputs)}
         _, frozen, batch, _, _ = self._numbered(program)
-        self._features = self._by_name(f"feature:{self._dtype}", features)
-        self._computed = self._by_name("constant", constants & read)
+        self._features = {f"feature:{self._dtype}:{self._names[value]}": value for value in features}
+        self._features = dict(sorted(self._features.items()))
+        self._computed = {f"constant:{self._names[value]}": value for value in sorted(constants & read)}
         self._leaves = {path: value for path, value in frozen.items() if value in read or not self._alike}
         self._arrays = {name: value for name, value in batch.items() if value in read or not self._alike}
-        self.features = {name: self._one_example(value) for name, (value, *_) in self._features.items()}
+        self.features = {name: self._one_example(value) for name, value in self._features.items()}
         self.reads = frozenset(self._arrays)
         trunk = needed(program, given | constants, features)
         inputs = {value for equation in trunk for value in equation.inputs}
@@ -96,13 +111,6 @@ class Cut:
         self.needs = tuple(
             frozenset(name for name, value in each.items() if value in inputs) for each in (frozen, batch)
         )
-
-    def _by_name(self, kind: str, values: set[int]) -> dict[str, list[int]]:
-        """Returns the values of each name: what a layer that is called twice on one input computes is one."""
-        found: dict[str, list[int]] = {}
-        for value in sorted(values, key=lambda value: (self._names[value], value)):
-            found.setdefault(f"{kind}:{self._names[value]}", []).append(value)
-        return found
 
     def resized(self, shapes: Shapes) -> "Cut | None":
         """Returns the trunk for other `shapes` of some arrays; None unless it runs alike and its features stay."""
@@ -114,8 +122,8 @@ class Cut:
         paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(other._arguments(SIZES[0]))]
         other._names = names(other._program, [jax.tree_util.keystr(path) for path in paths])
         other._axes = axes_of(other._program, three, [_AXES[path[0].idx] for path in paths])
-        same = all(other._axes[value] == self._axes[value] for each in self._features.values() for value in each)
-        same = same and all(other._one_example(self._features[name][0]) == one for name, one in self.features.items())
+        same = all(other._axes[value] == self._axes[value] for value in self._features.values())
+        same = same and all(other._one_example(self._features[name]) == one for name, one in self.features.items())
         return other if same else None
 
     def constants(self, frozen: Leaves) -> Leaves:
@@ -124,8 +132,8 @@ class Cut:
 
         def compute(frozen: Leaves) -> Leaves:
             known = {value: frozen[path] for path, value in numbers.items() if path in frozen}
-            values = evaluate(self._program, known, [value for value, *_ in self._computed.values()])
-            return {name: values[value] for name, (value, *_) in self._computed.items()}
+            values = evaluate(self._program, known, self._computed.values())
+            return {name: values[value] for name, value in self._computed.items()}
 
         return {path: frozen[path] for path in self._leaves} | jax.jit(compute)(frozen)
 
@@ -143,16 +151,16 @@ class Cut:
         known = {value: done[name] for value, name in enumerate(self._names) if name in done}
         known |= {value: frozen[path] for path, value in leaves.items() if path in frozen}
         known |= {value: batch[name] for name, value in arrays.items() if name in batch}
-        values = evaluate(program, known, [value for value, *_ in self._features.values()])
+        values = evaluate(program, known, self._features.values())
         done.update((self._names[value], array) for value, array in values.items())
-        return {name: self._pack(values[value], value, size) for name, (value, *_) in self._features.items()}
+        return {name: self._pack(values[value], value, size) for name, value in self._features.items()}
 
     def tail(
         self, params: Leaves, constants: Leaves, batch: Batch, dropout: jax.Array | float, keys: jax.Array | None
     ) -> Any:
         """Returns the outputs of the forward pass; `batch` holds the features and the arrays that the tail reads."""
         size = _batch_size(batch)
-        if size == 1 and self._alike and not self._runs_one():
+        if size == 1 and self._alike:
             outputs = self.tail(params, constants, _twice(batch), dropout, None if keys is None else _twice(keys))
             leaves, structure = jax.tree.flatten(outputs)
             of_examples = zip(
@@ -165,12 +173,9 @@ class Cut:
         program, shapes = self._trace(size)
         leaves, _, _, rate, key = self._numbered(program)
         known = {value: params[path] for path, value in leaves.items()}
-        known |= {value: constants[name] for name, value in self._leaves.items()}
-        known |= {value: constants[name] for name, each in self._computed.items() for value in each}
+        known |= {value: constants[name] for name, value in (self._leaves | self._computed).items()}
         known |= {value: batch[name] for name, value in self._arrays.items()}
-        known |= {
-            value: self._unpack(batch[name], value, size) for name, each in self._features.items() for value in each
-        }
+        known |= {value: self._unpack(batch[name], value, size) for name, value in self._features.items()}
         known |= {rate: jnp.asarray(dropout, program.avals[rate].dtype)} | ({key: keys} if self._has_keys else {})
         values = evaluate(program, known, program.outputs)
         return jax.tree.unflatten(jax.tree.structure(shapes), [values[value] for value in program.outputs])
@@ -197,48 +202,6 @@ class Cut:
                 )
             self._traced[size] = program, shapes
         return self._traced[size]
-
-    def _runs_one(self) -> bool:
-        """Whether the program runs on one example as it is; else it runs on that example twice.
-
-        Raises UserError if twice is not the same: where examples influence each other, as in a sum over the batch.
-        """
-        alive = (value for equation in needed(self._program, (), self._program.outputs) for value in equation.outputs)
-        mixed = next((axis for value in alive if isinstance(axis := self._axes[value], Mixed)), None)
-        if mixed is None:
-            return False
-        if 1 not in self._traced:
-            program, shapes = trace(self._forward, *self._arguments(1))
-            if alike(program, self._program):
-                self._traced[1] = program, shapes
-            elif not self._same_of_two():
-                raise UserError(
-                    f"a batch has one example, and {mixed.reason}, allowed: batches of two or more, or trunk.mode none"
-                )
-        return 1 in self._traced
-
-    def _same_of_two(self) -> bool:
-        """Says whether outputs of one example are those of the same example twice, by numbers drawn at random."""
-        random = np.random.default_rng(0)
-
-        def draw(shape: jax.ShapeDtypeStruct) -> Any:
-            if jax.dtypes.issubdtype(shape.dtype, jax.dtypes.prng_key):
-                return jax.random.key(0, impl="threefry2x32")
-            if jnp.issubdtype(shape.dtype, jnp.floating):
-                return jnp.asarray(random.normal(size=shape.shape), shape.dtype)
-            return jnp.asarray(random.integers(0, 2, shape.shape), shape.dtype)
-
-        with jax.ensure_compile_time_eval():
-            params, frozen, batch, dropout, keys = jax.tree.map(draw, self._shapes)
-            once = jax.tree.map(lambda one: one[None], (batch, keys if self._has_keys else None))
-            rate = jnp.abs(dropout) % 1
-            outputs = [
-                jax.jit(self._forward)(params, frozen, arrays, rate, drawn) for arrays, drawn in (once, _twice(once))
-            ]
-            return all(
-                np.allclose(one, two[: len(one)] if np.ndim(one) else two, rtol=1e-4, atol=1e-5)
-                for one, two in zip(*map(jax.tree.leaves, outputs), strict=True)
-            )
 
     def _one_example(self, value: int) -> jax.ShapeDtypeStruct:
         """Returns the shape of one example's part of a value; several entries behind each example stay an axis."""
@@ -269,6 +232,56 @@ class Cut:
         shape = aval.shape
         apart = packed.astype(aval.dtype).reshape(size, *shape[:axis], shape[axis] // size, *shape[axis + 1 :])
         return jnp.moveaxis(apart, 0, axis).reshape(shape)
+
+
+def _mark(program: Program, axes: list[Axis], inputs: list[Kind]) -> tuple[list[Kind], str | None]:
+    """Returns the kind of every value, and the first reason for which a frozen one cannot join the trunk."""
+    kinds = [Kind.CONSTANT] * len(program.avals)
+    for value, kind in zip(program.inputs, inputs, strict=True):
+        kinds[value] = kind
+    depends, refused = list(kinds), None  # kinds as they would be if no examples were mixed
+    live = {equation.outputs for equation in needed(program, (), program.outputs)}
+    for equation in program.equations:
+        depend = max((depends[value] for value in equation.inputs), default=Kind.CONSTANT)
+        kind = max((kinds[value] for value in equation.inputs), default=Kind.CONSTANT)
+        mixed = next((axis for value in equation.outputs if isinstance(axis := axes[value], Mixed)), None)
+        if mixed and depend == Kind.TRUNK and equation.outputs in live:
+            refused = refused or mixed.reason
+        if mixed or equation.origin.effects:
+            kind = Kind.TAIL
+        elif kind == Kind.CONSTANT and any(axes[value] is not None for value in equation.outputs):
+            kind = Kind.TRUNK  # a copy of a constant for each example
+        for value in equation.outputs:
+            depends[value], kinds[value] = depend, kind
+    return kinds, refused
+
+
+def _cheapest_features(program: Program, kinds: list[Kind], bytes_per_example: Callable[[int], int]) -> set[int]:
+    """Returns the values of the trunk with the fewest bytes from which the tail can go on.
+
+    Paths lead from what the tail reads, through equations that it may repeat, to what only the trunk may compute. Where
+    they end at arrays of the batch there is nothing to hand over.
+    """
+    edges: dict[int, list[int]] = {}
+    costly: set[int] = set()
+    start = {value for value in program.outputs if kinds[value] == Kind.TRUNK}
+    for equation in needed(program, (), program.outputs):
+        inputs = [value for value in equation.inputs if kinds[value] == Kind.TRUNK]
+        if kinds[equation.outputs[0]] == Kind.TAIL:
+            start.update(inputs)
+        elif kinds[equation.outputs[0]] == Kind.TRUNK:
+            edges.update(dict.fromkeys(equation.outputs, inputs))
+            costly.update(() if _is_cheap(equation) else equation.outputs)
+    weight = {value: bytes_per_example(value) for value in edges}
+    cheap_edges = {value: inputs for value, inputs in edges.items() if value not in costly}
+    return smallest_cut(start, cheap_edges, costly, weight)
+
+
+def _is_cheap(equation: Equation) -> bool:
+    name = equation.primitive.name
+    if name in ("custom_jvp_call", "custom_vjp_call"):
+        return all(_is_cheap(inner) for body in bodies(equation) for inner in body.equations)
+    return name in _CHEAP
 
 
 def _batch_size(batch: Batch) -> int:
