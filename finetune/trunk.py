@@ -70,9 +70,9 @@ class Cut:
         self._read()
         self._kinds, self.refused = kinds_of(self._two, self._axes, [_kind(path) for path in self._paths])
         # What is computed twice is one value, but for the tail: two derivatives may have one name.
-        first: dict[str, int] = {}
+        first, given = dict[str, int](), {*self._two.inputs, *self._two.literals}
         self._same = [
-            value if self._kinds[value] == Kind.TAIL else first.setdefault(name, value)
+            value if self._kinds[value] == Kind.TAIL or value in given else first.setdefault(name, value)
             for value, name in enumerate(self._names)
         ]
         self._program = merged(self._two, self._same)
