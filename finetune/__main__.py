@@ -1,7 +1,6 @@
 """python -m finetune: flags -> study.run. `--help` lists them; README shows them at work."""
 
 import functools
-import os
 import shlex
 import signal
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from finetune import command
+from finetune import command, output
 from finetune import config as settings
 from finetune.errors import UserError, one_of
 
@@ -151,21 +150,18 @@ def _say_stopped(stopped: BaseException) -> None:
 
 def main() -> int:
     """Runs the command line and returns its exit status."""
+    output.guard()
     arguments = sys.argv[1:]
     try:
         if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
             _print_help()
             return 0
         return _run(arguments)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # one line, whatever a library said
-        return 2
+    except (UserError, OSError) as error:
+        return command.refuse(error)
     except KeyboardInterrupt:
         print("interrupted; the same command continues the study", file=sys.stderr)
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader has gone, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 if __name__ == "__main__":

@@ -75,16 +75,22 @@ class Pass:
         ]
 
     def estimated_seconds(self) -> float:
-        """Returns how long the pass will take, from one batch."""
+        """Returns how long the pass will take, compiling included, from one batch; that one is compiled for it too."""
         number = next((number for number, names in enumerate(self._missing) if names), None)
         if number is None:
             return 0.0
         index, positions = next(self._batches(number))  # of the longest
-        jax.block_until_ready(self._batch(number, index, positions))
         started = time.monotonic()
         jax.block_until_ready(self._batch(number, index, positions))
-        spent = sum(each for number in range(len(self._splits)) for _, each in self._batches(number))
-        return spent / positions * (time.monotonic() - started)
+        compiled = time.monotonic()
+        jax.block_until_ready(self._batch(number, index, positions))
+        running, compiling = time.monotonic() - compiled, compiled - started
+        keys = [(frozenset(self._missing[number]), each) for number in range(len(self._splits))
+                for _, each in self._batches(number)]  # fmt: skip
+        shorter = {key for key in keys if key[1] < positions}
+        checked = 2 * len(shorter) * positions  # a batch of each, cut and whole
+        passed = sum(each for _, each in keys)
+        return (passed + checked) / positions * running + len(set(keys)) * max(compiling - running, 0.0)
 
     def _compute(self, number: int, advance: Callable[[], None]) -> HostSplit:
         """Returns the features of a split that have not been found; a batch is fetched while the next is computed."""

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune import checkpoint, parents, processes, records, snapshot
+from finetune import checkpoint, conclusion, parents, processes, records, snapshot
 from finetune.config import CheckpointConfig
 from finetune.errors import UserError, one_of
 from finetune.grid import Trial
@@ -108,9 +109,9 @@ class Ledger:
 
     def close(self) -> None:
         """Leaves one row a trial, and one a trial and epoch, where a trial has been tried again."""
-        if self.recorder.writes:
-            self.recorder.keep("trials.jsonl", lambda row: True, _id)
-            self.recorder.keep("curves.jsonl", lambda row: True, _id_and_epoch)
+        for name, key in (("trials.jsonl", _id), ("curves.jsonl", _id_and_epoch)):
+            if self.recorder.writes and name in self.recorder.appended:
+                self.recorder.trim(name, lambda row: True, key)
 
 
 def _values(rows: Iterable[Row]) -> dict[str, float]:
@@ -122,7 +123,7 @@ def _id(row: Row) -> Any:
 
 
 def _id_and_epoch(row: Row) -> Any:
-    return row["id"], row["epoch"]
+    return sys.intern(row["id"]), row["epoch"]  # one text for all epochs of a trial
 
 
 def _failed_row(identity: str, group: int, trial: Trial, reason: str) -> Row:
@@ -188,15 +189,17 @@ def _trim_curves(
     tell: Tell,
 ) -> None:  # fmt: skip
     """Drops from curves.jsonl what trials that go on or start again will write again."""
+    if not open_ids and conclusion.is_unchanged(workdir, "curves.jsonl"):
+        return
     reached = dict.fromkeys(running.ids, running.epoch) if running else {}
 
     def wanted(row: Row) -> bool:
         return row["id"] not in open_ids or row["epoch"] <= reached.get(row["id"], 0)
 
-    rows, damaged = recorder.keep("curves.jsonl", wanted, _id_and_epoch)
+    left, damaged = recorder.trim("curves.jsonl", wanted, _id_and_epoch)
     if damaged:
         tell(f"{workdir / 'curves.jsonl'}: {damaged} damaged lines dropped")
-    epochs = Counter(row["id"] for row in rows)
+    epochs = Counter(identity for identity, _ in left)
     short = [row for row in trials if row["status"] == records.COMPLETE and epochs[row["id"]] < _epochs(row)]
     if short:
         tell(f"{workdir / 'curves.jsonl'} lacks epochs of {len(short)} trials; their results are in trials.jsonl")
@@ -227,5 +230,6 @@ def _earlier_groups(file: Path, tell: Tell) -> list[dict[str, Any]]:
             return groups
     except UserError:
         pass
-    tell(f"{file} was damaged and is written again: what is left is planned anew")
+    file.unlink()  # else a study with nothing left to plan could not be read
+    tell(f"{file} was damaged and is dropped: what is left is planned anew")
     return []

@@ -21,6 +21,7 @@ from finetune.traits import NONE as NO_TRAITS
 from finetune.traits import Traits
 
 _TRIAL_BYTES, _CURVE_BYTES = 900, 150  # of a line of trials.jsonl and of curves.jsonl, roughly
+_CURVE_SECONDS, _KEPT_SECONDS = 4e-5, 0.2  # of writing such a line, and a trial's weights, roughly
 
 
 def group_trials(
@@ -123,27 +124,42 @@ def chunks_of(trials: Sequence[Trial], most: int) -> tuple[list[list[Trial]], in
 class Estimate(NamedTuple):
     """What a group will take, from the cost of its programs."""
 
-    seconds: float  # of training and evaluating; compilation is over when this is known
+    seconds: float  # of training and evaluating
+    evaluation_seconds: float  # of these, with what is written then
+    compile_seconds: float  # of preparing, and of what is compiled on the way: for smaller populations, and to test
     flops: float
     bytes: int  # at once, on one device
     disk_bytes: int
 
 
-def estimate(measured: Measured, chunks: Sequence[Sequence[Trial]], trained_bytes: int, keep: int) -> Estimate:
-    """Returns what training `chunks` will take, following each population as it shrinks."""
+def estimate(
+    measured: Measured, chunks: Sequence[Sequence[Trial]], trained_bytes: int, keep: int, prepared_seconds: float
+) -> Estimate:
+    """Returns what training `chunks` will take, following each population as it shrinks, once it has been prepared."""
     group, cost, size = measured.group, measured.cost, measured.execution.size
     rows = -(-group.recipe.examples // group.recipe.micro_batch)
     checks, test = (_batches(split, group.eval_batch) for split in (group.splits.validation, group.splits.test))
-    seconds, flops = 0.0, 0.0
+    training, evaluating, flops = 0.0, 0.0, 0.0
     for chunk in chunks:
         for members, epochs, leaves in stages([int(trial.hparams["epochs"]) for trial in chunk], size, group.layout):
             share = _share(measured, members)
             evaluations = epochs * checks + leaves * test
-            seconds += share * (epochs * rows * cost.train_row_seconds + evaluations * cost.eval_row_seconds)
+            training += share * epochs * rows * cost.train_row_seconds
+            evaluating += share * evaluations * cost.eval_row_seconds
             flops += members / size * (epochs * rows * cost.train_row_flops + evaluations * cost.eval_row_flops)
     trials = [trial for chunk in chunks for trial in chunk]
-    lines = sum(_TRIAL_BYTES + _CURVE_BYTES * int(trial.hparams["epochs"]) for trial in trials)
-    return Estimate(seconds, flops, cost.bytes, lines + 2 * min(keep, len(trials)) * trained_bytes)
+    kept, epochs = min(keep, len(trials)), sum(int(trial.hparams["epochs"]) for trial in trials)
+    evaluating += _CURVE_SECONDS * epochs + _KEPT_SECONDS * kept
+    disk_bytes = _TRIAL_BYTES * len(trials) + _CURVE_BYTES * epochs + 2 * kept * trained_bytes
+    compiling = prepared_seconds + _compile_seconds(measured, len(_sizes(measured, chunks)))
+    return Estimate(training + evaluating, evaluating, compiling, flops, cost.bytes, disk_bytes)
+
+
+def _compile_seconds(measured: Measured, sizes: int) -> float:
+    """Returns the seconds of compiling for so many sizes of a population, but the first; to test is to validate."""
+    sizes = sizes if measured.execution.mode == "vmap" else 1
+    train, validate = (measured.group.programs.compiled[name].seconds for name in ("train", "validate"))
+    return (sizes - 1) * (train + validate) + sizes * validate
 
 
 def stages(horizons: Sequence[int], size: int, layout: OneDevice) -> Iterator[tuple[int, int, bool]]:

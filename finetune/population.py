@@ -5,6 +5,7 @@ moves all. `looped`: members are a list, and the one-member program is called fo
 """
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,13 +27,16 @@ class Program:
 
     def __init__(self, jitted: Any):
         self.executables: dict[Any, Any] = {}
+        self.seconds = 0.0  # that compiling has taken
         self._jitted = jitted
 
     def compiled(self, *arguments: Any) -> Any:
         """Returns the executable for arguments of these shapes; compiles it the first time."""
         key = _shapes(arguments)
         if self.executables.get(key) is None:
+            started = time.monotonic()
             self.executables[key] = self._jitted.lower(*arguments).compile()
+            self.seconds += time.monotonic() - started
         return self.executables[key]
 
     def __call__(self, *arguments: Any) -> Any:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune import command, models, own
+from finetune import command, models, output, own
 from finetune.data import arrays, delimited, images, text
 from finetune.errors import UserError, one_of
 from finetune.models import pretrained
@@ -218,7 +218,13 @@ def _text(share: float) -> str:
 @contextlib.contextmanager
 def _opened(to: Path | None) -> Iterator[TextIO]:
     if to is None:
-        yield sys.stdout
+        try:
+            yield output.exact()
+            output.exact().flush()
+        except BrokenPipeError:
+            raise
+        except (OSError, UnicodeEncodeError, AttributeError) as error:
+            raise UserError(f"standard output cannot take the answer ({error}), allowed: --to=FILE") from None
         return
     try:
         with to.open("w", encoding="utf-8", newline="") as file:

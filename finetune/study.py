@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from finetune import checkpoint, lock, measure, own, parents, plan, planned, records, reporting, stop, summary
+from finetune import checkpoint, lock, measure, own, parents, plan, planned, records, reporting, seconds, stop, summary
 from finetune import config as settings
 from finetune import workdir as directory
 from finetune.agreement import agreed, check_command
@@ -86,12 +86,11 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
     if is_first():
         directory.begin(config, workdir, subject, axes, tell)
     with contextlib.closing(_Study(config, workdir, subject, trials, choices)) as study:
-        study.seconds["load"] = time.monotonic() - started
         console.print(f"{subject}\ntrials: {len(trials)}, done before: {len(study.done)}, groups: {len(groups)}{told}")
         stop.check()
-        jobs = [
-            study.job(*each) for each in zip(range(len(groups)), groups, recipes, strict=True) if study.left(each[1])
-        ]
+        numbered = zip(range(len(groups)), groups, recipes, strict=True)
+        jobs = [study.job(*each) for each in numbered if study.left(each[1])]
+        study.spent.add({"load": time.monotonic() - started})
         study.compute_features(jobs, choices.plan_only)
         for job in jobs:
             if choices.plan_only:
@@ -119,10 +118,9 @@ class _Study:
         self.ids = {trial.id(subject.fingerprint): trial for trial in trials}
         self.ledger = Ledger(workdir, config.checkpoint, self.ids, choices.retry, tell)
         self.done, self.planned = self.ledger.done, planned.Planned(self.ledger.groups)
-        self.seconds, self.compiled = dict[str, float](), Counter[str]()
+        self.spent, self.compiled = seconds.Spent(), Counter[str]()
         self.baseline = functools.cache(lambda: baseline(config.data.task, subject.task, subject.dataset))
-        self.features: list[HostSplit] = []
-        self.trunk_seconds, self.trunk_passes = 0.0, 0
+        self.features, self.trunk_seconds, self.trunk_passes, self.jobs = list[HostSplit](), 0.0, 0, 0
         self.splits, self.store = subject.dataset[:3], feature_store(config.trunk)
         epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in self.done)
         chosen_on = config.evaluation.metric, subject.larger_is_better
@@ -156,19 +154,18 @@ class _Study:
 
     def compute_features(self, jobs: Sequence[Job], plan_only: bool) -> None:
         """Runs the trunks of all groups over the data, or finds out how long that would take."""
-        started = time.monotonic()
-        trunks, batch_size = [job.trunk for job in jobs], self.config.evaluation.batch_size
-        trunk_pass = Pass(trunks, self.subject.base, self.splits, batch_size, self.store)
+        started, batch_size = time.monotonic(), self.config.evaluation.batch_size
+        trunk_pass = Pass([job.trunk for job in jobs], self.subject.base, self.splits, batch_size, self.store)
         self.trunk_passes = int(trunk_pass.batches > 0)
         if trunk_pass.is_found:
             tell("frozen part over the data: found, as an earlier study left it")
+        self.trunk_seconds, self.jobs = trunk_pass.estimated_seconds(), len(jobs)
         if plan_only:
-            self.features, self.trunk_seconds = trunk_pass.imagined(), trunk_pass.estimated_seconds()
+            self.features = trunk_pass.imagined()
         else:
-            with counted("frozen part over the data", trunk_pass.batches) as advance:
+            with counted("frozen part over the data", trunk_pass.batches, self.trunk_seconds) as advance:
                 self.features = trunk_pass.run(stop.checked(advance))
-            self.trunk_seconds = time.monotonic() - started
-        self._spend("trunk", time.monotonic() - started)
+        self.spent.add({"trunk": time.monotonic() - started})
 
     def prepare(self, job: Job, most: int) -> tuple[Measured, list[Chunk]]:
         """Returns the group compiled in the way that is best on this machine, and its chunks; writes the plan.
@@ -200,8 +197,9 @@ class _Study:
             measured,
         )
         parts = [list(chunk.trials.values()) for chunk in chunks]
-        estimate = plan.estimate(measured, parts, trained_bytes, self.ledger.keeps(self._named(trials)))
-        self._spend("compile", time.monotonic() - started)
+        spent = time.monotonic() - started
+        self.spent.add({"compile": spent})
+        estimate = plan.estimate(measured, parts, trained_bytes, self.ledger.keeps(self._named(trials)), spent)
         described = plan.describe(signature, trials, parts, measured, estimate, trunk)
         self.planned.groups.append({**described, "members": [list(chunk.trials) for chunk in chunks]})
         console.print(describe_group(self.planned.groups[-1]))
@@ -219,11 +217,13 @@ class _Study:
 
     def _write_plan(self, unseen_bytes: int = 0) -> dict[str, Any]:
         """Writes plan.json and returns it; `unseen_bytes` of memory are yet to be taken."""
-        seconds = self.seconds | {"trunk": self.trunk_seconds}
-        document = self.planned.document(self.workdir, len(self.ids), self.subject.base, seconds)
+        document = self.planned.document(self.workdir, len(self.ids), self.subject.base, self._planned_seconds())
         document["process_bytes"] += unseen_bytes
         self.ledger.recorder.write("plan.json", document)
         return document
+
+    def _planned_seconds(self) -> dict[str, float]:
+        return seconds.planned(self.spent.by_part["load"], self.trunk_seconds, self.planned.groups, self.ids.values())
 
     def train(self, job: Job) -> None:
         """Trains the trials of a group to their ends; those that fail are recorded as such, and the others go on."""
@@ -257,18 +257,13 @@ class _Study:
                 del measured, chunks  # before the next ones ask for memory
 
     def _train_chunks(self, job: Job, measured: Measured, chunks: Sequence[Chunk]) -> int:
-        started, before = time.monotonic(), self.training.evaluating_seconds
-        smaller = self.training.train(job.number, job.signature, measured, chunks, self._after_chunk)
-        evaluating = self.training.evaluating_seconds - before
-        self._spend("eval", evaluating)
-        self._spend("train", time.monotonic() - started - evaluating)
+        console.print(seconds.in_words(self._planned_seconds(), self.jobs - len(self.planned.groups)))
+        with self.spent.while_training(measured.group.programs.compiled, self.training, self.reporting):
+            smaller = self.training.train(job.number, job.signature, measured, chunks, self._after_chunk)
         for name, program in measured.group.programs.compiled.items():
             self.compiled[name] += 1
             self.compiled[f"{name}_after_compaction"] += len(program.executables) - 1
         return smaller
-
-    def _spend(self, what: str, seconds: float) -> None:
-        self.seconds[what] = self.seconds.get(what, 0.0) + seconds
 
     def end_plan(self) -> Results:
         """Prints what the whole study will take, and returns the results so far."""
@@ -281,7 +276,8 @@ class _Study:
         """Writes what has been found so far: after every chunk, and at the end."""
         if is_first():
             counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes, "baseline": self.baseline()}
-            document = summary.describe(self.ledger, len(self.ids), self.planned.groups, self.seconds, **counts)
+            counts["planned"] = self._planned_seconds()
+            document = summary.describe(self.ledger, len(self.ids), self.planned.groups, self.spent.by_part, **counts)
             self.ledger.recorder.write("summary.json", document)
 
     def _after_chunk(self) -> None:
@@ -295,9 +291,9 @@ class _Study:
         if is_new:  # else the summary is of the run that trained
             self._summarise()
         answer = self.reporting.end()
-        self.seconds["report"] = self.reporting.seconds
+        self.spent.by_part["report"] = self.reporting.seconds
         if is_new:
             self._summarise()
-        summary.show(self.ledger, self.config.evaluation.metric, self.subject.larger_is_better, self.seconds)
+        summary.show(self.ledger, self.config.evaluation.metric, self.subject.larger_is_better, self.spent.by_part)
         reporting.show(answer)
         return Results(self.workdir, [*self.done.values(), *self.ledger.failed.values()])

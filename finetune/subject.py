@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import data, models, own, traits
+from finetune import data, files, models, own, traits
 from finetune.config import Config
 from finetune.data import memory
 from finetune.errors import UserError, one_of
@@ -100,7 +100,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
         pretrained=frozenset(weights),
         dataset=dataset,
         architecture=architecture,
-        tokenizer=Path(config.data.tokenizer) if config.data.tokenizer else tokenizer,
+        tokenizer=files.expanded(config.data.tokenizer) if config.data.tokenizer else tokenizer,
         description=_description(config, architecture, dataset, task, weights_hash) | {"metric": metric},
         target=target_of(config, dataset),
         metric=metric,

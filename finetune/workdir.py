@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,26 +12,30 @@ from typing import Any
 import jax
 import numpy as np
 
-from finetune import grid, records
+from finetune import files, grid, records
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.subject import Subject
 from finetune.versions import versions
 
+_APPENDED = ("lock", "trials.jsonl", "curves.jsonl")  # files that are written where they lie
 FORMAT = 2  # of the files of a study; 1 had no checksums
 
 
 def prepare(workdir: Path) -> None:
-    """Creates `workdir`; raises UserError if it is a file or cannot be written."""
+    """Creates `workdir`; raises UserError if it is a file, cannot be written, or holds what no study writes to."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / ".writable"
-        probe.write_text("")
-        probe.unlink()
+        tempfile.TemporaryFile(dir=workdir).close()
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"--workdir is {str(workdir)!r}, which is a file, allowed: a directory") from None
     except OSError as error:
         raise UserError(f"--workdir is {str(workdir)!r}: {error.strerror}, allowed: a writable directory") from None
+    for name in _APPENDED:
+        if not files.is_own(workdir / name):
+            raise UserError(f"{workdir / name} is no file of a study, allowed: a plain file, not a link, or none")
+    if os.path.lexists(workdir / "checkpoints") and not (workdir / "checkpoints").is_dir():
+        raise UserError(f"{workdir / 'checkpoints'} is no directory, allowed: one, as a study left it, or none")
 
 
 def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any], tell: Callable[[str], None]) -> None:
@@ -70,10 +75,8 @@ def _shapes(split: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
 
 def _copy(source: Path, target: Path) -> None:
     """Copies a file in one step."""
-    temporary = target.with_name(target.name + ".new")
     try:
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
+        files.replace(target, source.read_bytes())
     except OSError as error:
         raise records.unwritable(target, error) from None
 

@@ -1,5 +1,6 @@
 """Reads the work directory of a study of ours as a table: results, curves, and what each trial cost."""
 
+import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,8 +51,10 @@ def read(workdir: Path) -> Study:
 
 
 def _curves(workdir: Path, ids: set[str]) -> pd.DataFrame:
-    rows = [row for row in records.read(workdir / "curves.jsonl") if isinstance(row, dict) and row.get("id") in ids]
-    curves = pd.DataFrame(rows)
+    rows = (row for row in records.stream(workdir / "curves.jsonl") if row.get("id") in ids)
+    names = list(first) if (first := next(rows, None)) else []
+    values = [tuple(map(row.get, names)) for row in itertools.chain([first] if first else [], rows)]
+    curves = pd.DataFrame(values, columns=names)  # from tuples: a study may have a million rows
     return curves.drop_duplicates(["id", "epoch"], keep="last", ignore_index=True) if len(curves) else curves
 
 

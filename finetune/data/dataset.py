@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from finetune import files
 from finetune.config import DataConfig
 from finetune.data import splits, targets
 from finetune.data.source import SPLITS, Examples, Source
@@ -51,7 +52,7 @@ def load(config: DataConfig, tokenizer_file: Path | None) -> Dataset:
         source = _keep_classes(source, config.classes)
     classes, labels = targets.encode(source, config)
     chosen = _choose(source, labels, config)
-    file = Path(config.tokenizer).expanduser() if config.tokenizer else tokenizer_file
+    file = files.expanded(config.tokenizer) if config.tokenizer else tokenizer_file
     arrays = _encode(source.kind, [item for inputs, _ in chosen for item in inputs], config, file)
     if config.task == "tokens":
         word = np.split(arrays.pop("word"), np.cumsum([len(labels) for _, labels in chosen])[:-1])
@@ -74,7 +75,7 @@ def _read(config: DataConfig) -> Source:
         return packaged.read(config.name)
     if config.name.startswith(tfds.PREFIX):
         return tfds.read_name(config.name.removeprefix(tfds.PREFIX), config)
-    path = Path(config.name).expanduser()
+    path = files.expanded(config.name)
     if path.is_dir():
         return _read_directory(path, config)
     if path.is_file():

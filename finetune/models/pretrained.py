@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import assets
+from finetune import assets, files
 from finetune.config import ModelConfig
 from finetune.errors import UserError, one_of
 from finetune.models import augreg, efficientnet_pytorch, exported, huggingface, workdir
@@ -106,7 +106,7 @@ def _locate(config: ModelConfig) -> _Source | None:
     if name := packaged.get(config.pretrained):
         path = assets.path(config.pretrained) / name
         return _Source(_PACKAGED[path.suffix], path)
-    path = Path(config.pretrained).expanduser()
+    path = files.expanded(config.pretrained)
     if not path.exists():
         raise one_of("model.pretrained", config.pretrained, [*packaged, "a path that exists"])
     if path.is_dir():

@@ -3,7 +3,6 @@
 python -m finetune.report --trials=FILE --metric=NAME [--minimize | --maximize]: reports on a table from elsewhere.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from finetune import command
 from finetune.errors import UserError
 
 if TYPE_CHECKING:  # it takes a second to import
@@ -114,18 +114,8 @@ def _run(arguments: list[str]) -> None:
 def main() -> int:
     """Runs the command line and returns its exit status."""
     arguments = sys.argv[1:]
-    try:
-        if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
-            _print_help()
-        else:
-            _run(arguments)
-        return 0
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader has gone, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    asks_help = bool({"--help", "-h", "-help", "--helpfull"} & set(arguments))
+    return command.run(_print_help if asks_help else lambda: _run(arguments))
 
 
 if __name__ == "__main__":
