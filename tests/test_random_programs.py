@@ -1,7 +1,5 @@
 """Random programs split: a tail on features, computed in batches of whatever size, is the whole program."""
 
-# ruff: noqa: E501
-
 import os
 
 import hypothesis
