@@ -21,6 +21,13 @@ FORMAT = 2  # of the files of a study; 1 had no checksums
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
+def checked(workdir: object) -> Path:
+    """Returns the path of a work directory; raises UserError for what is none."""
+    if not isinstance(workdir, str | os.PathLike):
+        raise UserError(f"workdir is {workdir!r}, allowed: the path of a directory")
+    return Path(workdir)
+
+
 def prepare(workdir: Path) -> None:
     """Creates `workdir`; raises UserError if it is a file or cannot be written."""
     try:
