@@ -4,11 +4,14 @@ Typed overrides come from the command line: --config.optimizer.name=sgd. The sca
 defaults of a trial; a grid varies them.
 """
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from finetune.errors import UserError, one_of
 
@@ -197,8 +200,35 @@ def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, value
 
 
+def checked(config: object) -> Config:
+    """Returns a copy of a config with numbers and texts of NumPy as Python's; raises UserError as `check` does."""
+    if not isinstance(config, Config):
+        raise UserError(f"config is {config!r}, allowed: a finetune.Config, as a config file's get_config() gives")
+    _check_sections(config)
+    found = copy.deepcopy(config)
+    for section in (found, *(getattr(found, name) for name in _sections())):
+        for name, value in vars(section).items():
+            if isinstance(value, np.generic):  # float32 0.001 is 0.001, as in hparams.py
+                plain = float(str(value)) if isinstance(value, np.floating) else value.item()
+                setattr(section, name, plain)
+    check(found)
+    return found
+
+
+def _sections() -> list[str]:
+    return [name for name, value in vars(Config()).items() if dataclasses.is_dataclass(value)]
+
+
+def _check_sections(config: Config) -> None:
+    for name in _sections():
+        wanted, found = type(getattr(Config(), name)), getattr(config, name)
+        if not isinstance(found, wanted):
+            raise UserError(f"{name} is {found!r}, allowed: a finetune.config.{wanted.__name__}")
+
+
 def check(config: Config) -> None:
     """Raises UserError for a setting that is unknown, of another type or outside its closed list, or no valid count."""
+    _check_sections(config)
     defaults = dict(fields(Config()))
     for name, value in fields(config):
         if name not in defaults:

@@ -13,8 +13,10 @@ import numpy as np
 from finetune import batch_statistics
 from finetune.metric import as_metric, larger_is_better
 from finetune.params import Leaves
+from finetune.permutation import permutation
 from finetune.step import Member, Position, Recipe, Shared, effective, eval_step, keep_best, train_step
 
+_STREAM = 1  # of random words: another one than those of the draws in data/dataset.py
 Split = dict[str, jax.Array]  # a split of the data, leading axis: examples
 Step = Callable[[Recipe, Member, Shared, Any, Position], Member]
 
@@ -26,19 +28,18 @@ class Order(NamedTuple):
     weight: Any  # 1, or 0 where the last batch is padded
 
 
-def make_order(permutation: np.ndarray, batch_size: int) -> Order:
-    """Returns `permutation` [N] cut into batches, the last one padded."""
-    batches = -(-len(permutation) // batch_size)
+def make_order(examples: np.ndarray, batch_size: int) -> Order:
+    """Returns `examples`, indices [N], cut into batches, the last one padded."""
+    batches = -(-len(examples) // batch_size)
     index = np.zeros(batches * batch_size, np.int32)
-    index[: len(permutation)] = permutation
-    weight = (np.arange(len(index)) < len(permutation)).astype(np.float32)
+    index[: len(examples)] = examples
+    weight = (np.arange(len(index)) < len(examples)).astype(np.float32)
     return Order(index.reshape(batches, -1), weight.reshape(batches, -1))
 
 
 def epoch_order(data_seed: int, epoch: int, examples: int, batch_size: int) -> Order:
     """Returns the order of an epoch: a permutation that depends on nothing but the seed and the epoch."""
-    permutation = np.random.Generator(np.random.PCG64([data_seed, epoch])).permutation(examples)
-    return make_order(permutation, batch_size)
+    return make_order(permutation(examples, (data_seed, epoch, _STREAM)), batch_size)
 
 
 def read(split: Any, order: Order, row: Any) -> dict[str, Any]:

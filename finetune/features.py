@@ -73,6 +73,8 @@ def choose_trunk(
     if config.mode == "none":
         return Trunk("none", "so set")
     train, evaluate = _cuts(recipe, shapes, splits[0], "float32")
+    if refused := train.refuses(recipe.micro_batch):
+        return Trunk("none", refused)
     if not train.features:
         return Trunk("shared", train.refused or "all that is frozen comes after what trains or after dropout")
     shared = Trunk("shared", "so set", train=train, evaluate=evaluate)

@@ -104,7 +104,7 @@ def check(values: dict[str, object]) -> dict[str, float | int]:
         if name not in NAMES:
             raise one_of("hyperparameter", name, NAMES)
         try:
-            number = float(value) + 0.0  # type: ignore[arg-type]  # -0.0 becomes 0.0, which is the same trial
+            number = _number(value) + 0.0  # -0.0 becomes 0.0, which is the same trial
         except (TypeError, ValueError, OverflowError):
             raise UserError(f"{name} is {value!r}, allowed: a number, {RANGES[name]}") from None
         if number not in RANGES[name]:
@@ -115,6 +115,18 @@ def check(values: dict[str, object]) -> dict[str, float | int]:
             number = int(number)
         checked[name] = number
     return checked
+
+
+def _number(value: Any) -> float:
+    """Returns a number, or the text of one, as Python's float; raises TypeError or ValueError for anything else.
+
+    A number of NumPy or JAX with fewer digits is what it is written as: float32 0.001 is 0.001.
+    """
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim == 0:
+        value = np.asarray(value)[()]
+    if isinstance(value, bool | bytes | np.ndarray | jax.Array):
+        raise TypeError(f"{value!r} is no number")
+    return float(str(value) if isinstance(value, np.generic) else value)
 
 
 def from_config(config: HparamsConfig) -> dict[str, float | int]:

@@ -94,7 +94,9 @@ def program_hash(task: Task, split: Mapping[str, np.ndarray]) -> str:
         raise
     except Exception as error:  # whatever the user's model raises
         raise UserError(f"the task does not run on a batch of the data: {_line(error)}") from error
-    roles = repr((task.stem, task.blocks, task.head, task.state))
+    hashes += _gradient_hashes(task, *arguments)
+    better = sorted((name, as_metric(metric).larger_is_better) for name, metric in task.metrics.items())
+    roles = repr((task.stem, task.blocks, task.head, task.state, task.fixed, better))
     return hashlib.sha256("\n".join([roles, *hashes]).encode()).hexdigest()
 
 
@@ -122,13 +124,55 @@ def _computes(task: Task, with_keys: bool) -> Callable[..., Any]:
             name: metric.of(*split) if metric.of_split else metric.of(outputs, batch)
             for name, metric in metrics.items()
         }
-        found |= {"outputs": outputs, "loss": task.loss(outputs, batch, scalar)}
+        computed = {"outputs": outputs, "loss": task.loss(outputs, batch, scalar), "metrics": found}
         if task.update is not None:
-            trained = frozenset(without_state(leaves, task))
-            return found, task.update(params, batch, scalar, given, trained)
-        return found
+            trained = without_state(leaves, task)
+            of_head = frozenset(path for path in trained if matches(task.head, path))
+            computed["update"] = [
+                task.update(params, batch, scalar, given, paths) for paths in (frozenset(trained), of_head)
+            ]
+        return computed
 
     return compute
+
+
+def _gradient_hashes(task: Task, leaves: Any, *rest: Any) -> list[str]:
+    """Returns hashes of the gradient by the parameters, in which rules of custom derivatives are spelt out.
+
+    Where it cannot be had, as through a loop in a part that is frozen, that by each of them for which it can.
+    """
+    parameters = without_state(leaves, task)
+    real = [path for path, leaf in parameters.items() if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    try:
+        return [_hash(_gradient(task, real), leaves, *rest)]
+    except UserError:
+        raise
+    except Exception:  # whatever JAX or the model raises where no derivative is defined
+        return [_gradient_hash_or_none(task, path, leaves, *rest) for path in real]
+
+
+def _gradient_hash_or_none(task: Task, path: str, *arguments: Any) -> str:
+    try:
+        return _hash(_gradient(task, [path]), *arguments)
+    except UserError:
+        raise
+    except Exception:  # the same: this leaf cannot train
+        return f"{path} has none"
+
+
+def _gradient(task: Task, paths: list[str]) -> Callable[..., Any]:
+    def gradient(leaves: Any, batch: Any, scalar: jax.Array, keys: jax.Array) -> Any:
+        def loss(trained: Any) -> jax.Array:
+            arguments = unflatten({**leaves, **trained}), batch, scalar, keys
+            if task.update is None:
+                outputs = task.apply(*arguments)
+            else:
+                outputs, _ = task.update(*arguments, frozenset(paths))
+            return jnp.sum(task.loss(outputs, batch, scalar))
+
+        return jax.grad(loss)({path: leaves[path] for path in paths})
+
+    return gradient
 
 
 def _hash(function: Callable[..., Any], *arguments: Any) -> str:

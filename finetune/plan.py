@@ -10,7 +10,7 @@ from finetune import chain, lora, rates
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.features import Trunk
-from finetune.grid import Trial
+from finetune.grid import Trial, distinct
 from finetune.measure import Measured
 from finetune.parallel import OneDevice
 from finetune.params import abstract, adapts, count, decayed_paths, live_state, named_parts, stage_paths
@@ -31,14 +31,14 @@ def group_trials(
     parts: Mapping[str, str] | None = None,
     mixed: str = "",
 ) -> list[list[Trial]]:
-    """Returns the trials that share a program together: those whose static choices are the same.
+    """Returns the trials that share a program together, each once: those whose static choices are the same.
 
     Where training changes state of `task`, batch sizes are kept apart too: batch statistics are of a whole batch. So
     they are if examples influence each other in another way, as `mixed` of its traits says.
     Groups come in the order of the grid, those whose trials start from others' after them.
     """
     groups: dict[tuple[Any, ...], list[Trial]] = {}
-    for trial in trials:
+    for trial in distinct(trials):
         whole = bool(mixed)
         if task is not None:
             whole = whole or _changes_state(task, shapes or {}, trial.choices["trainable"], parts or {})

@@ -15,20 +15,22 @@ from finetune import checkpoint, lock, measure, own, parents, plan, planned, rec
 from finetune import config as settings
 from finetune import workdir as directory
 from finetune.agreement import agreed, check_command
+from finetune.assignment import axes as checked_axes
 from finetune.baseline import baseline
 from finetune.chunk import Chunk, chunks_left
 from finetune.config import Config
 from finetune.errors import OutOfMemory, UserError
 from finetune.feature_pass import Pass
 from finetune.feature_store import feature_store
-from finetune.features import HostSplit, Trunk, choose_trunk
-from finetune.grid import Trial, Value, make_trials
+from finetune.features import HostSplit, choose_trunk
+from finetune.grid import Trial, asked
+from finetune.job import Job
 from finetune.ledger import Ledger
 from finetune.measure import Measured
 from finetune.params import named_parts, partition
 from finetune.processes import is_first, met_by_all
 from finetune.progress import Display, console, counted, describe_group, tell
-from finetune.results import Results
+from finetune.results import Results, collect
 from finetune.snapshot import Saver, Snapshot
 from finetune.step import Recipe
 from finetune.subject import Subject, load
@@ -39,7 +41,7 @@ from finetune.workload import make_workload
 def run(
     config: Config,
     workdir: str | Path,
-    axes: Mapping[str, Sequence[Value]] | None = None,
+    axes: Mapping[str, Iterable[Any]] | None = None,
     sweep: Iterable[Mapping[str, Any]] = ({},),
     plan_only: bool = False,
     retry: bool = False,
@@ -48,22 +50,23 @@ def run(
 ) -> Results:
     """Trains every trial of `sweep` crossed with `axes` that `workdir` does not hold yet, and returns all results.
 
+    axes: name -> values, lists or arrays of numbers or texts. Results are in the order in which trials are asked for.
     With `plan_only`, two steps of each group are measured and the plan is printed and written; nothing is trained.
     With `retry`, trials that have failed twice are tried again; with `fail_fast`, what the first one raises is raised.
     task: one of the user's own, or task(classes, example) that makes it, in place of the model of the settings.
     Raises UserError for a setting, a file or a work directory that cannot be used.
     """
-    workdir = Path(workdir)
-    settings.check(config)
+    config = settings.checked(config)
     config = config if task is None else own.checked(config)
-    trials = parents.checked(make_trials(config, axes or {}, sweep))
+    workdir, axes = directory.checked(workdir), checked_axes({} if axes is None else axes)
+    trials = parents.checked(asked(config, axes, sweep))
     check_command(config, trials, {"--plan_only": plan_only, "--retry": retry, "--fail_fast": fail_fast})
     if is_first():
         directory.prepare(workdir)
     else:
         console.quiet = True
     with lock.held(workdir) if is_first() else contextlib.nullcontext():
-        return _run(config, workdir, trials, dict(axes or {}), Choices(plan_only, retry, fail_fast, task))
+        return _run(config, workdir, trials, axes, Choices(plan_only, retry, fail_fast, task))
 
 
 class Choices(NamedTuple):
@@ -86,7 +89,8 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
     if is_first():
         directory.begin(config, workdir, subject, axes, tell)
     with contextlib.closing(_Study(config, workdir, subject, trials, choices)) as study:
-        console.print(f"{subject}\ntrials: {len(trials)}, done before: {len(study.done)}, groups: {len(groups)}{told}")
+        sizes = f"trials: {len(study.ids)}, done before: {len(study.done)}, groups: {len(groups)}"
+        console.print(f"{subject}\n{sizes}{told}")
         stop.check()
         numbered = zip(range(len(groups)), groups, recipes, strict=True)
         jobs = [study.job(*each) for each in numbered if study.left(each[1])]
@@ -100,22 +104,13 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
         return study.end_plan() if choices.plan_only else study.end()
 
 
-class Job(NamedTuple):
-    """A group with trials that are not done yet, and what becomes of its frozen part."""
-
-    number: int
-    trials: list[Trial]
-    recipe: Recipe
-    trunk: Trunk
-    signature: dict[str, Any]
-
-
 class _Study:
     """The part of a run that goes over its groups, and records what comes out."""
 
     def __init__(self, config: Config, workdir: Path, subject: Subject, trials: Sequence[Trial], choices: Choices):
         self.config, self.workdir, self.subject = config, workdir, subject
-        self.ids = {trial.id(subject.fingerprint): trial for trial in trials}
+        self.asked = [trial.id(subject.fingerprint) for trial in trials]
+        self.ids = dict(zip(self.asked, trials, strict=True))
         self.ledger = Ledger(workdir, config.checkpoint, self.ids, choices.retry, tell)
         self.done, self.planned = self.ledger.done, planned.Planned(self.ledger.groups)
         self.spent, self.compiled = seconds.Spent(), Counter[str]()
@@ -123,7 +118,7 @@ class _Study:
         self.features, self.trunk_seconds, self.trunk_passes, self.jobs = list[HostSplit](), 0.0, 0, 0
         self.splits, self.store = subject.dataset[:3], feature_store(config.trunk)
         epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in self.done)
-        chosen_on = config.evaluation.metric, subject.larger_is_better
+        chosen_on = subject.metric, subject.larger_is_better
         display = Display(len(self.ids), list(self.done.values()), int(epochs), *chosen_on)
         saver = Saver(workdir, config.checkpoint.interval_seconds, is_first())
         self.reporting = reporting.Reporting(workdir, is_first())
@@ -270,7 +265,7 @@ class _Study:
         if is_first():
             unseen = sum(array.nbytes for split in self.features for array in split.values())  # zeros take no room yet
             summary.show_plan(self.workdir / "plan.json", self._write_plan(unseen))
-        return Results(self.workdir, list(self.done.values()))
+        return collect(self.workdir, self.asked, self.done)
 
     def _summarise(self) -> None:
         """Writes what has been found so far: after every chunk, and at the end."""
@@ -296,4 +291,4 @@ class _Study:
             self._summarise()
         summary.show(self.ledger, self.config.evaluation.metric, self.subject.larger_is_better, self.spent.by_part)
         reporting.show(answer)
-        return Results(self.workdir, [*self.done.values(), *self.ledger.failed.values()])
+        return collect(self.workdir, self.asked, {**self.ledger.failed, **self.done})

@@ -22,6 +22,13 @@ _APPENDED = ("lock", "trials.jsonl", "curves.jsonl")  # files that are written w
 FORMAT = 2  # of the files of a study; 1 had no checksums
 
 
+def checked(workdir: object) -> Path:
+    """Returns the path of a work directory; raises UserError for what is none."""
+    if not isinstance(workdir, str | os.PathLike):
+        raise UserError(f"workdir is {workdir!r}, allowed: the path of a directory")
+    return Path(workdir)
+
+
 def prepare(workdir: Path) -> None:
     """Creates `workdir`; raises UserError if it is a file, cannot be written, or holds what no study writes to."""
     try:

@@ -97,6 +97,10 @@ def test_the_order_of_trials_is_that_of_numbers_or_times_before_that_of_rows() -
     frame = pd.DataFrame(
         {"number": [2, 0, 1], "Created": ["2026-01-03T00:00:00", "2026-01-01T00:00:00", "2026-01-02T00:00:00"]}
     )
-    assert order(frame, "number").ranks.tolist() == order(frame[["Created"]], None).ranks.tolist() == [3, 1, 2]
-    assert order(frame, None).forward
-    assert not order(frame[["number"]], None).forward
+    assert (
+        order(frame, "number", frame.index).ranks.tolist()
+        == order(frame[["Created"]], None, frame.index).ranks.tolist()
+        == [3, 1, 2]
+    )
+    assert order(frame, None, frame.index).forward
+    assert not order(frame[["number"]], None, frame.index).forward

@@ -132,6 +132,16 @@ def test_names_that_sound_measured_and_were_chosen() -> None:
     assert from_frame(frame, "accuracy", False).names == names
 
 
+def test_rows_of_a_setting_that_differ_in_what_may_have_been_chosen_are_no_repeats() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"params_lr": [0.1, 0.2] * 8, "value": rng.uniform(size=16), "user_attrs_size": rng.normal(size=16)}
+    )
+    assert from_frame(frame, "value", False).frame["seed"].nunique() == 8  # a number of its own in every row: measured
+    with pytest.raises(UserError, match="rows are repeats but for 'user_attrs_data' .* --ignore=user_attrs_data"):
+        from_frame(frame.assign(user_attrs_data=["a"] * 8 + ["b"] * 8), "value", False)
+
+
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
 def test_the_direction_of_an_optuna_study_is_followed(direction: str, tmp_path: Path) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -155,7 +155,7 @@ def _passed_over(frame: pd.DataFrame, candidates: Sequence[str], seeds: Sequence
     if any(names.is_prefixed(column) and varies[column] for column in candidates):
         for column in candidates:
             if not names.is_prefixed(column):
-                reasons[column] = reasons.get(column, UNPREFIXED) if varies[column] else UNPREFIXED
+                reasons[column] = reasons.get(column, UNPREFIXED)
             elif reasons.get(column) not in (OWN_TEXT, LONG_TEXT, EMPTY, None) and not names.is_technical(column):
                 del reasons[column]
         return reasons

@@ -39,8 +39,9 @@ class Order(NamedTuple):
     by: str
 
 
-def order(frame: pd.DataFrame, identity: str | None) -> Order:
-    """Returns the order in which the trials of a table came: by number, by time, else by row, in either direction."""
+def order(whole: pd.DataFrame, identity: str | None, rows: pd.Index) -> Order:
+    """Returns the order in which `rows` of a table came: by number, by time, else by row, in either direction."""
+    frame = whole.loc[rows]
     bare = {names.bare(str(column)): column for column in reversed(frame.columns)}
     if identity is not None and pd.api.types.is_integer_dtype(frame[identity]) and frame[identity].is_unique:
         return Order(frame[identity].rank().to_numpy(int), True, str(identity))

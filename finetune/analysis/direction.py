@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from finetune.analysis.names import words
 from finetune.errors import UserError
 
 # The last word of a name that is among these decides: a dice_loss is a loss, a top1_error an error.
@@ -31,15 +32,6 @@ class Direction(NamedTuple):
     def word(self) -> str:
         """minimize or maximize."""
         return "minimize" if self.minimize else "maximize"
-
-
-def words(name: str) -> list[str]:
-    """Returns the words of a column's name in small letters.
-
-    >>> words("eval/topAccuracy_2")
-    ['eval', 'top', 'accuracy', '2']
-    """
-    return [word for word in re.split(r"[^a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()) if word]
 
 
 def infer(name: str) -> Direction | None:

@@ -54,8 +54,7 @@ def interpret(frame: pd.DataFrame, metric: str, minimize: bool, asked: Asked, fo
     if asked.hyperparameters is None:
         repeated += repeats.check(frame.loc[kept.index], roles, settings)
     table = outcomes.loc[kept.index].join(kept).assign(seed=seed)
-    came = design.order(frame, roles.identity) if found.ordered else None
-    came = came._replace(ranks=came.ranks[kept.index]) if came else None
+    came = design.order(frame, roles.identity, kept.index) if found.ordered else None
     reading = Reading(
         rows=len(frame),
         used=int((table["status"] == records.COMPLETE).sum()),

@@ -38,6 +38,7 @@ _OUTCOME = re.compile(
     "r2|recall|score|iou|dice|kappa|wer|cer|reward|metrics?|objective|brier|ece|logloss|nll|bpc|bpb|psnr|ssim|"
     "spearmanr?|pearsonr?"
 )
+_OBJECTIVE = re.compile("values?(_[0-9]+)?")  # of Optuna
 _SPLIT = re.compile("train|training|val|valid|validation|test|eval|dev|best|final|last|mean|std|split[0-9]+")
 _CHOSEN = re.compile(
     "size|batch|lr|weight|coef|coefficient|lambda|alpha|scale|smoothing|dropout|decay|threshold|function|fn|type|kind|"
@@ -101,19 +102,23 @@ def is_prefixed(column: str) -> bool:
 
 def bare(column: str) -> str:
     """Returns the name of a column in small letters, without the prefixes that other tools put before it."""
+    return _plain(column).lower()
+
+
+def _plain(column: str) -> str:
     name = short(column)
     for prefix in _OUTCOME_PREFIX:
         name = name.removeprefix(prefix)
-    return name.lower()
+    return name
 
 
 def words(name: str) -> list[str]:
-    """Returns the words of a name in small letters, without prefix.
+    """Returns the words of a name in small letters, without the prefixes that other tools put before it.
 
     >>> words("config.optimizerName"), words("eval/samples_per_second")
     (['optimizer', 'name'], ['eval', 'samples', 'per', 'second'])
     """
-    split = re.sub(r"([a-z])([A-Z])", r"\1_\2", short(name)).lower()
+    split = re.sub(r"([a-z])([A-Z])", r"\1_\2", _plain(name)).lower()
     return [word for word in re.split(r"[^a-z0-9]+", split) if word]
 
 
@@ -147,6 +152,8 @@ def kind(name: str) -> Kind | None:
     if name.startswith("_") or _MEASURED_PREFIX.match(name.lower()) or gradient or _MEASURED_NAME.fullmatch(joined):
         return "measured"
     plain = short(name).lower()
+    if _OBJECTIVE.fullmatch(plain):
+        return "outcome"
     if _EITHER_NAME.fullmatch(plain):
         return "either"
     if _PROVENANCE_NAME.fullmatch(plain) or _PROVENANCE_NAME.fullmatch(joined):

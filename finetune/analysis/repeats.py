@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from finetune.analysis.columns import DOUBTFUL, Roles
+from finetune.analysis import measured
+from finetune.analysis.columns import DOUBTFUL, UNPREFIXED, Roles
 from finetune.errors import UserError
 
 _NAMED = 5  # hyperparameters that a proposed command still lists
@@ -46,7 +47,11 @@ def check(frame: pd.DataFrame, roles: Roles, settings: pd.Series) -> str:
 
     Returns in words which such columns differ between the seeds of a setting, "" if none does.
     """
-    doubtful = {column: why for column, why in roles.passed_over.items() if why in DOUBTFUL}
+    doubtful = {
+        column: why
+        for column, why in roles.passed_over.items()
+        if why in DOUBTFUL and not (why == UNPREFIXED and measured.is_counted(frame[column]))
+    }
     seeded = pd.DataFrame({"setting": settings, **{seed: frame[seed].astype(str) for seed in roles.seeds}})
     groups = seeded.groupby(list(seeded.columns)).ngroup()
     for column, why in doubtful.items():

@@ -151,14 +151,9 @@ def from_frame(
     """
     if not len(frame):
         raise _no_rows(source)
-    named = columns.Asked(None if hyperparameters is None else tuple(hyperparameters))
-    made = interpret(
-        frame.rename(columns=str).reset_index(drop=True),
-        metric,
-        minimize,
-        asked or named,
-        found or Found(scales=scales or {}),
-    )
+    frame = frame.rename(columns=str).reset_index(drop=True)
+    asked = asked or columns.Asked(None if hyperparameters is None else tuple(hyperparameters))
+    made = interpret(frame, metric, minimize, asked, found or Found(scales=scales or {}))
     return Trials(
         made.table,
         made.axes,

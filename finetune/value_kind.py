@@ -1,14 +1,16 @@
-"""Which part of a program each value belongs to, and which values the trunk hands to the tail: see trunk.py."""
+"""What each value of a program belongs to, constants, trunk or tail, and which of them cross from trunk to tail."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
-from finetune.batch_axis import ELEMENTWISE, REDUCTIONS, Axis, Mixed
-from finetune.jaxpr import Equation, Program, bodies, calls_back, needed
+import jax
+
+from finetune.axis_rules import ELEMENTWISE, REDUCTIONS, Axis, Mixed
+from finetune.jaxpr import Equation, Program, bodies, needed
 from finetune.mincut import smallest_cut
 
 # What the tail may repeat: computing entry by entry, reducing, moving, copying.
-_MOVES = "broadcast_in_dim concatenate iota pad reshape rev slice split squeeze transpose"
+_MOVES = "broadcast_in_dim concatenate iota pad reshape rev slice split squeeze stack tile transpose unstack"
 _CHEAP = ELEMENTWISE | REDUCTIONS | frozenset(_MOVES.split())
 
 
@@ -20,48 +22,41 @@ class Kind(IntEnum):
     TAIL = 2
 
 
-def mark(program: Program, axes: list[Axis], inputs: list[Kind]) -> tuple[list[Kind], str | None]:
+def kinds_of(program: Program, axes: Sequence[Axis], inputs: Sequence[Kind]) -> tuple[list[Kind], str | None]:
     """Returns the kind of every value, and the first reason for which a frozen one cannot join the trunk."""
     kinds = [Kind.CONSTANT] * len(program.avals)
     for value, kind in zip(program.inputs, inputs, strict=True):
         kinds[value] = kind
     depends, refused = list(kinds), None  # kinds as they would be if no examples were mixed
-    alive = needed(program, (), program.outputs)
-    live = {equation.outputs for equation in alive}
-    read = {*program.outputs, *(value for equation in alive for value in equation.inputs)}
+    live = {equation.outputs for equation in needed(program, (), program.outputs)}
     for equation in program.equations:
         depend = max((depends[value] for value in equation.inputs), default=Kind.CONSTANT)
         kind = max((kinds[value] for value in equation.inputs), default=Kind.CONSTANT)
-        mixed = next((axis for value in equation.outputs if isinstance(axis := axes[value], Mixed)), None)
-        reason = (
-            mixed.reason if mixed else _stays(equation, [axes[value] for value in equation.outputs if value in read])
-        )
-        if reason and depend == Kind.TRUNK and equation.outputs in live:
-            refused = refused or reason
-        if reason:
-            kind = Kind.TAIL
-        elif kind == Kind.CONSTANT and any(axes[value] is not None for value in equation.outputs):
+        if kind == Kind.CONSTANT and any(axes[value] is not None for value in equation.outputs):
             kind = Kind.TRUNK  # a copy of a constant for each example
+        mixed = mixing(equation, axes)
+        if mixed and depend == Kind.TRUNK and equation.outputs in live:
+            refused = refused or mixed
+        # Keys of random numbers are nothing that a file can hold.
+        keys = any(is_key(program, value) for value in equation.outputs)
+        if mixed or equation.origin.effects or (keys and kind == Kind.TRUNK):
+            kind = Kind.TAIL
         for value in equation.outputs:
             depends[value], kinds[value] = depend, kind
     return kinds, refused
 
 
-def _stays(equation: Equation, axes: list[Axis]) -> str | None:
-    """Returns why an equation of frozen values belongs to the tail; axes: of its outputs that are read."""
-    name = equation.primitive.name
-    if equation.origin.effects:
-        return f"{name} has effects"
-    if calls_back(equation):
-        return f"{name} calls Python, which may say something else another time"
-    if None in axes and any(axis is not None for axis in axes):
-        return f"{name} gives numbers of the batch beside those of examples"
-    return None
+def mixing(equation: Equation, axes: Sequence[Axis]) -> str | None:
+    """Returns why examples may influence each other in what an equation computes; None if they cannot."""
+    return next((axis.reason for value in equation.outputs if isinstance(axis := axes[value], Mixed)), None)
 
 
-def cheapest_features(
-    program: Program, kinds: list[Kind], axes: list[Axis], bytes_per_example: Callable[[int], int]
-) -> set[int]:
+def is_key(program: Program, value: int) -> bool:
+    """Says whether a value is a key of random numbers, or several."""
+    return jax.dtypes.issubdtype(program.avals[value].dtype, jax.dtypes.extended)
+
+
+def cheapest_features(program: Program, kinds: Sequence[Kind], bytes_per_example: Callable[[int], int]) -> set[int]:
     """Returns the values of the trunk with the fewest bytes from which the tail can go on.
 
     Paths lead from what the tail reads, through equations that it may repeat, to what only the trunk may compute. Where
@@ -75,9 +70,8 @@ def cheapest_features(
         if kinds[equation.outputs[0]] == Kind.TAIL:
             start.update(inputs)
         elif kinds[equation.outputs[0]] == Kind.TRUNK:
-            outputs = [value for value in equation.outputs if axes[value] is not None]  # the others are not read
-            edges.update(dict.fromkeys(outputs, inputs))
-            costly.update(() if _is_cheap(equation) else outputs)
+            edges.update(dict.fromkeys(equation.outputs, inputs))
+            costly.update(() if _is_cheap(equation) else equation.outputs)
     weight = {value: bytes_per_example(value) for value in edges}
     cheap_edges = {value: inputs for value, inputs in edges.items() if value not in costly}
     return smallest_cut(start, cheap_edges, costly, weight)
