@@ -74,8 +74,7 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
     started = time.monotonic()
     subject = load(config, choices.task)
     traits, model, examples = subject.traits, (subject.task, subject.shapes), len(subject.dataset.train["label"])
-    trials = traits.resolved(trials)
-    groups = plan.group_trials(trials, *model, named_parts(config.parts), traits.mixed)
+    groups = plan.group_trials(trials := traits.resolved(trials), *model, named_parts(config.parts), traits.mixed)
     recipes, told = plan.make_recipes(config, *model, groups, examples, traits)
     if is_first_process():
         directory.begin(config, workdir, subject, axes, tell)
