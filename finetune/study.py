@@ -83,8 +83,7 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
     subject = agreed(load(config, choices.task))
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=subject.metric))
     traits, model, examples = subject.traits, (subject.task, subject.shapes), len(subject.dataset.train["label"])
-    trials = traits.resolved(trials)
-    groups = plan.group_trials(trials, *model, named_parts(config.parts), traits.mixed)
+    groups = plan.group_trials(trials := traits.resolved(trials), *model, named_parts(config.parts), traits.mixed)
     recipes, told = plan.make_recipes(config, *model, groups, examples, traits)
     if is_first():
         directory.begin(config, workdir, subject, axes, tell)
