@@ -81,6 +81,8 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
     with contextlib.closing(_Study(config, workdir, subject, trials, choices)) as study:
         study.seconds["load"] = time.monotonic() - started
         console.print(f"{subject}\ntrials: {len(trials)}, done before: {len(study.done)}, groups: {len(groups)}{told}")
+        for note in subject.dataset.notes:
+            tell(f"note: {note}")
         stop.check()
         jobs = [
             study.job(*each) for each in zip(range(len(groups)), groups, recipes, strict=True) if study.left(each[1])
@@ -276,7 +278,7 @@ class _Study:
 
     def _summarise(self) -> None:
         """Writes what has been found so far: after every chunk, and at the end."""
-        counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes}
+        counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes, "data": self.subject.dataset.facts}
         document = summary.describe(self.ledger, len(self.ids), self.planned.groups, self.seconds, **counts)
         self.ledger.recorder.write("summary.json", document)
 
