@@ -83,14 +83,15 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
     subject = agreed(load(config, choices.task))
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=subject.metric))
     traits, model, examples = subject.traits, (subject.task, subject.shapes), len(subject.dataset.train["label"])
-    trials = traits.resolved(trials)
-    groups = plan.group_trials(trials, *model, named_parts(config.parts), traits.mixed)
+    groups = plan.group_trials(trials := traits.resolved(trials), *model, named_parts(config.parts), traits.mixed)
     recipes, told = plan.make_recipes(config, *model, groups, examples, traits)
     if is_first():
         directory.begin(config, workdir, subject, axes, tell)
     with contextlib.closing(_Study(config, workdir, subject, trials, choices)) as study:
         sizes = f"trials: {len(study.ids)}, done before: {len(study.done)}, groups: {len(groups)}"
         console.print(f"{subject}\n{sizes}{told}")
+        for note in subject.dataset.notes:
+            tell(f"note: {note}")
         stop.check()
         numbered = zip(range(len(groups)), groups, recipes, strict=True)
         jobs = [study.job(*each) for each in numbered if study.left(each[1])]
@@ -271,7 +272,7 @@ class _Study:
         """Writes what has been found so far: after every chunk, and at the end."""
         if is_first():
             counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes, "baseline": self.baseline()}
-            counts["planned"] = self._planned_seconds()
+            counts |= {"planned": self._planned_seconds(), "data": self.subject.dataset.facts}
             document = summary.describe(self.ledger, len(self.ids), self.planned.groups, self.spent.by_part, **counts)
             self.ledger.recorder.write("summary.json", document)
 

@@ -50,7 +50,7 @@ DATA = {
     "deep jsonl": ([*BERT, "--config.data.name={inputs}/deep.jsonl"], ["deep.jsonl:1", "not JSON"]),
     "null in jsonl": ([*BERT, "--config.data.name={inputs}/null.jsonl"], ["null.jsonl:1", "text is null"]),
     "half a character": ([*BERT, "--config.data.name={inputs}/half.jsonl"], ["half.jsonl:1", "\\ud800", "Unicode"]),
-    "unknown split": ([*BERT, "--config.data.name={inputs}/folder"], ["'valid'", "'validation'"]),
+    "unknown split": ([*BERT, "--config.data.name={inputs}/folder"], ["'held_out'", "validation"]),
     "tokenizer without the words": (
         [*BERT[:2], "--config.data.name={inputs}/texts.csv", "--config.data.tokenizer={inputs}/strict.json", *BERT[3:]],
         ["strict.json", "cannot encode"],
