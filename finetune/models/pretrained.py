@@ -73,13 +73,18 @@ def tokenizer_file(config: ModelConfig) -> Path | None:
 
 
 def content_hash(config: ModelConfig) -> str:
-    """Returns the sha256 (hex) of the weights file, or of the arrays of a work directory; "" when there are none."""
+    """Returns the sha256 (hex) of the weights file, of the hashes of its shards, or of the arrays of a work directory.
+
+    Without weights it is "".
+    """
     source = _locate(config)
     if source is None:
         return ""
     if source.path.is_file():
+        files = huggingface.files(source.path)
         try:
-            return assets.sha256(source.path)
+            hashes = [assets.sha256(file) for file in files]
+            return hashes[0] if len(files) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
         except OSError as error:
             raise UserError(f"cannot read {source.path}: {error.strerror}") from None
     return leaves_hash(source.format.parameters(source.path))
@@ -113,6 +118,8 @@ def _locate(config: ModelConfig) -> _Source | None:
         return _in_directory(path)
     if path.suffix in _PICKLES:
         raise _pickled(path)
+    if path.name == huggingface.INDEX:
+        return _Source(huggingface, path)
     if path.suffix not in _FORMATS:
         raise UserError(f"model.pretrained is {config.pretrained!r}, allowed for a file: {', '.join(_FORMATS)}")
     return _Source(_FORMATS[path.suffix], path)
@@ -131,7 +138,8 @@ def _in_directory(path: Path) -> _Source:
         return _Source(exported, path)
     if (path / "checkpoints").is_dir() and (path / "config.json").is_file():
         return _Source(workdir, path)
-    if not (path / "model.safetensors").is_file():
+    weights = [path / name for name in ("model.safetensors", huggingface.INDEX) if (path / name).is_file()]
+    if not weights:
         pickles = [file for file in sorted(path.iterdir()) if file.suffix in _PICKLES]
         if pickles:
             raise _pickled(pickles[0])
@@ -139,7 +147,7 @@ def _in_directory(path: Path) -> _Source:
             f"model.pretrained: {path} holds no model.safetensors, allowed: a directory with model.safetensors and "
             "config.json, the work directory of a study, or what finetune.export wrote"
         )
-    return _Source(huggingface, path / "model.safetensors")
+    return _Source(huggingface, weights[0])
 
 
 def _resized(position: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
