@@ -17,7 +17,8 @@ import numpy as np
 from finetune import assets
 from finetune.config import ModelConfig
 from finetune.errors import UserError, one_of
-from finetune.models import augreg, efficientnet_pytorch, exported, huggingface, workdir
+from finetune.models import augreg, efficientnet_pytorch, exported, huggingface, sentence_transformers, workdir
+from finetune.models.sentence_transformers import Declared
 from finetune.params import matches
 
 _FORMATS = {".safetensors": huggingface, ".npz": augreg}  # of single files, by suffix
@@ -99,15 +100,33 @@ def leaves_hash(leaves: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _locate(config: ModelConfig) -> _Source | None:
-    if not config.pretrained:
-        return None
-    packaged = {
+def declared(config: ModelConfig) -> Declared:
+    """Returns the settings that the weights come with, of a directory of sentence-transformers, an export or a study."""
+    if not config.pretrained or config.pretrained in _packaged():
+        return Declared()
+    path = Path(config.pretrained).expanduser()
+    root = path if path.is_dir() else path.parent
+    if (root / exported.FILE).is_file():
+        return exported.declared(root)
+    if (root / "checkpoints").is_dir() and (root / "config.json").is_file():
+        return workdir.declared(root)
+    return sentence_transformers.declared(root) if (root / sentence_transformers.FILE).is_file() else Declared()
+
+
+def _packaged() -> dict[str, str]:
+    """Returns {name of an asset that holds weights: their file}."""
+    return {
         name: file.name
         for name, asset in assets.ASSETS.items()
         for file in asset.members
         if Path(file.path).suffix in _PACKAGED
     }
+
+
+def _locate(config: ModelConfig) -> _Source | None:
+    if not config.pretrained:
+        return None
+    packaged = _packaged()
     if name := packaged.get(config.pretrained):
         path = assets.path(config.pretrained) / name
         return _Source(_PACKAGED[path.suffix], path)
@@ -138,6 +157,8 @@ def _in_directory(path: Path) -> _Source:
         return _Source(exported, path)
     if (path / "checkpoints").is_dir() and (path / "config.json").is_file():
         return _Source(workdir, path)
+    if (path / sentence_transformers.FILE).is_file():
+        path = sentence_transformers.encoder_directory(path)
     weights = [path / name for name in ("model.safetensors", huggingface.INDEX) if (path / name).is_file()]
     if not weights:
         pickles = [file for file in sorted(path.iterdir()) if file.suffix in _PICKLES]
