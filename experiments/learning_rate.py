@@ -12,6 +12,7 @@ import subjects
 from absl import app, flags
 
 from finetune.analysis.effects import effects
+from finetune.analysis.evidence import weigh
 from finetune.analysis.resampling import resample
 from finetune.analysis.table import Trials
 
@@ -65,7 +66,7 @@ def main(_: list[str]) -> None:
             config.trainable = part
             place = directory / f"{config.data.name}_{part}"
             arms[subject, part] = trials = subjects.train(config, place, {"learning_rate": _RATES})
-            points = next(each.points for each in effects(trials) if each.kind == "isolated")
+            points = next(each.points for each in effects(weigh(trials)) if each.kind == "isolated")
             rows.append(points.assign(x=points["value"], panel=subject, part=part))
     print(
         f"Learning rates {_RATES[0]:g} to {_RATES[-1]:g} (9 values), {subjects.SEEDS.value} seeds; "

@@ -1,22 +1,24 @@
 """What is fine-tuned and on what: model, weights before training, and data, loaded once for all groups of a study."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from finetune import data, models, own
+from finetune import data, files, models, own, traits
 from finetune.config import Config
 from finetune.data import memory
-from finetune.errors import UserError
+from finetune.errors import UserError, one_of
 from finetune.grid import digest
-from finetune.metric import larger_is_better
-from finetune.models import pretrained
-from finetune.objective import Objective, Target, in_units, make_objective
+from finetune.metric import LOSS, larger_is_better
+from finetune.models import pretrained, settled
+from finetune.objective import Objective, Target, in_units, make_objective, usual_metric
 from finetune.params import abstract, count, flatten, without_state
 from finetune.task import Task
+from finetune.traits import Traits
 
 
 class Subject(NamedTuple):
@@ -27,7 +29,8 @@ class Subject(NamedTuple):
     pretrained: the paths of those that have pretrained weights.
     description: all that a trial's result depends on besides its own hyperparameters.
     target: of a regression, see `objective.in_units`.
-    larger_is_better: of the metric that is chosen on.
+    metric: what is chosen on; larger_is_better: of it.
+    traits: of a task of the user's own; the models that come with finetune have none.
     """
 
     task: Task
@@ -39,7 +42,9 @@ class Subject(NamedTuple):
     tokenizer: Path | None
     description: dict[str, Any]
     target: Target
+    metric: str
     larger_is_better: bool
+    traits: Traits
 
     @property
     def fingerprint(self) -> str:
@@ -61,6 +66,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
 
     own_task: the user's own, or what makes it, in place of the model that the settings name.
     """
+    config, _ = settled.settle(config)
     if own_task is None:
         architecture = models.architecture(config.model)  # first, since a misspelt name shows at once
         _objective(config)  # and so does a metric
@@ -86,6 +92,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
     else:
         weights = own.weights(task, shapes)
         weights_hash = pretrained.leaves_hash(weights) if weights else ""
+    metric = _metric(config, task)
     drawn = _drawn(task, [path for path in shapes if path not in weights])
     return Subject(
         task=task,
@@ -94,24 +101,34 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
         pretrained=frozenset(weights),
         dataset=dataset,
         architecture=architecture,
-        tokenizer=Path(config.data.tokenizer) if config.data.tokenizer else tokenizer,
-        description=_description(config, architecture, dataset, task, weights_hash),
+        tokenizer=files.expanded(config.data.tokenizer) if config.data.tokenizer else tokenizer,
+        description=_description(config, architecture, dataset, task, weights_hash) | {"metric": metric},
         target=target_of(config, dataset),
-        larger_is_better=larger_is_better(task.metrics, config.evaluation.metric),
+        metric=metric,
+        larger_is_better=larger_is_better(task.metrics, metric),
+        traits=traits.NONE if own_task is None else traits.find(task, dataset.train),
     )
 
 
 def _build(config: Config, dataset: data.Dataset, example: dict[str, jax.ShapeDtypeStruct]) -> Task:
     """Returns the task, its outputs in the units of the labels."""
     target = target_of(config, dataset)
-    objective = _objective(config, target.scale)
+    objective = _objective(config, target.scale, dataset.classes)
     if config.data.task != "regression":
         return models.build(config.model, len(dataset.classes), example, objective, config.data.task == "tokens")
     return in_units(models.build(config.model, 1, example, objective), target)
 
 
-def _objective(config: Config, scale: float = 1.0) -> Objective:
-    return make_objective(config.data.task, config.evaluation.metric, config.evaluation.metrics, scale)
+def _objective(config: Config, scale: float = 1.0, classes: Sequence[str] | None = None) -> Objective:
+    return make_objective(config.data.task, config.evaluation.metric, config.evaluation.metrics, scale, classes)
+
+
+def _metric(config: Config, task: Task) -> str:
+    """Returns what is chosen on: the metric that is named, else the usual one; raises UserError if there is none."""
+    name = config.evaluation.metric or usual_metric(config.data.task, task.metrics)
+    if name not in (LOSS, *task.metrics):
+        raise one_of("evaluation.metric", name, (LOSS, *task.metrics))
+    return name
 
 
 def target_of(config: Config, dataset: data.Dataset) -> Target:
@@ -151,7 +168,7 @@ def _description(
         "model": {name: getattr(config.model, name) for name in ("dtype", "dropout_at", "pooling")},
         "optimizer": {name: _listed(optimizer[name]) for name in named},
         "lora": dataclasses.asdict(config.lora),
-        "metric": config.evaluation.metric,
+        **({"batch_norm_batches": batches} if (batches := config.evaluation.batch_norm_batches) else {}),
         **({"parts": list(config.parts)} if config.parts else {}),
         "metrics": list(task.metrics),
         "task": config.data.task,

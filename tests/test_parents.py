@@ -45,7 +45,8 @@ def small(monkeypatch: pytest.MonkeyPatch, float64: None) -> None:
     dataset = Dataset(split, split, split, ("a", "b", "c"), "content")
     found = Subject(
         task=task, shapes=abstract(task), base=tasks.base_leaves(task), pretrained=frozenset(STEM), dataset=dataset,
-        architecture={}, tokenizer=None, description={"model": "mlp"}, target=Target(0.0, 1.0), larger_is_better=True,
+        architecture={}, tokenizer=None, description={"model": "mlp"}, target=Target(0.0, 1.0), metric="loss",
+        larger_is_better=True,
     )  # fmt: skip
     monkeypatch.setattr(study, "load", lambda config, task: found)
     monkeypatch.setattr(study.reporting.Reporting, "update", lambda self: None)

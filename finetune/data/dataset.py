@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune.config import DataConfig
+from finetune import files
+from finetune.config import USUAL_MAX_LENGTH, DataConfig
 from finetune.data import delimited, duplicates, splits, targets
 from finetune.data.source import SPLITS, Examples, Source
 from finetune.errors import UserError, one_of
@@ -56,7 +57,7 @@ def load(config: DataConfig, tokenizer_file: Path | None) -> Dataset:
         source = _keep_classes(targets.as_whole(source), config.classes)
     classes, labels = targets.encode(source, config)
     chosen = _choose(source, labels, config)
-    file = Path(config.tokenizer).expanduser() if config.tokenizer else tokenizer_file
+    file = files.expanded(config.tokenizer) if config.tokenizer else tokenizer_file
     arrays = _encode(source.kind, [item for inputs, _ in chosen for item in inputs], config, file)
     cut = arrays.pop("cut", None)
     if config.task == "tokens":
@@ -89,7 +90,7 @@ def _read(config: DataConfig) -> Source:
         return packaged.read(config.name)
     if config.name.startswith(tfds.PREFIX):
         return tfds.read_name(config.name.removeprefix(tfds.PREFIX), config)
-    path = Path(config.name).expanduser()
+    path = files.expanded(config.name)
     if path.is_dir():
         return _read_directory(path, config)
     if path.is_file():
@@ -184,11 +185,11 @@ def _encode(kind: str, inputs: list[Any], config: DataConfig, tokenizer_file: Pa
     if kind == "text":
         from finetune.data import text
 
-        return text.encode(inputs, tokenizer_file, config.max_length)
+        return text.encode(inputs, tokenizer_file, config.max_length or USUAL_MAX_LENGTH)
     if kind == "words":
         from finetune.data import text
 
-        return text.encode_words(inputs, tokenizer_file, config.max_length)
+        return text.encode_words(inputs, tokenizer_file, config.max_length or USUAL_MAX_LENGTH)
     if kind == "array" and inputs[0].ndim == 1:
         return {"features": np.stack(inputs)}
     if kind == "array" and not config.image_size:

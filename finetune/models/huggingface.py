@@ -6,7 +6,7 @@ Large ones are in several files, shards, with an index that says which tensor is
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -183,16 +183,10 @@ def _tensors_of(path: Path, wanted: Callable[[str], bool], declared: set[str] | 
         raise UserError(f"cannot read {path} as safetensors: {error}") from None
 
 
-def config_document(architecture: dict[str, Any], classes: Sequence[str]) -> dict[str, Any]:
-    """Returns what transformers reads in config.json for an encoder of this architecture, and its classes."""
-    return {
-        **_FIXED,
-        "architectures": ["BertModel"],
-        **{name: architecture[size] for size, name in _SIZES.items()},
-        _EPSILON: architecture["epsilon"],
-        "id2label": {str(number): name for number, name in enumerate(classes)},
-        "label2id": {name: number for number, name in enumerate(classes)},
-    }
+def config_document(architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what transformers reads in config.json for an encoder of this architecture."""
+    sizes = {name: architecture[size] for size, name in _SIZES.items()}
+    return {**_FIXED, **sizes, _EPSILON: architecture["epsilon"]}
 
 
 def tensors(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import assets
+from finetune import assets, files
 from finetune.config import ModelConfig
 from finetune.errors import UserError, one_of
 from finetune.models import augreg, efficientnet_pytorch, exported, huggingface, sentence_transformers, workdir
@@ -82,10 +82,9 @@ def content_hash(config: ModelConfig) -> str:
     if source is None:
         return ""
     if source.path.is_file():
-        files = huggingface.files(source.path)
         try:
-            hashes = [assets.sha256(file) for file in files]
-            return hashes[0] if len(files) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+            hashes = [assets.sha256(file) for file in huggingface.files(source.path)]
+            return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
         except OSError as error:
             raise UserError(f"cannot read {source.path}: {error.strerror}") from None
     return leaves_hash(source.format.parameters(source.path))
@@ -101,10 +100,10 @@ def leaves_hash(leaves: Mapping[str, np.ndarray]) -> str:
 
 
 def declared(config: ModelConfig) -> Declared:
-    """Returns the settings that the weights come with, of a directory of sentence-transformers, an export or a study."""
+    """Returns the settings that weights come with, of a directory of sentence-transformers, an export or a study."""
     if not config.pretrained or config.pretrained in _packaged():
         return Declared()
-    path = Path(config.pretrained).expanduser()
+    path = files.expanded(config.pretrained)
     root = path if path.is_dir() else path.parent
     if (root / exported.FILE).is_file():
         return exported.declared(root)
@@ -130,7 +129,7 @@ def _locate(config: ModelConfig) -> _Source | None:
     if name := packaged.get(config.pretrained):
         path = assets.path(config.pretrained) / name
         return _Source(_PACKAGED[path.suffix], path)
-    path = Path(config.pretrained).expanduser()
+    path = files.expanded(config.pretrained)
     if not path.exists():
         raise one_of("model.pretrained", config.pretrained, [*packaged, "a path that exists"])
     if path.is_dir():

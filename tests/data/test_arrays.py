@@ -41,7 +41,7 @@ def test_kinds_of_arrays(tmp_path, x, shape, dtype):
         ({"x_train": np.full((4, 2, 2), np.nan)}, "not finite"),
         ({"x_train": np.array(["a"] * 4)}, "x_train .* <U1 with 1 axes"),
         ({"x_train": np.zeros((0, 3, 2))}, r"shape \[0, 3, 2\]"),
-        ({"x_held": GREY}, "array in .*'x_held', allowed: .*x_validation.*did you mean"),
+        ({"x_held": GREY}, "array in .*'x_held', allowed: .*x_validation"),
         ({"x_test": GREY[:, :2], "y_test": Y}, r"x_train uint8 \[3, 2, 1\]; x_test uint8 \[2, 2, 1\]"),
         ({"x_test": GREY / 2, "y_test": Y}, "x_train uint8 .*; x_test float32"),
     ],
