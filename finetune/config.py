@@ -25,8 +25,9 @@ class ModelConfig:
     pretrained: str = "minilm"
     dtype: str = "float32"  # of the computation: float32, bfloat16; parameters and losses stay float32
     dropout_at: str = "all"  # where `dropout` acts: all (embeddings, attention, blocks, head), head (its input only)
-    # Over positions: mean (of those not padded), first (an export of which pipelines of transformers run).
-    pooling: str = "mean"
+    # Over positions: mean (of those not padded), first (an export of which pipelines of transformers run), max; auto =
+    # as the weights declare, else mean.
+    pooling: str = "auto"
     # Sizes of a model that has no checkpoint to take them from; 0 = from the checkpoint.
     width: int = 0  # of the residual stream
     depth: int = 0  # blocks
@@ -48,7 +49,7 @@ class DataConfig:
     label_column: str = "label"
     label_separator: str = "|"  # of the labels in a field, for multilabel; a .jsonl file may hold lists
     tokenizer: str = ""  # path of a tokenizer.json; empty = the one beside the pretrained weights
-    max_length: int = 128  # tokens; longer texts are cut
+    max_length: int = 0  # tokens; longer texts are cut; 0 = as the pretrained weights declare, else 128
     image_size: int = 0  # pixels, edge; 0 = as stored
     train_examples: int = 0  # stratified subset of the training split; 0 = all
     validation_examples: int = 0  # taken from the training split if the set has none; 0 = a fifth of it
@@ -161,6 +162,7 @@ class Config:
     parts: tuple[str, ...] = ()
 
 
+USUAL_MAX_LENGTH = 128  # tokens of a text, where nothing declares how many
 OWN_MODEL = "own"  # what model.name becomes where the user brings a model
 
 # Settings with a closed list of values. Model and data names are checked where they are looked up.
@@ -168,7 +170,7 @@ CHOICES = {
     "data.task": ("classification", "multilabel", "regression", "tokens"),
     "model.dtype": ("float32", "bfloat16"),
     "model.dropout_at": ("all", "head"),
-    "model.pooling": ("mean", "first"),
+    "model.pooling": ("auto", "mean", "first", "max"),
     "lora.scaling": ("alpha/rank", "alpha/sqrt(rank)"),
     "optimizer.name": ("adamw", "sgd", "lion"),
     "optimizer.schedule": ("constant", "linear", "cosine"),

@@ -27,6 +27,7 @@ from finetune.grid import Trial, asked
 from finetune.job import Job
 from finetune.ledger import Ledger
 from finetune.measure import Measured
+from finetune.models import settled
 from finetune.params import named_parts, partition
 from finetune.processes import is_first, met_by_all
 from finetune.progress import Display, console, counted, describe_group, tell
@@ -80,6 +81,7 @@ class Choices(NamedTuple):
 
 def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any], choices: Choices) -> Results:
     started = time.monotonic()
+    config, declared = settled.settle(config)
     subject = agreed(load(config, choices.task))
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=subject.metric))
     traits, model, examples = subject.traits, (subject.task, subject.shapes), len(subject.dataset.train["label"])
@@ -90,7 +92,7 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
     with contextlib.closing(_Study(config, workdir, subject, trials, choices)) as study:
         sizes = f"trials: {len(study.ids)}, done before: {len(study.done)}, groups: {len(groups)}"
         console.print(f"{subject}\n{sizes}{told}")
-        for note in subject.dataset.notes:
+        for note in (*declared, *subject.dataset.notes):
             tell(f"note: {note}")
         stop.check()
         numbered = zip(range(len(groups)), groups, recipes, strict=True)

@@ -14,7 +14,7 @@ from finetune.data import memory
 from finetune.errors import UserError, one_of
 from finetune.grid import digest
 from finetune.metric import LOSS, larger_is_better
-from finetune.models import pretrained
+from finetune.models import pretrained, settled
 from finetune.objective import Objective, Target, in_units, make_objective, usual_metric
 from finetune.params import abstract, count, flatten, without_state
 from finetune.task import Task
@@ -66,6 +66,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
 
     own_task: the user's own, or what makes it, in place of the model that the settings name.
     """
+    config, _ = settled.settle(config)
     if own_task is None:
         architecture = models.architecture(config.model)  # first, since a misspelt name shows at once
         _objective(config)  # and so does a metric

@@ -14,6 +14,7 @@ import numpy as np
 
 from finetune import files, grid, records
 from finetune.config import Config
+from finetune.data import text
 from finetune.errors import UserError
 from finetune.subject import Subject
 from finetune.versions import versions
@@ -73,7 +74,7 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any],
     }
     records.write(workdir / "config.json", document)
     if subject.tokenizer is not None and subject.tokenizer.resolve() != (workdir / "tokenizer.json").resolve():
-        _copy(subject.tokenizer, workdir / "tokenizer.json")
+        _write_tokenizer(subject.tokenizer, workdir / "tokenizer.json")
 
 
 def _shapes(split: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
@@ -81,10 +82,10 @@ def _shapes(split: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
     return {name: {"shape": list(array.shape[1:]), "dtype": array.dtype.name} for name, array in split.items()}
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copies a file in one step."""
+def _write_tokenizer(source: Path, target: Path) -> None:
+    """Copies a tokenizer in one step, with what files beside it declare written into it."""
     try:
-        files.replace(target, source.read_bytes())
+        files.replace(target, text.document(source))
     except OSError as error:
         raise records.unwritable(target, error) from None
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetune import files
-from finetune.config import DataConfig
+from finetune.config import USUAL_MAX_LENGTH, DataConfig
 from finetune.data import delimited, duplicates, splits, targets
 from finetune.data.source import SPLITS, Examples, Source
 from finetune.errors import UserError, one_of
@@ -185,11 +185,11 @@ def _encode(kind: str, inputs: list[Any], config: DataConfig, tokenizer_file: Pa
     if kind == "text":
         from finetune.data import text
 
-        return text.encode(inputs, tokenizer_file, config.max_length)
+        return text.encode(inputs, tokenizer_file, config.max_length or USUAL_MAX_LENGTH)
     if kind == "words":
         from finetune.data import text
 
-        return text.encode_words(inputs, tokenizer_file, config.max_length)
+        return text.encode_words(inputs, tokenizer_file, config.max_length or USUAL_MAX_LENGTH)
     if kind == "array" and inputs[0].ndim == 1:
         return {"features": np.stack(inputs)}
     if kind == "array" and not config.image_size:

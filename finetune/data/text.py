@@ -1,5 +1,6 @@
 """Texts to token ids, by a tokenizer.json of the tokenizers library."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,6 +95,21 @@ def _encodings(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> l
     ]
 
 
+def document(file: Path) -> str:
+    """Returns a tokenizer.json, which lower-cases first where sentence_bert_config.json beside it asks for that.
+
+    Raises OSError and ValueError for files that cannot be read.
+    """
+    content = file.read_text(encoding="utf-8")
+    beside = file.with_name("sentence_bert_config.json")
+    if not beside.is_file() or json.loads(beside.read_text(encoding="utf-8-sig")).get("do_lower_case") is not True:
+        return content
+    found = json.loads(content)
+    given = found.get("normalizer")
+    normalizers = [{"type": "Lowercase"}, *([] if given is None else [given])]
+    return json.dumps(found | {"normalizer": {"type": "Sequence", "normalizers": normalizers}}, ensure_ascii=False)
+
+
 def _read(file: Path | None, max_length: int) -> tuple[Tokenizer, int]:
     """Returns a tokenizer that cuts at `max_length` and pads nothing, and its padding id."""
     if file is None:
@@ -101,7 +117,7 @@ def _read(file: Path | None, max_length: int) -> tuple[Tokenizer, int]:
     if not file.is_file():
         raise UserError(f"tokenizer {file}: no such file")
     try:
-        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer = Tokenizer.from_str(document(file))
     except Exception as error:  # the library raises a bare Exception
         raise UserError(f"tokenizer {file} is not a tokenizer.json of the tokenizers library: {error}") from error
     special = tokenizer.num_special_tokens_to_add(is_pair=False)

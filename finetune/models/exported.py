@@ -20,6 +20,7 @@ from finetune import config as settings
 from finetune.config import Config, DataConfig, ModelConfig
 from finetune.errors import UserError
 from finetune.models import classifier, huggingface, huggingface_vit
+from finetune.models.pooling import POOLINGS
 from finetune.models.sentence_transformers import Declared
 
 FILE = "finetune.json"
@@ -184,8 +185,11 @@ def read_config(directory: Path) -> tuple[Config, tuple[str, ...]]:
 
 def declared(path: Path) -> Declared:
     """Returns pooling and length of texts of the model in the directory `path`."""
-    config, _ = read_config(path)
-    return Declared(config.model.pooling, config.data.max_length, binding=False)
+    found = read(path)
+    model, data = (found[part] if isinstance(found.get(part), dict) else {} for part in ("model", "data"))
+    pooling, length = model.get("pooling"), data.get("max_length")
+    length = length if type(length) is int and length > 0 else None
+    return Declared(pooling if pooling in POOLINGS else None, length, binding=False)
 
 
 def architecture(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ POOLINGS = ("mean", "first", "max")
 
 
 def pool(hidden: jax.Array, valid: jax.Array, how: str) -> jax.Array:
-    """Returns [B, D], float32 or wider, of `hidden` [B, T, D]: the "mean" or "max" where `valid` [B, T], or "first".
+    """Returns [B, D], float32 or wider, of `hidden` [B, T, D]: "mean" or "max" where `valid` [B, T], or the "first".
 
     Without a valid position mean and max are 0. "none" is no pooling: [B, T, D].
     """

@@ -82,10 +82,9 @@ def content_hash(config: ModelConfig) -> str:
     if source is None:
         return ""
     if source.path.is_file():
-        files = huggingface.files(source.path)
         try:
-            hashes = [assets.sha256(file) for file in files]
-            return hashes[0] if len(files) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+            hashes = [assets.sha256(file) for file in huggingface.files(source.path)]
+            return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
         except OSError as error:
             raise UserError(f"cannot read {source.path}: {error.strerror}") from None
     return leaves_hash(source.format.parameters(source.path))
@@ -104,7 +103,7 @@ def declared(config: ModelConfig) -> Declared:
     """Returns the settings that weights come with, of a directory of sentence-transformers, an export or a study."""
     if not config.pretrained or config.pretrained in _packaged():
         return Declared()
-    path = Path(config.pretrained).expanduser()
+    path = files.expanded(config.pretrained)
     root = path if path.is_dir() else path.parent
     if (root / exported.FILE).is_file():
         return exported.declared(root)

@@ -1,4 +1,4 @@
-"""What a directory of sentence-transformers declares: modules.json and the files that it names."""
+"""What a directory of sentence-transformers declares beside its encoder: modules, pooling, the length of texts."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ from finetune.errors import UserError
 
 FILE = "modules.json"
 _TRANSFORMER, _POOLING, _NORMALIZE = "Transformer", "Pooling", "Normalize"
+_ALLOWED = "allowed: the file as sentence-transformers wrote it"
 _PROMPTS = "config_sentence_transformers.json"
 _OURS = {"cls": "first", "mean": "mean", "max": "max"}  # their pooling mode -> model.pooling
 # Older files hold a flag for each mode.
@@ -60,9 +61,7 @@ def _modules(directory: Path) -> dict[str, str]:
         rows = json.loads(file.read_text(encoding="utf-8-sig"))
         found = {str(row["type"]).rpartition(".")[2]: str(row["path"]) for row in rows}
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{file} cannot be read ({error}), allowed: the file as sentence-transformers wrote it"
-        ) from None
+        raise UserError(f"{file} cannot be read ({error}), {_ALLOWED}") from None
     for path in found.values():
         if Path(path).is_absolute() or ".." in Path(path).parts:
             raise UserError(f"{file} names the directory {path!r}, allowed: those below it")
@@ -100,11 +99,6 @@ def _max_length(encoder: Path) -> int | None:
     return length
 
 
-def lower_cases(encoder: Path) -> bool:
-    """Says whether texts are lower-cased before the tokenizer in the directory of an encoder reads them."""
-    return _read(encoder / "sentence_bert_config.json").get("do_lower_case") is True
-
-
 def _read(file: Path) -> dict[str, Any]:
     """Returns the JSON object in a file, {} if there is none."""
     try:
@@ -114,5 +108,5 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
     if not isinstance(found, dict):
-        raise UserError(f"{file} holds no JSON object, allowed: the file as sentence-transformers wrote it")
+        raise UserError(f"{file} holds no JSON object, {_ALLOWED}")
     return found

@@ -2,14 +2,13 @@
 
 import dataclasses
 
-from finetune.config import Config, ModelConfig
+from finetune.config import USUAL_MAX_LENGTH, Config, ModelConfig
 from finetune.errors import UserError
 from finetune.models import pretrained
 from finetune.models.sentence_transformers import Declared
 
 AUTO = "auto"
-USUAL_POOLING = "mean"
-USUAL_MAX_LENGTH = 128  # tokens
+_USUAL_POOLING = "mean"
 
 
 def settle(config: Config) -> tuple[Config, tuple[str, ...]]:
@@ -36,11 +35,11 @@ def pooling(config: ModelConfig) -> str:
 
 def _pooling(config: ModelConfig, declared: Declared) -> str:
     if config.pooling == AUTO:
-        return declared.pooling or USUAL_POOLING
+        return declared.pooling or _USUAL_POOLING
     if declared.binding and declared.pooling not in (None, config.pooling):
         raise UserError(
-            f"model.pooling is {config.pooling!r}, and {config.pretrained} declares {declared.pooling!r} in "
-            f"modules.json, allowed: that, or {AUTO!r}; without modules.json it declares nothing"
+            f"model.pooling is {config.pooling!r}, and modules.json of {config.pretrained} declares "
+            f"{declared.pooling!r}, allowed: that, or {AUTO!r}; without modules.json nothing is declared"
         )
     return config.pooling
 
@@ -51,7 +50,7 @@ def _max_length(config: Config, declared: Declared) -> int:
         return declared.max_length or USUAL_MAX_LENGTH
     if declared.binding and declared.max_length is not None and length > declared.max_length:
         raise UserError(
-            f"data.max_length is {length}, and {config.model.pretrained} declares at most {declared.max_length} in "
-            f"sentence_bert_config.json, allowed: 1 to {declared.max_length}, or 0, which takes it"
+            f"data.max_length is {length}, and sentence_bert_config.json of {config.model.pretrained} declares at most "
+            f"{declared.max_length}, allowed: up to that, or 0, which takes it"
         )
     return length

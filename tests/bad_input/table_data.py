@@ -32,9 +32,9 @@ DATA = {
         [*BERT, "--config.data.name={inputs}/texts.csv", "--config.data.tokenizer={inputs}/large.json"],
         ["token 40001", "vocabulary of 30522"],
     ),
-    "max_length of zero": (
-        [*BERT, "--config.data.name={inputs}/texts.csv", "--config.data.max_length=0"],
-        ["data.max_length is 0", "more than"],
+    "max_length below zero": (
+        [*BERT, "--config.data.name={inputs}/texts.csv", "--config.data.max_length=-1"],
+        ["data.max_length is -1", "0 to"],
     ),
     "truncated npz": (["--config.data.name={inputs}/cut.npz"], ["cut.npz", "not a whole .npz"]),
     "pickled npz": (["--config.data.name={inputs}/pickled.npz"], ["pickled.npz", "plain arrays"]),
