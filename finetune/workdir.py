@@ -17,7 +17,7 @@ from finetune.config import Config
 from finetune.errors import UserError
 from finetune.subject import Subject
 
-FORMAT = 2  # of the files of a study; 1 had no checksums
+FORMAT = 3  # of the files of a study; 1 had no checksums, 2 other orders of examples
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
