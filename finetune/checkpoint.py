@@ -144,6 +144,11 @@ class Keeper:
         """
         return load(self._directory / identity / "best") if self._writes else {}
 
+    def forget(self, trials: Collection[str]) -> None:
+        """Removes the weights of `trials`: they are trained again."""
+        self._values = {identity: value for identity, value in self._values.items() if identity not in trials}
+        self.settle()
+
     def settle(self) -> None:
         """Removes the weights of trials that are not among the best any more, or have no result."""
         kept = self._kept(self._values)

@@ -77,8 +77,8 @@ def _continue(chunk: Chunk, found: Snapshot, measured: Measured, size: int) -> P
     shapes = jax.tree.map(lambda leaf: np.zeros((size, *leaf.shape), leaf.dtype), template)
     members = group.programs.put(processes.arrays_from_first("a snapshot", shapes if leaves is None else leaves))
     left = {
-        identity: (list(curve), parent)
-        for identity, curve, parent in zip(found.ids, found.curves, found.parents, strict=True)
+        identity: (list(curve), line)
+        for identity, curve, line in zip(found.ids, found.curves, found.parents, strict=True)
     }
     entries = [Entry(trial, identity, *left[identity]) for identity, trial in chunk.trials.items()]
     return Population(members, entries, size, found.epoch, found.row)
@@ -97,5 +97,5 @@ def rows_a_call(measured: Measured) -> int:
 def snapshot_of(population: Population, signature: dict[str, Any]) -> Snapshot:
     """Returns what a population's table says."""
     ids, curves = [entry.id for entry in population.places], [entry.curve for entry in population.places]
-    parents = [entry.parent for entry in population.places]
+    parents = [list(entry.line) for entry in population.places]
     return Snapshot(signature, ids, curves, parents, population.size, population.epoch, population.row)

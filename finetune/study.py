@@ -120,9 +120,10 @@ class _Study:
         self.baseline = functools.cache(lambda: baseline(config.data.task, subject.task, subject.dataset))
         self.features, self.trunk_seconds, self.trunk_passes, self.jobs = list[HostSplit](), 0.0, 0, 0
         self.splits, self.store = subject.dataset[:3], feature_store(config.trunk)
-        epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in self.done)
+        certain = self.ledger.certain()
+        epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in certain)
         chosen_on = subject.metric, subject.larger_is_better
-        display = Display(len(self.ids), list(self.done.values()), int(epochs), *chosen_on)
+        display = Display(len(self.ids), list(certain.values()), int(epochs), *chosen_on)
         saver = Saver(workdir, config.checkpoint.interval_seconds, is_first())
         self.reporting = reporting.Reporting(workdir, is_first())
         self.training = Training(self.ledger, saver, display, subject.base, choices.fail_fast)
@@ -211,7 +212,7 @@ class _Study:
         if running is None or not planned.same_program(running.signature, signature):
             return None
         self.ledger.running = None
-        return running
+        return running if self.ledger.goes_on(running) else None
 
     def _write_plan(self, unseen_bytes: int = 0) -> dict[str, Any]:
         """Writes plan.json and returns it; `unseen_bytes` of memory are yet to be taken."""
@@ -227,7 +228,8 @@ class _Study:
         """Trains the trials of a group to their ends; those that fail are recorded as such, and the others go on."""
         if is_first():
             checkpoint.save_base(self.workdir, self.subject.base)
-        self.training.fail_orphans(job.number, self._named(job.trials))
+        self.training.settle(self._named(job.trials))
+        self.training.fail_orphans(job.number, self._named(self.left(job.trials)))
         waiting, most = [job.trials], self.config.execution.chunk
         while waiting:
             part = job._replace(trials=self.left(waiting.pop()))

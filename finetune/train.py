@@ -44,13 +44,13 @@ class Entry(NamedTuple):
     trial: Trial
     id: str
     curve: list[Row]
-    parent: str = ""  # id of the trial that it started from, if it did
+    line: Sequence[str] = ()  # the trial that it started from, what that one started from, and so on
 
 
 class Start(NamedTuple):
-    """What a trial starts from that goes on from another one: that one's id, and the leaves to start with."""
+    """What a trial starts from that goes on from another one: see `Entry`, and the leaves to start with."""
 
-    parent: str
+    line: Sequence[str]
     leaves: Leaves  # at least those that the trial trains; what the first process holds is taken
 
 
@@ -83,8 +83,8 @@ def begin(group: Group, trials: Mapping[str, Trial], size: int, starts: Mapping[
     starts: by id, of those that go on from another trial.
     """
     members = group.programs.init(group.shared, hparams.stack([trial.hparams for trial in trials.values()], size))
-    parents = {identity: start.parent for identity, start in starts.items()}
-    entries = [Entry(trial, identity, [], parents.get(identity, "")) for identity, trial in trials.items()]
+    lines = {identity: start.line for identity, start in starts.items()}
+    entries = [Entry(trial, identity, [], lines.get(identity, ())) for identity, trial in trials.items()]
     if starts:
         places = {place: starts[identity].leaves for place, identity in enumerate(trials) if identity in starts}
         members = _put_leaves(group, members, places)
@@ -241,7 +241,7 @@ def _trial_row(entry: Entry, status: str, report: Report, i: int, test: dict[str
         "last": {name: value for name, value in entry.curve[-1].items() if name.startswith(("val_", "train_"))},
         "steps": int(report.updates[i]),
         "reason": None,
-        **({"parent": entry.parent} if entry.parent else {}),
+        **({"parent": entry.line[0], "ancestors": list(entry.line[1:])} if entry.line else {}),
     }
     if status == records.DIVERGED:
         quantity = QUANTITIES[int(report.diverged_quantity[i])]

@@ -1,7 +1,7 @@
 """Chunks trained one after the other: recorded as they end, saved on the way, halved where a trial fails."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from finetune import processes, stop
@@ -69,6 +69,10 @@ class Training:
         console.print(f"{who} failed: {reason}", markup=False)
         if self._fail_fast:
             raise error
+
+    def settle(self, trials: Collection[str]) -> None:
+        """Decides which of `trials` that are done are trained again, and counts the others as done."""
+        self._display.left(self._ledger.settle(trials))
 
     def fail_orphans(self, group: int, trials: Mapping[str, Trial]) -> None:
         """Records that those of `trials` that have no trial to start from could not be trained."""
