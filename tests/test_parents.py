@@ -20,6 +20,7 @@ from finetune.objective import Target
 from finetune.params import abstract, partition, unflatten
 from finetune.step import Shared
 from finetune.subject import Subject
+from finetune.traits import NONE
 
 EXAMPLES, BATCH, EPOCHS = 12, 4, 3
 STEM = ("stem/bias", "stem/kernel")  # has pretrained weights; block_0 starts from `base` without being pretrained
@@ -46,7 +47,7 @@ def small(monkeypatch: pytest.MonkeyPatch, float64: None) -> None:
     found = Subject(
         task=task, shapes=abstract(task), base=tasks.base_leaves(task), pretrained=frozenset(STEM), dataset=dataset,
         architecture={}, tokenizer=None, description={"model": "mlp"}, target=Target(0.0, 1.0), metric="loss",
-        larger_is_better=True,
+        larger_is_better=True, traits=NONE,
     )  # fmt: skip
     monkeypatch.setattr(study, "load", lambda config, task: found)
     monkeypatch.setattr(study.reporting.Reporting, "update", lambda self: None)
