@@ -131,7 +131,7 @@ class TrunkConfig:
     # What is frozen is computed by each member (none), once a batch for all members (shared), or once for all members
     # and epochs (cached); auto = cached where it pays and fits.
     mode: str = "auto"  # auto, none, shared, cached
-    dtype: str = "float32"  # of cached features: float32, bfloat16
+    dtype: str = "float32"  # of cached features: float32; bfloat16, with which auto is cached
     store: str = ""  # directory that keeps features for the next study; empty = "features" in the cache of assets
     store_gigabytes: float = 10.0  # of all features kept there, the oldest dropped first; 0 = none
 
@@ -164,6 +164,23 @@ class Config:
 
 USUAL_MAX_LENGTH = 128  # tokens of a text, where nothing declares how many
 OWN_MODEL = "own"  # what model.name becomes where the user brings a model
+
+# Settings on which no result depends, beyond rounding: a study goes on with others. What else there is counts, see
+# subject.py.
+OF_NO_RESULT = (
+    "checkpoint.interval_seconds",
+    "checkpoint.keep",
+    "checkpoint.trials",
+    "evaluation.batch_size",
+    "evaluation.worth",
+    "execution.chunk",
+    "execution.devices",
+    "execution.epochs_on_device",
+    "execution.mode",
+    "trunk.mode",
+    "trunk.store",
+    "trunk.store_gigabytes",
+)
 
 # Settings with a closed list of values. Model and data names are checked where they are looked up.
 CHOICES = {
@@ -250,6 +267,11 @@ def check(config: Config) -> None:
         raise UserError(f"evaluation.worth is {config.evaluation.worth}, allowed: 0 or more")
     if not 0 <= config.trunk.store_gigabytes < math.inf:
         raise UserError(f"trunk.store_gigabytes is {config.trunk.store_gigabytes}, allowed: 0 or more, and finite")
+    if config.trunk.dtype != "float32" and config.trunk.mode not in ("auto", "cached"):
+        raise UserError(
+            f"trunk.dtype is {config.trunk.dtype!r} and trunk.mode {config.trunk.mode!r}, which caches nothing, "
+            "allowed: trunk.mode auto or cached"
+        )
     if config.trunk.mode == "none" and config.execution.mode == "vmap":
         raise UserError("trunk.mode is 'none' and execution.mode 'vmap', which shares what is frozen, allowed: 'loop'")
     if not 0 <= config.checkpoint.interval_seconds < math.inf:

@@ -14,6 +14,7 @@ import numpy as np
 from finetune import processes
 from finetune.batch_axis import SIZES
 from finetune.config import TrunkConfig
+from finetune.errors import UserError
 from finetune.grid import Trial
 from finetune.jaxpr import names, trace
 from finetune.params import partition
@@ -87,9 +88,12 @@ def choose_trunk(
     size, flops = train_bytes + other_bytes, train_flops + other_flops
     place = "device" if size <= room.device else "host"
     reason = ""
+    if size > max(room) and config.dtype != "float32":  # what a trial computes cannot depend on what fits
+        raise UserError(f"trunk.dtype is {config.dtype!r}, and features of {size / 1e9:.1f} GB do not fit into "
+                        f"{max(room) / 1e9:.1f} GB, allowed: 'float32'")  # fmt: skip
     if size > max(room):
         reason = f"features of {size / 1e9:.1f} GB do not fit into {max(room) / 1e9:.1f} GB"
-    elif config.mode != "cached" and train_flops < _FLOPS_A_BYTE[place] * train_bytes:
+    elif config.mode != "cached" and config.dtype == "float32" and train_flops < _FLOPS_A_BYTE[place] * train_bytes:
         reason = f"a cache on the {place} is not worth it for {train_flops / train_bytes:.0f} FLOPs a byte"
     if reason:
         return shared._replace(reason=reason) if len(trials) > 1 else Trunk("none", f"one trial, and {reason}")

@@ -218,7 +218,7 @@ def _drop_damaged_weights(workdir: Path, tell: Tell) -> None:
             path = path.parent
             tell(f"{path} is removed: {problem}; the trial's results stay, --config.checkpoint.trials={path.name} "
                  "trains it again")  # fmt: skip
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(path)  # what cannot be removed could not be written again either
 
 
 def _earlier_groups(file: Path, tell: Tell) -> list[dict[str, Any]]:

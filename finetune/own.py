@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from finetune import config as settings
+from finetune.batch_axis import SIZES, Mixed, axes_of
 from finetune.config import Config, ModelConfig
 from finetune.errors import UserError, one_of
-from finetune.jaxpr import names, trace
+from finetune.jaxpr import Program, alike, names, trace
 from finetune.metric import LOSS, as_metric
 from finetune.models import pretrained
 from finetune.params import abstract, flatten, matches, unflatten, without_state
@@ -98,6 +99,31 @@ def program_hash(task: Task, split: Mapping[str, np.ndarray]) -> str:
     better = sorted((name, as_metric(metric).larger_is_better) for name, metric in task.metrics.items())
     roles = repr((task.stem, task.blocks, task.head, task.state, task.fixed, better))
     return hashlib.sha256("\n".join([roles, *hashes]).encode()).hexdigest()
+
+
+def evaluation_mixes(task: Task, split: Mapping[str, np.ndarray]) -> bool:
+    """Says whether what an example is evaluated to may depend on the others of its batch, and so on the batch size."""
+    try:
+        two, three = (_evaluation(task, split, size) for size in SIZES)
+    except Exception:  # whatever the user's model raises on one of these sizes
+        return True
+    if not alike(two, three):
+        return True
+    of_batch = len(split) + 1
+    axes = axes_of(two, three, [0] * of_batch + [None] * (len(two.inputs) - of_batch))
+    return any(isinstance(axes[value], Mixed) for value in two.outputs)
+
+
+def _evaluation(task: Task, split: Mapping[str, np.ndarray], size: int) -> Program:
+    metrics = [metric for metric in map(as_metric, task.metrics.values()) if not metric.of_split]
+
+    def evaluate(batch: Any, leaves: Any, scalar: jax.Array) -> Any:
+        outputs = task.apply(unflatten(leaves), batch, scalar, None)
+        return outputs, task.loss(outputs, batch, scalar), [metric.of(outputs, batch) for metric in metrics]
+
+    batch = {name: jax.ShapeDtypeStruct((size, *array.shape[1:]), array.dtype) for name, array in split.items()}
+    batch["weight"] = jax.ShapeDtypeStruct((size,), np.float32)
+    return trace(evaluate, batch, abstract(task), jax.ShapeDtypeStruct((), jnp.zeros(()).dtype))[0]
 
 
 def check_trained(make: OwnTask, classes: int, inputs: Mapping[str, jax.ShapeDtypeStruct], program: str) -> None:

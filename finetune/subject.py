@@ -1,6 +1,5 @@
 """What is fine-tuned and on what: model, weights before training, and data, loaded once for all groups of a study."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from finetune import config as settings
 from finetune import data, files, models, own, traits
+from finetune.assignment import STATIC
 from finetune.config import Config
 from finetune.data import memory
 from finetune.errors import UserError, one_of
@@ -19,6 +20,10 @@ from finetune.objective import Objective, Target, in_units, make_objective, usua
 from finetune.params import abstract, count, flatten, without_state
 from finetune.task import Task
 from finetune.traits import Traits
+
+_METHOD = 2  # of training: another number where the same settings give other results. 2: orders of examples
+# Settings of JAX that change what a program computes.
+_OF_JAX = ("jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable", "jax_default_matmul_precision")
 
 
 class Subject(NamedTuple):
@@ -85,6 +90,8 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
     else:
         task = own.build(own_task, len(dataset.classes), example, config.evaluation.metric)
         architecture["program"] = own.program_hash(task, dataset.train)
+        if own.evaluation_mixes(task, dataset.train):
+            architecture["evaluation.batch_size"] = config.evaluation.batch_size
     shapes = abstract(task)
     memory.check_fits(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes.values()), "parameters of the model")
     if own_task is None:
@@ -102,7 +109,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
         dataset=dataset,
         architecture=architecture,
         tokenizer=files.expanded(config.data.tokenizer) if config.data.tokenizer else tokenizer,
-        description=_description(config, architecture, dataset, task, weights_hash) | {"metric": metric},
+        description=_description(config, architecture, dataset, task, weights_hash, metric),
         target=target_of(config, dataset),
         metric=metric,
         larger_is_better=larger_is_better(task.metrics, metric),
@@ -157,22 +164,32 @@ def _check_vocabulary(dataset: data.Dataset, architecture: dict[str, Any]) -> No
 
 
 def _description(
-    config: Config, architecture: dict[str, Any], dataset: data.Dataset, task: Task, weights_hash: str
+    config: Config, architecture: dict[str, Any], dataset: data.Dataset, task: Task, weights_hash: str, metric: str
 ) -> dict[str, Any]:
-    optimizer = dataclasses.asdict(config.optimizer)
-    named = ["decay_coupling", "epsilon", "decayed", *(["multipliers"] if config.optimizer.multipliers else [])]
+    """Returns what results depend on: a setting by its name, unless it is of no result or told by what it stands for.
+
+    A setting that is new is told unless it is named here or in `settings.OF_NO_RESULT`.
+    """
+    told = {name: _listed(value) for name, value in settings.fields(config) if not _is_told_otherwise(name)}
     return {
         "data": dataset.content_hash,
         "weights": weights_hash,
         "architecture": architecture,
-        "model": {name: getattr(config.model, name) for name in ("dtype", "dropout_at", "pooling")},
-        "optimizer": {name: _listed(optimizer[name]) for name in named},
-        "lora": dataclasses.asdict(config.lora),
-        **({"batch_norm_batches": batches} if (batches := config.evaluation.batch_norm_batches) else {}),
-        **({"parts": list(config.parts)} if config.parts else {}),
-        "metrics": list(task.metrics),
-        "task": config.data.task,
+        "metric": metric,
+        "metrics": sorted(task.metrics),
+        **told,
+        **{name: getattr(jax.config, name) for name in _OF_JAX},
+        "method": _METHOD,
     }
+
+
+def _is_told_otherwise(name: str) -> bool:
+    """Says whether a setting is of no result, or the description or a trial holds what it stands for."""
+    in_a_trial = name.startswith("hparams.") or name in STATIC.values()
+    in_the_data = name.startswith("data.") and name != "data.task"
+    in_the_model = name.startswith("model.") and name not in ("model.dtype", "model.dropout_at", "model.pooling")
+    is_resolved = name in ("evaluation.metric", "evaluation.metrics")
+    return in_a_trial or in_the_data or in_the_model or is_resolved or name in settings.OF_NO_RESULT
 
 
 def _listed(value: Any) -> Any:

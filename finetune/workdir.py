@@ -20,7 +20,7 @@ from finetune.subject import Subject
 from finetune.versions import versions
 
 _APPENDED = ("lock", "trials.jsonl", "curves.jsonl")  # files that are written where they lie
-FORMAT = 2  # of the files of a study; 1 had no checksums
+FORMAT = 3  # of the files of a study; 1 had no checksums, 2 other orders of examples
 
 
 def checked(workdir: object) -> Path:

@@ -252,7 +252,7 @@ def test_damaged_weights_are_told_and_can_be_trained_again(tmp_path, undisturbed
 
 def test_an_older_format_is_refused_in_one_line(tmp_path, undisturbed):
     workdir = shutil.copytree(undisturbed, tmp_path / "study")
-    for change in ({"crc32": None, "format": None}, {"format": 1}):
+    for change in ({"crc32": None, "format": None}, {"format": 1}, {"format": 2}):
         config = document(undisturbed, "config.json") | change
         config = {name: value for name, value in config.items() if value is not None}
         if "format" in config:
@@ -260,7 +260,7 @@ def test_an_older_format_is_refused_in_one_line(tmp_path, undisturbed):
             records.write(workdir / "config.json", config)
         else:
             (workdir / "config.json").write_text(json.dumps(config))
-        with pytest.raises(UserError, match="a study of format 1, allowed: format 2; use a new directory"):
+        with pytest.raises(UserError, match="a study of format [12], allowed: format 3; use a new directory"):
             study.run(settings(), workdir, AXES)
 
 
