@@ -50,11 +50,11 @@ def sentence(name: str, trials: Trials) -> str:
     """Returns the good region of one arm in words."""
     (low, high), draws = region(trials)
     best = trials.settings().iloc[0]
-    half = stats.t.isf(0.025, best["n"] - 1) * best["std"] / np.sqrt(best["n"])
+    mean, half = best["mean"], stats.t.isf(0.025, best["n"] - 1) * best["std"] / np.sqrt(best["n"])
     width = (high - low, *np.quantile(draws[:, 1] - draws[:, 0], [0.025, 0.975]))
     edge = ", cut off by the edge of the grid" if {low, high} & set(np.log10([_RATES[0], _RATES[-1]])) else ""
     return (
-        f"{name}: best at {best['learning_rate']:g} with {answers.words((best['mean'], best['mean'] - half, best['mean'] + half))}; within "
+        f"{name}: best at {best['learning_rate']:g} with {answers.words((mean, mean - half, mean + half))}; within "
         f"{answers.TOLERANCE.value:g} of it from {10**low:.2g} to {10**high:.2g}, "
         f"{answers.words(width, '.1f')} decades{edge}."
     )
