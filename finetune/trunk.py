@@ -222,7 +222,7 @@ class Cut:
                     f"a batch of {size} examples runs another program than one of {SIZES[0]}, "
                     "allowed: a model that computes every batch alike, or trunk.mode none"
                 )
-            self._traced[size] = merged(program, self._same), shapes
+            self._traced[size] = (merged(program, self._same) if self._alike else program), shapes
         return self._traced[size]
 
     def _runs_one(self) -> bool:
