@@ -5,270 +5,137 @@ a rule that says whether it treats the examples along that axis alone, one like 
 mixing them: the answer can be too careful, and never too bold.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from finetune.jaxpr import Equation, Program, alike, bodies, scan_counts, text
-
-
-class Mixed(NamedTuple):
-    """In place of an axis: the value of one example may depend on others, or on its place in the batch."""
-
-    reason: str
-
-
-# Number of the axis of examples, whose size is a multiple of the batch when other axes have been merged into it, behind
-# the examples; None: the value is the same for every batch of every size.
-Axis = int | None | Mixed
+from finetune.axis_rules import Axis, Mixed, Step, alike_but_in_size, rule_of
+from finetune.jaxpr import Program, alike, bodies, scan_counts, text
 
 SIZES = (2, 3)  # of the batches that are compared; JAX drops what a batch of one does not need
 
-_ELEMENTWISE = """
-abs acos acosh add add_any and asin asinh atan atan2 atanh bitcast_convert_type cbrt ceil clamp clz conj
-convert_element_type copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow
-is_finite le lgamma log log1p logistic lt max min mul name ne neg nextafter not or polygamma population_count pow real
-reduce_precision rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt
-square stop_gradient sub tan tanh xor
-"""
-_REDUCTIONS = "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor"
-ELEMENTWISE, REDUCTIONS = frozenset(_ELEMENTWISE.split()), frozenset(_REDUCTIONS.split())
-_CUMULATIVE = frozenset(("cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum"))
-_WINDOWS = frozenset(("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_window_sum"))
-_CALLS = frozenset(("checkpoint", "custom_jvp_call", "custom_vjp_call", "remat", "remat2"))
 
+def axes_of(two: Program, other: Program, inputs: Sequence[int | None], size: int = SIZES[1]) -> list[Axis]:
+    """Returns the axis of examples of every value, from programs that are alike and the axes of their inputs.
 
-class _Step(NamedTuple):
-    """An equation of the program of two examples, its like of three, and what a rule needs to know of both."""
-
-    equation: Equation
-    other: Equation
-    axes: list[int | None]  # of the inputs
-    inputs: list[tuple[int, ...]]  # shapes, for two examples
-    outputs: list[tuple[int, ...]]
-    grown: list[tuple[int, ...]]  # shapes of the outputs, for three
-
-    @property
-    def params(self) -> dict[str, Any]:
-        return self.equation.params
-
-
-def axes_of(two: Program, three: Program, inputs: Sequence[int | None]) -> list[Axis]:
-    """Returns the axis of examples of every value, from programs that are alike and the axes of their inputs."""
+    two, other: the program of two examples and that of `size`, which is not two.
+    """
     axes: list[Axis] = [None] * len(two.avals)
     for value, axis in zip(two.inputs, inputs, strict=True):
         axes[value] = axis
     for value, literal in two.literals.items():
-        if text(literal) != text(three.literals[value]):
+        if text(literal) != text(other.literals[value]):
             axes[value] = Mixed("a number in the program depends on the batch size")
-    for equation, other in zip(two.equations, three.equations, strict=True):
-        shapes = [[program.avals[value].shape for value in equation.outputs] for program in (two, three)]
+    for equation, like in zip(two.equations, other.equations, strict=True):
         entered = [axes[value] for value in equation.inputs]
         mixed = next((axis for axis in entered if isinstance(axis, Mixed)), None)
         if mixed is not None:
             found: Sequence[Axis] = [mixed] * len(equation.outputs)
         else:
-            step = _Step(equation, other, entered, [two.avals[value].shape for value in equation.inputs], *shapes)  # type: ignore[arg-type]
-            found = _follow(step)
+            known, outputs = (
+                [two.avals[value].shape for value in each] for each in (equation.inputs, equation.outputs)
+            )
+            grown = [other.avals[value].shape for value in equation.outputs]
+            found = _follow(Step(equation, like, entered, known, outputs, grown, size))  # type: ignore[arg-type]
         for value, leaving in zip(equation.outputs, found, strict=True):
             axes[value] = leaving
     return axes
 
 
-def _follow(step: _Step) -> Sequence[Axis]:
+def _follow(step: Step) -> Sequence[Axis]:
     """Returns the axes of the outputs; a rule's answer counts only if those and no other axes grow with the batch."""
-    name = step.equation.primitive.name
-    nothing: Sequence[Axis] = [None] * len(step.outputs)
-    found: Sequence[Axis] | None = None
-    if all(axis is None for axis in step.axes) and step.outputs == step.grown:
-        found = nothing
-    elif name in ELEMENTWISE:
-        found = _elementwise(step)
-    elif name in _RULES:
-        found = _RULES[name](step)
-    if found is not None and all(map(_grows_along, found, step.outputs, step.grown)):
-        return found
-    scope = str(step.equation.origin.source_info.name_stack)
+    name, scope = step.equation.primitive.name, str(step.equation.origin.source_info.name_stack)
     where = f"{name} in {scope}" if scope else name
+    found: Sequence[Axis] | None
+    if name in _WITH_BODIES:
+        found = _WITH_BODIES[name](step)
+    elif "callback" in step.params:
+        return [Mixed(f"{where} runs a function that is not part of the program")] * len(step.outputs)
+    elif not alike_but_in_size(step):
+        return [Mixed(f"the batch size is a number in {where}")] * len(step.outputs)
+    elif all(axis is None for axis in step.axes) and step.outputs == step.grown:
+        return [None] * len(step.outputs)
+    else:
+        rule = rule_of(name)
+        found = rule(step) if rule else None
+    leaving = zip(found or (), step.outputs, step.grown, strict=found is not None)
+    if found is not None and all(_grows_along(step.size, *each) for each in leaving):
+        return found
     return [Mixed(f"examples may influence each other in {where}")] * len(step.outputs)
 
 
-def _grows_along(axis: Axis, two: tuple[int, ...], three: tuple[int, ...]) -> bool:
+def _grows_along(size: int, axis: Axis, two: tuple[int, ...], other: tuple[int, ...]) -> bool:
     if isinstance(axis, Mixed):
         return True
-    growing = [index for index, sizes in enumerate(zip(two, three, strict=True)) if sizes[0] != sizes[1]]
+    growing = [index for index, sizes in enumerate(zip(two, other, strict=True)) if sizes[0] != sizes[1]]
     if axis is None:
         return not growing
-    return growing == [axis] and two[axis] % 2 == 0 and two[axis] // 2 * 3 == three[axis]
+    return growing == [axis] and two[axis] % 2 == 0 and two[axis] // 2 * size == other[axis]
 
 
-def _one(axes: Sequence[int | None]) -> int | None:
-    """Returns the axis that all inputs which have one agree on; None if they do not."""
-    found = {axis for axis in axes if axis is not None}
-    return found.pop() if len(found) == 1 else None
-
-
-def _all(step: _Step, axis: int | None) -> list[Axis] | None:
-    return None if axis is None else [axis] * len(step.outputs)
-
-
-def _elementwise(step: _Step) -> list[Axis] | None:
-    return _all(step, _one(step.axes)) if text(step.params) == text(step.other.params) else None
-
-
-def _apart_from(parameter: str) -> Callable[[_Step], list[Axis] | None]:
-    """Returns the rule of primitives that act along the axes that `parameter` names and keep all axes."""
-
-    def rule(step: _Step) -> list[Axis] | None:
-        axis, used = _one(step.axes), step.params[parameter]
-        return None if axis in (used if isinstance(used, tuple) else (used,)) else _all(step, axis)
-
-    return rule
-
-
-def _removes(parameter: str) -> Callable[[_Step], list[Axis] | None]:
-    def rule(step: _Step) -> list[Axis] | None:
-        axis, gone = _one(step.axes), step.params[parameter]
-        return None if axis is None or axis in gone else _all(step, axis - sum(index < axis for index in gone))
-
-    return rule
-
-
-def _broadcast(step: _Step) -> list[Axis] | None:
-    kept = step.params["broadcast_dimensions"]
-    if step.axes[0] is not None:
-        return [kept[step.axes[0]]]
-    growing = [axis for axis, size in enumerate(step.outputs[0]) if size != step.grown[0][axis]]
-    return [growing[0]]
-
-
-def _reshape(step: _Step) -> list[Axis] | None:
-    """The examples are at the axis that grows, if as many entries as before lie in front of it."""
-    axis, (shape,), (grown,) = step.axes[0], step.outputs, step.grown
-    growing = [index for index, size in enumerate(shape) if size != grown[index]]
-    if axis is None or step.params["dimensions"] is not None or len(growing) != 1:
-        return None
-    same = math.prod(step.inputs[0][:axis]) == math.prod(shape[: growing[0]])
-    return [growing[0]] if same else None
-
-
-def _transpose(step: _Step) -> list[Axis] | None:
-    return [step.params["permutation"].index(step.axes[0])]
-
-
-def _slice(step: _Step) -> list[Axis] | None:
-    """Of a static or a dynamic slice: all examples are taken, from the same place in each."""
-    axis = step.axes[0]
-    if axis is None or any(other is not None for other in step.axes[1:]):
-        return None
-    return [axis] if step.inputs[0][axis] == step.outputs[0][axis] else None
-
-
-def _pad(step: _Step) -> list[Axis] | None:
-    axis = step.axes[0]
-    return [axis] if axis is not None and step.params["padding_config"][axis] == (0, 0, 0) else None
-
-
-def _top_k(step: _Step) -> list[Axis] | None:
-    last = len(step.inputs[0]) - 1
-    return None if step.axes[0] == step.params.get("axis", last) else _all(step, step.axes[0])
-
-
-def _dot(step: _Step) -> list[Axis] | None:
-    contracting, batch = step.params["dimension_numbers"]
-    free = [
-        [axis for axis in range(len(shape)) if axis not in (*contracting[side], *batch[side])]
-        for side, shape in enumerate(step.inputs)
-    ]
-    left, right = step.axes
-    if left is not None and right is not None:
-        pairs = list(zip(*batch, strict=True))
-        return [pairs.index((left, right))] if (left, right) in pairs else None
-    if right is None:
-        return [len(batch[0]) + free[0].index(left)] if left in free[0] else None
-    return [len(batch[0]) + len(free[0]) + free[1].index(right)] if right in free[1] else None
-
-
-def _convolution(step: _Step) -> list[Axis] | None:
-    numbers = step.params["dimension_numbers"]
-    alone = step.axes == [numbers.lhs_spec[0], None] and step.params["batch_group_count"] == 1
-    return [numbers.out_spec[0]] if alone else None
-
-
-def _window(step: _Step) -> list[Axis] | None:
-    axis = _one(step.axes)
-    if axis is None or step.params["window_dimensions"][axis] != 1 or step.params["window_strides"][axis] != 1:
-        return None
-    dilations = [step.params[name][axis] for name in ("base_dilation", "window_dilation")]
-    return _all(step, axis) if dilations == [1, 1] and tuple(step.params["padding"][axis]) == (0, 0) else None
-
-
-def _gather(step: _Step) -> list[Axis] | None:
-    """Rows looked up for each example, or the same window of each example, or a window of its own of each."""
-    numbers, (operand, indices) = step.params["dimension_numbers"], step.axes
-    rows = [axis for axis in range(len(step.outputs[0])) if axis not in numbers.offset_dims]
-    if operand is None:
-        return [rows[indices]] if indices is not None and indices < len(rows) else None
-    if indices is not None:
-        pairs = zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True)
-        return [rows[indices]] if (operand, indices) in pairs else None
-    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-    window = [axis for axis in range(len(step.inputs[0])) if axis not in gone]
-    whole = operand not in numbers.start_index_map and step.params["slice_sizes"][operand] == step.inputs[0][operand]
-    return [numbers.offset_dims[window.index(operand)]] if whole and operand in window else None
-
-
-def _inside(step: _Step, axes: Sequence[int | None]) -> Sequence[Axis] | None:
-    """Returns the axes of the outputs of an equation's bodies, which must agree."""
-    answers = []
-    for two, three in zip(bodies(step.equation), bodies(step.other), strict=True):
-        if not alike(two, three):
+def _inside(step: Step, entering: Sequence[Sequence[int | None]]) -> list[list[Axis]] | None:
+    """Returns the axes of the outputs of each body of an equation, given those of its inputs."""
+    found = []
+    for two, other, axes in zip(bodies(step.equation), bodies(step.other), entering, strict=True):
+        if not alike(two, other):
             return None
-        found = axes_of(two, three, axes)
-        answers.append([found[value] for value in two.outputs])
-    return answers[0] if all(answer == answers[0] for answer in answers) else None
+        of_body = axes_of(two, other, axes, step.size)
+        found.append([of_body[value] for value in two.outputs])
+    return found
 
 
-def _cond(step: _Step) -> Sequence[Axis] | None:
-    return _inside(step, step.axes[1:])
+def _agreed(step: Step, axes: Sequence[int | None]) -> Sequence[Axis] | None:
+    """Returns the axes of the outputs of an equation's bodies, which must be the same."""
+    found = _inside(step, [axes] * len(bodies(step.equation)))
+    return found[0] if found and all(each == found[0] for each in found) else None
 
 
-def _scan(step: _Step) -> Sequence[Axis] | None:
-    constants, carried = scan_counts(step.equation)
-    scanned = step.axes[constants + carried :]
-    if 0 in scanned:
-        return None
-    slices = [None if axis is None else axis - 1 for axis in scanned]
-    found = _inside(step, [*step.axes[: constants + carried], *slices])
-    mixed = next((axis for axis in found or () if isinstance(axis, Mixed)), None)
+def _loop(step: Step, before: Sequence[int | None], after: Sequence[Axis], stacked: Sequence[Axis] = ()) -> Any:
+    """Returns the axes of what a loop carries, which a turn must leave where they were, and of what it stacks."""
+    mixed = next((axis for axis in (*after, *stacked) if isinstance(axis, Mixed)), None)
     if mixed is not None:
         return [mixed] * len(step.outputs)
-    if found is None or list(found[:carried]) != step.axes[constants : constants + carried]:
+    return [*after, *stacked] if list(before) == list(after) else None
+
+
+def _scan(step: Step) -> Sequence[Axis] | None:
+    constants, carried = scan_counts(step.equation)
+    scanned = step.axes[constants + carried :]
+    turns = [[equation.params[name] for name in ("length", "reverse")] for equation in (step.equation, step.other)]
+    if 0 in scanned:
+        return _map(step) if carried == 0 and set(scanned) == {0} else None
+    if turns[0] != turns[1]:
         return None
-    return [*found[:carried], *(axis + 1 if isinstance(axis, int) else axis for axis in found[carried:])]
+    slices = [None if axis is None else axis - 1 for axis in scanned]
+    found = _agreed(step, [*step.axes[: constants + carried], *slices])
+    if found is None:
+        return None
+    stacked = [axis + 1 if isinstance(axis, int) else axis for axis in found[carried:]]
+    return _loop(step, step.axes[constants : constants + carried], found[:carried], stacked)
 
 
-_RULES: dict[str, Callable[[_Step], Sequence[Axis] | None]] = {
-    "broadcast_in_dim": _broadcast,
-    "concatenate": _apart_from("dimension"),
-    "cond": _cond,
-    "conv_general_dilated": _convolution,
-    "dot_general": _dot,
-    "dynamic_slice": _slice,
-    "gather": _gather,
-    "optimization_barrier": lambda step: step.axes,
-    "pad": _pad,
-    "reshape": _reshape,
-    "rev": _apart_from("dimensions"),
+def _map(step: Step) -> Sequence[Axis] | None:
+    """Of a scan over the examples that carries nothing: each is by itself, and then has no axis."""
+    constants, _ = scan_counts(step.equation)
+    if any(axis is not None for axis in step.axes[:constants]):
+        return None
+    found = _agreed(step, [None] * len(step.axes))
+    return found and [0 if axis is None else axis for axis in found]
+
+
+def _while(step: Step) -> Sequence[Axis] | None:
+    """All examples take as many turns, or the condition would have an axis of examples, or mix them."""
+    of_condition, of_body = step.params["cond_nconsts"], step.params["body_nconsts"]
+    carried = step.axes[of_condition + of_body :]
+    found = _inside(step, [[*step.axes[:of_condition], *carried], step.axes[of_condition:]])
+    return _loop(step, carried, found[1]) if found and found[0] == [None] else None
+
+
+_WITH_BODIES: dict[str, Callable[[Step], Sequence[Axis] | None]] = {
+    "cond": lambda step: _agreed(step, step.axes[1:]),
     "scan": _scan,
-    "slice": _slice,
-    "sort": _apart_from("dimension"),
-    "split": _apart_from("axis"),
-    "squeeze": _removes("dimensions"),
-    "top_k": _top_k,
-    "transpose": _transpose,
-    **dict.fromkeys(_CALLS, lambda step: _inside(step, step.axes)),
-    **dict.fromkeys(_CUMULATIVE, _apart_from("axis")),
-    **dict.fromkeys(REDUCTIONS, _removes("axes")),
-    **dict.fromkeys(_WINDOWS, _window),
+    "while": _while,
+    **dict.fromkeys(
+        ("checkpoint", "custom_jvp_call", "custom_vjp_call", "remat", "remat2"),
+        lambda step: _agreed(step, step.axes),
+    ),
 }

@@ -18,6 +18,13 @@ from finetune.models import exported
 
 _SEEDS = ("seed", "data_seed")  # chance, not choice
 _CONFIDENCE = 0.95
+# Pooling in PyTorch, where no class of transformers has it.
+_POOLED_TOKENS = {
+    "mean": "(hidden * mask).sum(1) / mask.sum(1)",
+    "first": "hidden[:, 0]",
+    "max": "hidden.masked_fill(mask == 0, -torch.inf).amax(1)",
+}
+_POOLED_PATCHES = {"mean": "mean(1)", "first": "select(1, 0)", "max": "amax(1)"}
 
 
 class _Told(NamedTuple):
@@ -153,7 +160,7 @@ def _usage(document: dict[str, Any], directory: Path) -> str:
     if document["architecture"]["model"] == own.ARCHITECTURE:
         return _template("card_own.md").format(told=_TOLD[document["config"]["data"]["task"]].told)
     data, name = document["config"]["data"], exported.class_of(document["architecture"], document["config"])
-    told = _TOLD[data["task"]]
+    told, how = _TOLD[data["task"]], document["config"]["model"]["pooling"]
     if not exported.is_known_to_transformers(document["architecture"]):
         rest = "The names of the parameters in `model.safetensors` are finetune's own."
         return _template("card_image.md").format(told=told.told, rest=rest)
@@ -161,11 +168,16 @@ def _usage(document: dict[str, Any], directory: Path) -> str:
         rest = _template("card_image_class.md" if name else "card_image_mean.md")
         settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         shape = [1, settings["num_channels"], *settings["image_size"]]
-        return _template("card_image.md").format(told=told.told, rest=rest.format(shape=shape, shown=told.shown))
+        return _template("card_image.md").format(
+            told=told.told, rest=rest.format(shape=shape, shown=told.shown, how=how, pooled=_POOLED_PATCHES[how])
+        )
     if data["task"] == "tokens":
         return _template("card_tokens.md").format(told=told.told)
     template = _template("card_text_class.md" if name else "card_text.md")
-    return template.format(max_length=data["max_length"], told=told.told, outputs=told.outputs, shown=told.shown)
+    pooled = {"how": how, "pooled": _POOLED_TOKENS[how]}
+    return template.format(
+        max_length=data["max_length"], told=told.told, outputs=told.outputs, shown=told.shown, **pooled
+    )
 
 
 def _template(name: str) -> str:

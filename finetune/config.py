@@ -25,8 +25,9 @@ class ModelConfig:
     pretrained: str = "minilm"
     dtype: str = "float32"  # of the computation: float32, bfloat16; parameters and losses stay float32
     dropout_at: str = "all"  # where `dropout` acts: all (embeddings, attention, blocks, head), head (its input only)
-    # Over positions: mean (of those not padded), first (an export of which pipelines of transformers run).
-    pooling: str = "mean"
+    # Over positions: mean (of those not padded), first (an export of which pipelines of transformers run), max; auto =
+    # as the weights declare, else mean.
+    pooling: str = "auto"
     # Sizes of a model that has no checkpoint to take them from; 0 = from the checkpoint.
     width: int = 0  # of the residual stream
     depth: int = 0  # blocks
@@ -48,7 +49,7 @@ class DataConfig:
     label_column: str = "label"
     label_separator: str = "|"  # of the labels in a field, for multilabel; a .jsonl file may hold lists
     tokenizer: str = ""  # path of a tokenizer.json; empty = the one beside the pretrained weights
-    max_length: int = 128  # tokens; longer texts are cut
+    max_length: int = 0  # tokens; longer texts are cut; 0 = as the pretrained weights declare, else 128
     image_size: int = 0  # pixels, edge; 0 = as stored
     train_examples: int = 0  # stratified subset of the training split; 0 = all
     validation_examples: int = 0  # taken from the training split if the set has none; 0 = a fifth of it
@@ -64,7 +65,8 @@ class HparamsConfig:
     l2: float = 0.0  # penalty ½·l2·|p|² on the leaves that decay, >= 0
     l1: float = 0.0  # penalty l1·|p| on the leaves that decay, >= 0
     l2_sp: float = 0.0  # penalty ½·l2_sp·|p − pretrained|² on the leaves that have pretrained weights, >= 0
-    dropout: float = 0.0  # rate, 0 <= rate < 1
+    # Rate, 0 <= rate < 1; -1 = not set: that of each dropout layer of a model of your own, 0 in other models.
+    dropout: float = -1.0
     label_smoothing: float = 0.0  # share given to the uniform distribution, 0 <= share < 1
     clip_norm: float = 0.0  # global norm of the gradient, 0 = no clipping
     layer_decay: float = 1.0  # times the rate for each layer below the output, 0 < value <= 1
@@ -111,6 +113,9 @@ class EvaluationConfig:
     # accuracy (of all words), macro_f1, matthews, entity_f1 (entities found whole and of the right type).
     metrics: tuple[str, ...] = ()
     worth: float = 0.0  # the smallest difference of the metric that matters in practice, told in the answer; 0 = any
+    # Training batches from which the running averages of batch normalisation are taken anew before each evaluation,
+    # where it trains; 0 = the averages as training leaves them.
+    batch_norm_batches: int = 0
 
 
 @dataclass
@@ -157,6 +162,9 @@ class Config:
     parts: tuple[str, ...] = ()
 
 
+USUAL_MAX_LENGTH = 128  # tokens of a text, where nothing declares how many
+OWN_MODEL = "own"  # what model.name becomes where the user brings a model
+
 # Settings on which no result depends, beyond rounding: a study goes on with others. What else there is counts, see
 # subject.py.
 OF_NO_RESULT = (
@@ -179,7 +187,7 @@ CHOICES = {
     "data.task": ("classification", "multilabel", "regression", "tokens"),
     "model.dtype": ("float32", "bfloat16"),
     "model.dropout_at": ("all", "head"),
-    "model.pooling": ("mean", "first"),
+    "model.pooling": ("auto", "mean", "first", "max"),
     "lora.scaling": ("alpha/rank", "alpha/sqrt(rank)"),
     "optimizer.name": ("adamw", "sgd", "lion"),
     "optimizer.schedule": ("constant", "linear", "cosine"),

@@ -3,12 +3,14 @@
 Still ONE member, pure and un-jitted; population.py makes a population of it.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from finetune import batch_statistics
 from finetune.metric import as_metric, larger_is_better
 from finetune.params import Leaves
 from finetune.permutation import permutation
@@ -16,6 +18,7 @@ from finetune.step import Member, Position, Recipe, Shared, effective, eval_step
 
 _STREAM = 1  # of random words: another one than those of the draws in data/dataset.py
 Split = dict[str, jax.Array]  # a split of the data, leading axis: examples
+Step = Callable[[Recipe, Member, Shared, Any, Position], Member]
 
 
 class Order(NamedTuple):
@@ -47,10 +50,11 @@ def read(split: Any, order: Order, row: Any) -> dict[str, Any]:
 
 
 def train_one(
-    recipe: Recipe, member: Member, shared: Shared, split: Split, order: Order, epoch: jax.Array, row: jax.Array
-) -> Member:
+    recipe: Recipe, member: Member, shared: Shared, split: Split, order: Order, epoch: jax.Array, row: jax.Array,
+    step: Step = train_step,
+) -> Member:  # fmt: skip
     """Returns a member after one micro-batch: row `row` of `order`."""
-    return train_step(
+    return step(
         recipe, member, shared, read(split, order, row), Position(epoch, row, row == order.examples.shape[0] - 1)
     )
 
@@ -64,6 +68,7 @@ def train_rows(
     epoch: jax.Array,
     start: jax.Array,
     stop: jax.Array,
+    step: Step = train_step,
 ) -> Member:
     """Returns a member after the micro-batches start..stop of an epoch, in a loop that runs on the device.
 
@@ -71,7 +76,7 @@ def train_rows(
     """
 
     def body(row: jax.Array, member: Member) -> Member:
-        return train_one(recipe, member, shared, split, order, epoch, row)
+        return train_one(recipe, member, shared, split, order, epoch, row, step)
 
     return jax.lax.fori_loop(start, stop, body, member)
 
@@ -127,6 +132,7 @@ class Report(NamedTuple):
     diverged_quantity: Any
     best_value: Any
     best_epoch: Any
+    modes: dict[str, Any]  # as `batch_statistics.losses` gives, of the first batch of the validation split
 
 
 def validate(
@@ -141,7 +147,9 @@ def validate(
 ) -> tuple[Member, Report]:
     """Returns a member that keeps its best parameters by `metric`, and how it stands; `epoch` is how many are done."""
     params = effective(recipe, member.leaves, member.hparams)
-    return judge(recipe, metric, member, evaluate(recipe, params, shared, split, order, stop), epoch)
+    modes = batch_statistics.losses(recipe, params, shared, read(split, order, 0))
+    member, report = judge(recipe, metric, member, evaluate(recipe, params, shared, split, order, stop), epoch)
+    return member, report._replace(modes=modes)
 
 
 def evaluate_best(
@@ -165,6 +173,7 @@ def judge(
         diverged_quantity=member.diverged_quantity,
         best_value=member.best.value,
         best_epoch=member.best.epoch,
+        modes={},
     )
     zero = jnp.zeros_like(member.loss_sum)
     return member._replace(loss_sum=zero, loss_examples=zero), report

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune import assets
+from finetune import assets, files
 from finetune.config import TrunkConfig
 from finetune.errors import UserError
 
@@ -33,7 +33,7 @@ class FeatureStore:
         file, size = self._file(name), int(np.prod(shape)) * np.dtype(dtype).itemsize
         if self._limit_bytes == 0:
             return None
-        with contextlib.suppress(OSError):  # there is none, or another study drops it just now
+        with contextlib.suppress(OSError, UnicodeError):  # there is none, or another study drops it just now
             array = np.memmap(file, dtype, "r", shape=shape) if file.stat().st_size == size else None
             if array is not None and self._file(name, ".sha256").read_text() == checksum_of(array):
                 os.utime(file)  # used now: the last to be dropped
@@ -53,7 +53,7 @@ class FeatureStore:
             if not self._make_room(size):
                 return np.empty(shape, dtype)
             with unfinished.open("xb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)  # a full disk shows here, not while the array is filled
+                files.allocate(file, size)
             return np.memmap(unfinished, dtype, "r+", shape=shape)
         except OSError:  # no directory, no right to write, no space: a store is a convenience
             with contextlib.suppress(OSError):
@@ -74,28 +74,31 @@ class FeatureStore:
             raise UserError(f"{unfinished} has changed while it was filled, allowed: a directory for features that no "
                             "other program writes to; the same command then continues the study")  # fmt: skip
         with contextlib.suppress(OSError):  # the array stays, whatever becomes of its name
-            told = unfinished.with_suffix(".sum.new")
-            told.write_text(checksum)
-            os.replace(told, self._file(name, ".sha256"))
+            files.replace(self._file(name, ".sha256"), checksum)
             os.replace(unfinished, self._file(name))
             self._used.add(self._file(name).name)
 
     @property
     def room_bytes(self) -> int:
-        """The bytes that may be kept, if older files are dropped: of the limit, what the disk has."""
-        existing = next(path for path in (self._directory, *self._directory.absolute().parents) if path.exists())
-        kept = sum(file.stat().st_size for file in self._directory.glob("*.features"))
-        return min(self._limit_bytes, shutil.disk_usage(existing).free + kept)
+        """The bytes that may be kept if older files are dropped: of the limit, what the disk has."""
+        existing = next(each for each in (self._directory, *self._directory.absolute().parents) if os.path.isdir(each))
+        if not os.access(existing, os.W_OK):
+            return 0
+        return min(self._limit_bytes, shutil.disk_usage(existing).free + sum(self._sizes("*.features").values()))
 
     def _make_room(self, size: int) -> bool:
         """Drops the oldest files until there is room for `size` bytes; what this process reads is left alone."""
-        files = [*self._directory.glob("*.features"), *self._directory.glob("*.new")]
-        total = sum(file.stat().st_size for file in files)
-        for file in sorted(files, key=lambda file: file.stat().st_mtime):
+        sizes = self._sizes("*.features") | self._sizes("*.new")
+        total = sum(sizes.values())
+        for file in sorted(sizes, key=lambda file: file.lstat().st_mtime):
             if total + size > self._limit_bytes and file.name not in self._used:
-                total -= file.stat().st_size
+                total -= sizes[file]
                 self._remove(file)
         return total + size <= self._limit_bytes
+
+    def _sizes(self, pattern: str) -> dict[Path, int]:
+        """Returns the bytes of what is kept; those of a link, whose end may be gone, are its own."""
+        return {file: file.lstat().st_size for file in self._directory.glob(pattern)}
 
     def _remove(self, file: Path) -> None:
         file.unlink(missing_ok=True)
@@ -107,7 +110,7 @@ class FeatureStore:
 
 def feature_store(config: TrunkConfig) -> FeatureStore:
     """Returns the store that the settings name."""
-    directory = Path(config.store) if config.store else assets.cache() / "features"
+    directory = files.expanded(config.store) if config.store else assets.cache() / "features"
     return FeatureStore(directory, int(config.store_gigabytes * 1e9))
 
 

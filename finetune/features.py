@@ -11,11 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from finetune import processes
+from finetune.batch_axis import SIZES
 from finetune.config import TrunkConfig
 from finetune.errors import UserError
 from finetune.grid import Trial
+from finetune.jaxpr import names, trace
 from finetune.params import partition
-from finetune.step import Recipe, full_forward, training_forward
+from finetune.step import Forward, Recipe, full_forward, seed_key, training_forward
 from finetune.trunk import Cut
 
 HostSplit = dict[str, np.ndarray]
@@ -71,6 +74,8 @@ def choose_trunk(
     if config.mode == "none":
         return Trunk("none", "so set")
     train, evaluate = _cuts(recipe, shapes, splits[0], "float32")
+    if refused := train.refuses(recipe.micro_batch):
+        return Trunk("none", refused)
     if not train.features:
         return Trunk("shared", train.refused or "all that is frozen comes after what trains or after dropout")
     shared = Trunk("shared", "so set", train=train, evaluate=evaluate)
@@ -103,12 +108,28 @@ def _cuts(recipe: Recipe, shapes: Shapes, split: HostSplit, dtype: str) -> tuple
     example = _example(split)
     dropout = jax.ShapeDtypeStruct((), jnp.zeros(()).dtype)
     evaluate = Cut(full_forward(recipe.task), params, frozen, example, dropout, keys=False, dtype=dtype)
-    if not recipe.dropout and recipe.task.update is None:
-        return evaluate, evaluate
+    forward = training_forward(recipe.task, recipe.paths, recipe.dropout)
     if recipe.state:  # padding does not count in batch statistics
         example["weight"] = jax.ShapeDtypeStruct((), np.float32)
-    forward = training_forward(recipe.task, recipe.paths)
-    return Cut(forward, params, frozen, example, dropout, keys=recipe.dropout, dtype=dtype), evaluate
+    elif not recipe.dropout and _is_program_of(evaluate, forward, (params, frozen, example, dropout)):
+        return evaluate, evaluate
+    return Cut(forward, params, frozen, example, dropout, keys=True, dtype=dtype), evaluate
+
+
+def _is_program_of(cut: Cut, forward: Forward, shapes: tuple[Any, ...]) -> bool:
+    """Says whether `forward` with keys is the program of `cut`, which has none, so that no second one need be cut.
+
+    Where derivatives have rules of their own it is not known, since names of programs leave them out.
+    """
+    params, frozen, example, dropout = shapes
+    one = example, jax.eval_shape(seed_key, 0, 0)
+    batch, keys = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((SIZES[0], *leaf.shape), leaf.dtype), one)
+    arguments = params, frozen, batch, dropout, keys
+    program, _ = trace(forward, *arguments)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(arguments)]
+    found = names(program, paths)
+    rules = any(equation.primitive.name.startswith("custom") for equation in program.equations)
+    return not rules and [found[value] for value in program.outputs] == cut.outputs
 
 
 def _example(split: HostSplit) -> dict[str, jax.ShapeDtypeStruct]:
@@ -124,14 +145,15 @@ def _cost(cut: Cut, frozen: Mapping[str, Any], splits: Sequence[HostSplit]) -> t
     size = sum(one.size * one.dtype.itemsize for one in cut.features.values())
     pair = {name: jax.ShapeDtypeStruct((2, *one.shape), one.dtype) for name, one in _example(splits[0]).items()}
     analysis = jax.jit(cut.trunk).lower(dict(frozen), pair).cost_analysis() or {}
-    return examples * size, examples * float(analysis.get("flops", 0.0)) / 2
+    flops = float(processes.from_first("FLOPs of an example", repr(float(analysis.get("flops", 0.0)) / 2)))
+    return examples * size, examples * flops
 
 
 def cut_recipe(recipe: Recipe, trunk: Trunk) -> Recipe:
     """Returns the recipe whose programs are the tails alone, if there is a trunk."""
     if trunk.train is None or trunk.evaluate is None:
         return recipe
-    return recipe._replace(forward=trunk.train.tail, evaluating_forward=trunk.evaluate.tail)
+    return recipe._replace(forward=trunk.train.tail, evaluating_forward=trunk.evaluate.tail, whole=False)
 
 
 def cut_frozen(frozen: dict[str, Any], trunk: Trunk) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from finetune import assignment, hparams
 from finetune.assignment import AT, LONGEST_AXIS, STATIC, Assignment, Value
-from finetune.config import Config
+from finetune.config import OWN_MODEL, Config
 from finetune.errors import UserError, one_of
 from finetune.params import adapts
 
@@ -112,6 +112,9 @@ def asked(config: Config, axes: Mapping[str, Iterable[Any]], sweep: Iterable[Map
     that no trial has, and for a name or a value that is not allowed.
     """
     defaults, ranges = assignment.defaults(config), assignment.axes(axes)
+    has_rates = config.model.name == OWN_MODEL  # it may have, which shows when it is built
+    if not has_rates and defaults["dropout"] == hparams.OWN_RATES:
+        defaults["dropout"] = 0.0
     if (size := math.prod(len(values) for name, values in ranges.items() if AT not in name)) > _MOST_TRIALS:
         raise UserError(f"the grid has {size} trials, allowed: at most {_MOST_TRIALS}")
     if not isinstance(sweep, Iterable):
@@ -121,6 +124,8 @@ def asked(config: Config, axes: Mapping[str, Iterable[Any]], sweep: Iterable[Map
     trials = [_trial(each | values) for each in paired for values in _product(ranges, each)]
     if not trials:
         raise UserError("the sweep has no trials, allowed: at least one")
+    if not has_rates and any(trial.hparams["dropout"] == hparams.OWN_RATES for trial in trials):
+        raise UserError(f"dropout is -1, allowed for model.name={config.model.name!r}: 0 <= value < 1")
     _check_adapters(trials)
     return trials
 

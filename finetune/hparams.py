@@ -9,6 +9,8 @@ import numpy as np
 from finetune.config import HparamsConfig
 from finetune.errors import UserError, one_of
 
+OWN_RATES = -1.0  # in place of a dropout rate: each layer drops at the one that it was built with
+
 
 class Hparams(NamedTuple):
     """The hyperparameters of one member: scalars, or arrays [members] once stacked.
@@ -45,9 +47,12 @@ class Range(NamedTuple):
     high: float
     high_excluded: bool = False
     low_excluded: bool = False
+    besides: float | None = None  # a value that stands for something
 
     def __contains__(self, value: object) -> bool:
         number = float(value)  # type: ignore[arg-type]
+        if number == self.besides:
+            return True
         above = self.low < number or (number == self.low and not self.low_excluded)
         return above and (number < self.high or (number == self.high and not self.high_excluded))
 
@@ -55,7 +60,8 @@ class Range(NamedTuple):
         if self.high == np.inf:
             return f"{'>' if self.low_excluded else '>='} {self.low:g} and finite"
         signs = ["<" if excluded else "<=" for excluded in (self.low_excluded, self.high_excluded)]
-        return f"{self.low:g} {signs[0]} value {signs[1]} {self.high:g}"
+        besides = "" if self.besides is None else f", or {self.besides:g}"
+        return f"{self.low:g} {signs[0]} value {signs[1]} {self.high:g}{besides}"
 
 
 _NON_NEGATIVE = Range(0.0, np.inf, high_excluded=True)
@@ -71,7 +77,7 @@ RANGES: dict[str, Range] = {
     "l2": _NON_NEGATIVE,
     "l1": _NON_NEGATIVE,
     "l2_sp": _NON_NEGATIVE,
-    "dropout": _FRACTION,
+    "dropout": _FRACTION._replace(besides=OWN_RATES),
     "label_smoothing": _FRACTION,
     "clip_norm": _NON_NEGATIVE,
     "layer_decay": Range(0.0, 1.0, low_excluded=True),

@@ -19,6 +19,8 @@ from finetune.identity import array_text, identity
 # rematerialisation, stay whole.
 _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
 
+_BODIES = ("call_jaxpr", "jaxpr", "cond_jaxpr", "body_jaxpr")
+
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a Python object, which is another one in every process
 
@@ -99,8 +101,8 @@ def _consts(jaxpr: Any) -> Sequence[Any]:
 
 def bodies(equation: Equation) -> list[Program]:
     """Returns the programs inside an equation: of a custom derivative the primal one, of a cond each branch."""
-    found = equation.params.get("call_jaxpr", equation.params.get("jaxpr", equation.params.get("branches", ())))
-    return [flatten(jaxpr) for jaxpr in (found if isinstance(found, (tuple, list)) else [found])]
+    found = [equation.params[name] for name in _BODIES if name in equation.params]
+    return [flatten(jaxpr) for jaxpr in (*found, *equation.params.get("branches", ()))]
 
 
 def scan_counts(equation: Equation) -> tuple[int, int]:
@@ -133,13 +135,24 @@ def evaluate(program: Program, known: Mapping[int, Any], wanted: Iterable[int]) 
 
 
 def alike(one: Program, other: Program) -> bool:
-    """Says whether two programs differ in shapes and parameters of equations alone."""
+    """Says whether two programs differ in sizes of axes and parameters of equations alone."""
 
     def skeleton(program: Program) -> Any:
         wires = [(equation.primitive, equation.inputs, equation.outputs) for equation in program.equations]
-        return wires, program.inputs, program.outputs, list(program.literals)
+        ranks = [len(aval.shape) for aval in program.avals]
+        return wires, ranks, program.inputs, program.outputs, list(program.literals)
 
     return skeleton(one) == skeleton(other)
+
+
+def merged(program: Program, same: Sequence[int]) -> Program:
+    """Returns a program that reads same[value] in place of each value; what nothing reads any more stays in it."""
+
+    def read(values: Iterable[int]) -> tuple[int, ...]:
+        return tuple(same[value] for value in values)
+
+    equations = [each._replace(inputs=read(each.inputs)) for each in program.equations]
+    return program._replace(equations=equations, outputs=read(program.outputs))
 
 
 def names(program: Program, inputs: Sequence[str]) -> list[str]:

@@ -2,16 +2,16 @@
 
 import json
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune import checkpoint, parents, records, snapshot
+from finetune import checkpoint, conclusion, parents, processes, records, snapshot
 from finetune.config import CheckpointConfig
 from finetune.errors import UserError, one_of
 from finetune.grid import Trial
-from finetune.parallel import from_first_process, is_first_process
 from finetune.parents import Parents, line_of, values_of
 from finetune.snapshot import Snapshot
 from finetune.train import Leaves, Row, Start
@@ -37,7 +37,7 @@ class Ledger:
         for identity in config.trials:
             if identity not in ids:
                 raise one_of("checkpoint.trials", identity, ids)
-        writes = is_first_process()
+        writes = processes.is_first()
         self.recorder = records.Recorder(workdir, writes)
         self._parents, self._keep = parents.find(ids), config.keep
         before = _agreed(lambda: _read(workdir, config.trials, ids, self._parents, self.recorder, tell))
@@ -76,7 +76,8 @@ class Ledger:
             del self.done[identity]
         if again:
             self._keeper.forget(again)
-            self.recorder.keep("curves.jsonl", lambda row: row["id"] not in again, _id_and_epoch)
+        if again and self.recorder.writes:
+            self.recorder.trim("curves.jsonl", lambda row: row["id"] not in again, _id_and_epoch)
         self._doubtful -= decided
         _tell_again(again, self._tell)
         return [self.done[identity] for identity in trials if identity in decided - again]
@@ -147,9 +148,9 @@ class Ledger:
 
     def close(self) -> None:
         """Leaves one row a trial, and one a trial and epoch, where a trial has been tried again."""
-        if self.recorder.writes:
-            self.recorder.keep("trials.jsonl", lambda row: True, _id)
-            self.recorder.keep("curves.jsonl", lambda row: True, _id_and_epoch)
+        for name, key in (("trials.jsonl", _id), ("curves.jsonl", _id_and_epoch)):
+            if self.recorder.writes and name in self.recorder.appended:
+                self.recorder.trim(name, lambda row: True, key)
 
 
 def _id(row: Row) -> Any:
@@ -157,7 +158,7 @@ def _id(row: Row) -> Any:
 
 
 def _id_and_epoch(row: Row) -> Any:
-    return row["id"], row["epoch"]
+    return sys.intern(row["id"]), row["epoch"]  # one text for all epochs of a trial
 
 
 def _failed_row(identity: str, group: int, trial: Trial, reason: str) -> Row:
@@ -177,8 +178,8 @@ def _failed_row(identity: str, group: int, trial: Trial, reason: str) -> Row:
 
 def _agreed(read: Callable[[], Before]) -> Before:
     """Returns what the first process reads, on every process."""
-    found = read()._asdict() if is_first_process() else {}
-    found = json.loads(from_first_process(json.dumps(found)))
+    found = read()._asdict() if processes.is_first() else {}
+    found = json.loads(processes.from_first("what is done", json.dumps(found)))
     running = found.pop("running")
     return Before(**found, running=Snapshot(*running) if running else None)
 
@@ -243,15 +244,17 @@ def _trim_curves(
     tell: Tell,
 ) -> None:  # fmt: skip
     """Drops from curves.jsonl what trials that go on or start again will write again."""
+    if not open_ids and conclusion.is_unchanged(workdir, "curves.jsonl"):
+        return
     reached = dict.fromkeys(running.ids, running.epoch) if running else {}
 
     def wanted(row: Row) -> bool:
         return row["id"] not in open_ids or row["epoch"] <= reached.get(row["id"], 0)
 
-    rows, damaged = recorder.keep("curves.jsonl", wanted, _id_and_epoch)
+    left, damaged = recorder.trim("curves.jsonl", wanted, _id_and_epoch)
     if damaged:
         tell(f"{workdir / 'curves.jsonl'}: {damaged} damaged lines dropped")
-    epochs = Counter(row["id"] for row in rows)
+    epochs = Counter(identity for identity, _ in left)
     short = [row for row in trials if row["status"] == records.COMPLETE and epochs[row["id"]] < _epochs(row)]
     if short:
         tell(f"{workdir / 'curves.jsonl'} lacks epochs of {len(short)} trials; their results are in trials.jsonl")
@@ -270,7 +273,7 @@ def _drop_damaged_weights(workdir: Path, tell: Tell) -> None:
             path = path.parent
             tell(f"{path} is removed: {problem}; the trial's results stay, --config.checkpoint.trials={path.name} "
                  "trains it again")  # fmt: skip
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(path)  # what cannot be removed could not be written again either
 
 
 def _earlier_groups(file: Path, tell: Tell) -> list[dict[str, Any]]:
@@ -282,5 +285,6 @@ def _earlier_groups(file: Path, tell: Tell) -> list[dict[str, Any]]:
             return groups
     except UserError:
         pass
-    tell(f"{file} was damaged and is written again: what is left is planned anew")
+    file.unlink()  # else a study with nothing left to plan could not be read
+    tell(f"{file} was damaged and is dropped: what is left is planned anew")
     return []

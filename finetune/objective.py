@@ -12,6 +12,7 @@ from finetune.errors import UserError, one_of
 from finetune.hparams import Hparams
 from finetune.metric import Metrics
 from finetune.params import Leaves
+from finetune.precision import widened
 from finetune.task import Batch, Params, Task
 
 
@@ -98,7 +99,7 @@ def in_units(task: Task, target: Target) -> Task:
     """
 
     def apply(params: Params, batch: Batch, dropout: jax.Array | float, keys: jax.Array | None) -> jax.Array:
-        return task.apply(params, batch, dropout, keys) * target.scale + target.mean
+        return widened(task.apply(params, batch, dropout, keys)) * target.scale + target.mean
 
     return task._replace(apply=apply)
 

@@ -26,7 +26,7 @@ MakeTask = Callable[[int, dict[str, jax.ShapeDtypeStruct]], Task]
 
 OwnTask = Task | MakeTask
 
-ARCHITECTURE = "own"  # what config.json calls a model that finetune does not know
+ARCHITECTURE = settings.OWN_MODEL  # what config.json calls a model that finetune does not know
 
 
 def checked(config: Config) -> Config:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune import command, models, own
+from finetune import command, models, output, own
 from finetune.data import arrays, delimited, images, text
 from finetune.errors import UserError, one_of
 from finetune.models import pretrained
@@ -41,9 +41,9 @@ def read(path: Path, model: Model) -> tuple[list[str], dict[str, np.ndarray]]:
         names, values = _images(path, model.config.data.image_size)
         return names, {model.reads: _fitted(values, model)}
     lines, texts = _texts(path, model.config.data.text_column)
-    return [str(line) for line in lines], text.encode(
-        texts, model.tokenizer, model.config.data.max_length, _width(model)
-    )
+    encoded = text.encode(texts, model.tokenizer, model.config.data.max_length, _width(model))
+    del encoded["cut"]
+    return [str(line) for line in lines], encoded
 
 
 def _width(model: Model) -> int:
@@ -52,9 +52,9 @@ def _width(model: Model) -> int:
 
 
 def _texts(path: Path, column: str) -> tuple[list[int], list[str]]:
-    if path.suffix in delimited.SUFFIXES and path.is_file():
+    if delimited.is_delimited(path) and path.is_file():
         return delimited.read_texts(path, column)
-    if path.suffix != _LINES or not path.is_file():
+    if path.suffix.lower() != _LINES or not path.is_file():
         raise one_of(f"ending of {path}", path.suffix, [*delimited.SUFFIXES, _LINES])
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -67,7 +67,7 @@ def _texts(path: Path, column: str) -> tuple[list[int], list[str]]:
 
 
 def _images(path: Path, image_size: int) -> tuple[list[str], np.ndarray]:
-    if path.suffix == ".npz" and path.is_file():
+    if path.suffix.lower() == ".npz" and path.is_file():
         pixels = arrays.read_inputs(path)
         return [str(number) for number in range(len(pixels))], pixels
     files = [path] if path.is_file() else images.files_below(path)
@@ -161,7 +161,7 @@ def _run(
 def read_words(path: Path, model: Model) -> tuple[list[int], list[list[str]]]:
     """Returns the line and the words of each row of `path`; raises UserError as `read` does."""
     column = model.config.data.text_column
-    if path.suffix == ".jsonl" and path.is_file():
+    if path.suffix.lower() == ".jsonl" and path.is_file():
         found = list(delimited.rows(path))
         return [n for n, _ in found], [delimited.words_of(row, column, f"{path}:{n}") for n, row in found]
     lines, texts = _texts(path, column)
@@ -218,7 +218,13 @@ def _text(share: float) -> str:
 @contextlib.contextmanager
 def _opened(to: Path | None) -> Iterator[TextIO]:
     if to is None:
-        yield sys.stdout
+        try:
+            yield output.exact()
+            output.exact().flush()
+        except BrokenPipeError:
+            raise
+        except (OSError, UnicodeEncodeError, AttributeError) as error:
+            raise UserError(f"standard output cannot take the answer ({error}), allowed: --to=FILE") from None
         return
     try:
         with to.open("w", encoding="utf-8", newline="") as file:
@@ -252,7 +258,7 @@ def main() -> None:
     if model.config.data.task == "tokens":
         lines, words = read_words(given.input, model)
         rows = text.encode_words(words, model.tokenizer, model.config.data.max_length, _width(model))
-        word = rows.pop("word")
+        word, _ = rows.pop("word"), rows.pop("cut")
         tags = probabilities(model, rows)
         with _opened(given.to) as file:
             write_words(file, model, lines, words, word, tags)

@@ -43,7 +43,7 @@ class Saver:
     def __init__(self, workdir: Path, interval_seconds: float, writes: bool):
         self._directory = _directory(workdir)
         self._interval_seconds, self._writes = interval_seconds, writes
-        self._number = max(map(int, _numbers(self._directory)), default=0)
+        self._number = max(map(int, _numbers(self._directory) if writes else ()), default=0)
         self._worker = ThreadPoolExecutor(1)
         self._writing: Future[float] | None = None
         self._last, self._seconds = time.monotonic(), 0.0

@@ -8,17 +8,18 @@ import jax
 import numpy as np
 
 from finetune import config as settings
-from finetune import data, models, own
+from finetune import data, files, models, own, traits
 from finetune.assignment import STATIC
 from finetune.config import Config
 from finetune.data import memory
 from finetune.errors import UserError, one_of
 from finetune.grid import digest
 from finetune.metric import LOSS, larger_is_better
-from finetune.models import pretrained
+from finetune.models import pretrained, settled
 from finetune.objective import Objective, Target, in_units, make_objective, usual_metric
 from finetune.params import abstract, count, flatten, without_state
 from finetune.task import Task
+from finetune.traits import Traits
 
 _METHOD = 2  # of training: another number where the same settings give other results. 2: orders of examples
 # Settings of JAX that change what a program computes.
@@ -34,6 +35,7 @@ class Subject(NamedTuple):
     description: all that a trial's result depends on besides its own hyperparameters.
     target: of a regression, see `objective.in_units`.
     metric: what is chosen on; larger_is_better: of it.
+    traits: of a task of the user's own; the models that come with finetune have none.
     """
 
     task: Task
@@ -47,6 +49,7 @@ class Subject(NamedTuple):
     target: Target
     metric: str
     larger_is_better: bool
+    traits: Traits
 
     @property
     def fingerprint(self) -> str:
@@ -68,6 +71,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
 
     own_task: the user's own, or what makes it, in place of the model that the settings name.
     """
+    config, _ = settled.settle(config)
     if own_task is None:
         architecture = models.architecture(config.model)  # first, since a misspelt name shows at once
         _objective(config)  # and so does a metric
@@ -104,11 +108,12 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
         pretrained=frozenset(weights),
         dataset=dataset,
         architecture=architecture,
-        tokenizer=Path(config.data.tokenizer) if config.data.tokenizer else tokenizer,
+        tokenizer=files.expanded(config.data.tokenizer) if config.data.tokenizer else tokenizer,
         description=_description(config, architecture, dataset, task, weights_hash, metric),
         target=target_of(config, dataset),
         metric=metric,
         larger_is_better=larger_is_better(task.metrics, metric),
+        traits=traits.NONE if own_task is None else traits.find(task, dataset.train),
     )
 
 

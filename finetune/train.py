@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import hparams, lora, records
+from finetune import hparams, lora, processes, records
 from finetune.epoch import Report, epoch_order, make_order
 from finetune.grid import Trial
-from finetune.parallel import OneDevice, arrays_from_first_process, padded_size
+from finetune.parallel import OneDevice, padded_size
 from finetune.population import Programs
 from finetune.step import QUANTITIES, Recipe, Shared
 
@@ -103,7 +103,7 @@ def _put_leaves(group: Group, members: Any, leaves: Mapping[int, Leaves]) -> Any
             for place, start in leaves.items():
                 own[place] = start.get(path, own[place])
             of_members[path] = own
-    return group.programs.put(arrays_from_first_process(tree))
+    return group.programs.put(processes.arrays_from_first("leaves to start from", tree))
 
 
 def train_chunk(group: Group, population: Population, rows_a_call: int, listener: Listener) -> float:
@@ -136,6 +136,10 @@ def _train_epoch(group: Group, population: Population, rows_a_call: int, listene
         population = population._replace(members=jax.block_until_ready(members), row=stop)
         if stop < rows:
             listener.pause(population)
+    if group.recipe.reestimate:
+        bounds = np.int32(population.epoch), np.int32(0), np.int32(min(group.recipe.reestimate, rows))
+        arguments = population.members, group.shared, group.splits.train, on_devices, *bounds
+        population = population._replace(members=group.programs.reestimate(*arguments))
     return population
 
 
@@ -144,6 +148,7 @@ def _end_epoch(group: Group, population: Population, validation: Any, listener: 
     _, places, size, epoch, _ = population
     epoch += 1
     members, report = group.programs.validate(population.members, group.shared, *validation, np.int32(epoch))
+    report = processes.arrays_from_first("how members stand", report)
     listener.epoch(_record_epoch(places, epoch, report))
     alive = [i for i, entry in enumerate(places) if _status(entry, epoch, report, i) is None]
     smaller = shrunk(len(alive), size, group.layout)
@@ -189,6 +194,7 @@ def _record_epoch(places: Sequence[Entry], epoch: int, report: Report) -> list[R
             "train_loss": float(report.train_loss[i]),
         }
         row |= {f"val_{name}": float(values[i]) for name, values in report.metrics.items()}
+        row |= {name: float(values[i]) for name, values in report.modes.items()}
         entry.curve.append({**row, "diverged": bool(report.diverged_update[i] >= 0)})
         rows.append(row)
     return rows

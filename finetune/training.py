@@ -4,13 +4,12 @@ import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from finetune import stop
+from finetune import processes, stop
 from finetune.chunk import Chunk, rows_a_call, snapshot_of, start
 from finetune.errors import UserError
 from finetune.grid import Trial
 from finetune.ledger import Ledger
 from finetune.measure import Measured
-from finetune.parallel import from_first_process
 from finetune.progress import Display, console
 from finetune.snapshot import Saver
 from finetune.train import Leaves, Listener, Population, Row, Start, train_chunk
@@ -46,6 +45,7 @@ class Training:
             except UserError:
                 raise
             except Exception as error:  # whatever a model raises on some trial
+                processes.met_by_all(error)
                 left = {identity: trial for identity, trial in chunk.trials.items() if self._ledger.left(identity)}
                 if is_out_of_memory(error) and measured.execution.size > 1:
                     return -(-measured.execution.size // 2)
@@ -100,7 +100,7 @@ class Training:
     def _pause(self, signature: dict[str, Any], measured: Measured, population: Population) -> None:
         """Saves what is being trained where it is time to, and leaves where a signal has come."""
         word = "stop" if stop.requested() else "save" if self._saver.due() else ""
-        word = from_first_process(word)
+        word = processes.from_first("whether to save or to stop", word)
         if word:
             members = measured.group.programs.fetch(population.members)
             self._saver.save(snapshot_of(population, signature), members)

@@ -16,41 +16,34 @@ The user declares nothing, and no equation is rewritten: both parts evaluate the
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping
-from enum import IntEnum
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune.batch_axis import ELEMENTWISE, REDUCTIONS, SIZES, Axis, Mixed, axes_of
+from finetune.axis_rules import Axis, Mixed
+from finetune.batch_axis import SIZES, axes_of
 from finetune.errors import UserError
-from finetune.jaxpr import Equation, Program, alike, bodies, evaluate, names, needed, trace
-from finetune.mincut import smallest_cut
+from finetune.jaxpr import Program, alike, evaluate, merged, names, needed, trace
+from finetune.one_example import same_of_two, twice
 from finetune.params import Leaves
 from finetune.step import Forward, seed_key
 from finetune.task import Batch
+from finetune.value_kind import Kind, cheapest_features, is_key, kinds_of, mixing
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 Features = dict[str, jax.Array]  # name -> [B, ...]
 
-# What the tail may repeat: computing entry by entry, reducing, moving, copying.
-_MOVES = "broadcast_in_dim concatenate iota pad reshape rev slice split squeeze transpose"
-_CHEAP = ELEMENTWISE | REDUCTIONS | frozenset(_MOVES.split())
-
-
-class Kind(IntEnum):
-    """What a value belongs to: the largest of the kinds of all that it is computed from."""
-
-    CONSTANT = 0
-    TRUNK = 1
-    TAIL = 2
-
-
 # Of the arguments of a `Forward`: trainable leaves, frozen leaves, batch, dropout, keys.
 _KINDS = (Kind.TAIL, Kind.CONSTANT, Kind.TRUNK, Kind.TAIL, Kind.TAIL)
 _AXES = (None, None, 0, None, 0)
+
+
+def _kind(path: Any) -> Kind:
+    """Returns what an input belongs to; whether an example is padding depends on the batch that it is in."""
+    return Kind.TAIL if jax.tree_util.keystr(path) == "[2]['weight']" else _KINDS[path[0].idx]
 
 
 class Cut:
@@ -63,6 +56,7 @@ class Cut:
     refused: None, or why something that is frozen is not in the trunk: there, examples influence each other. The trunk
         ends before it, so that the features of an example never depend on other examples.
     key: a hash of the program that computes all features.
+    outputs: hashes of the programs that compute the outputs of the whole forward pass.
     """
 
     def __init__(
@@ -73,26 +67,51 @@ class Cut:
 
         dtype: of the features that are float32 in the program.
         """
-        self._forward, self._traced, self._dtype = forward, dict[int, tuple[Program, Any]](), dtype
+        self._forward, self._dtype, self._has_keys = forward, dtype, keys
         self._shapes = dict(params), dict(frozen), dict(example), dropout, jax.eval_shape(seed_key, 0, 0)
-        self._has_keys = keys
-        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(self._arguments(SIZES[0]))]
-        self._program, other = self._sizes = tuple(self._trace(size)[0] for size in SIZES)
-        self._alike = alike(self._program, other)
-        self._names = names(self._program, [jax.tree_util.keystr(path) for path in paths])
-        self._axes: list[Axis] = [Mixed("the program changes with the batch size")] * len(self._names)
-        if self._alike:
-            self._axes = axes_of(self._program, other, [_AXES[path[0].idx] for path in paths])
-        self._kinds, self.refused = _mark(self._program, self._axes, [_KINDS[path[0].idx] for path in paths])
+        self._read()
+        self._kinds, self.refused = kinds_of(self._two, self._axes, [_kind(path) for path in self._paths])
+        # What is computed twice is one value, but for the tail: two derivatives may have one name.
+        first, given = dict[str, int](), {*self._two.inputs, *self._two.literals}
+        self._same = [
+            value if self._kinds[value] == Kind.TAIL or value in given else first.setdefault(name, value)
+            for value, name in enumerate(self._names)
+        ]
+        self._program = merged(self._two, self._same)
+        live = needed(self._program, (), self._program.outputs)
+        self._mixes = next(filter(None, (mixing(equation, self._axes) for equation in live)), None)
         self._choose()
         self.key = hashlib.sha256("\n".join(self.features).encode()).hexdigest()
+
+    def _read(self) -> None:
+        """Traces the program, names its values, and finds the examples in them."""
+        self._paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(self._arguments(SIZES[0]))]
+        self._two, three = (trace(self._forward, *self._arguments(size))[0] for size in SIZES)
+        self._traced: dict[int, tuple[Program, Any]] = {}
+        self._alike = alike(self._two, three)
+        self._axes: list[Axis] = [Mixed("the program changes with the batch size")] * len(self._two.avals)
+        self._names = [""] * len(self._axes)
+        inputs = [jax.tree_util.keystr(path) for path in self._paths]
+        of_two = names(self._two, inputs)
+        self.outputs = [of_two[value] for value in self._two.outputs]
+        shapes = ([program.avals[value].shape for value in program.outputs] for program in (self._two, three))
+        self._grow = [small != large for small, large in zip(*shapes, strict=True)]
+        if self._alike:
+            # By both programs: what is as long as a batch of two by chance is not in that of three.
+            of_both = zip(of_two, names(three, inputs), strict=True)
+            self._names = [two[:32] + other[:32] for two, other in of_both]
+            self._axes = self._axes_at(three, SIZES[1])
+
+    def _axes_at(self, program: Program, size: int) -> list[Axis]:
+        return axes_of(self._two, program, [_AXES[path[0].idx] for path in self._paths], size)
 
     def _choose(self) -> None:
         """Settles what the tail takes: features, constants, frozen leaves, and arrays of the batch."""
         program = self._program
         given = {*program.inputs, *program.literals}
         constants = {value for value, kind in enumerate(self._kinds) if kind == Kind.CONSTANT} - given
-        features = _cheapest_features(program, self._kinds, self._bytes_per_example)
+        constants -= {value for value in constants if is_key(program, value)}
+        features = cheapest_features(program, self._kinds, self._bytes_per_example)
         tail = needed(program, given | constants | features, program.outputs)
         read = {*program.outputs, *(value for equation in tail for value in equation.inputs)}
         _, frozen, batch, _, _ = self._numbered(program)
@@ -113,16 +132,23 @@ class Cut:
     def resized(self, shapes: Shapes) -> "Cut | None":
         """Returns the trunk for other `shapes` of some arrays; None unless it runs alike and its features stay."""
         other, (params, frozen, example, *rest) = copy.copy(self), self._shapes
-        other._shapes, other._traced = (params, frozen, example | dict(shapes), *rest), {}
-        other._program, three = (other._trace(size)[0] for size in SIZES)
-        if not (self._alike and alike(other._program, self._program) and alike(three, self._program)):
+        other._shapes = params, frozen, example | dict(shapes), *rest
+        other._read()
+        if not (self._alike and other._alike and alike(other._two, self._two)):
             return None
-        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(other._arguments(SIZES[0]))]
-        other._names = names(other._program, [jax.tree_util.keystr(path) for path in paths])
-        other._axes = axes_of(other._program, three, [_AXES[path[0].idx] for path in paths])
-        same = all(other._axes[value] == self._axes[value] for value in self._features.values())
-        same = same and all(other._one_example(self._features[name]) == one for name, one in self.features.items())
-        return other if same else None
+        other._program = merged(other._two, self._same)
+        alone = all(other._names[value] == other._names[same] for value, same in enumerate(self._same))
+        alone = alone and all(other._axes[value] == self._axes[value] for value in self._features.values())
+        alone = alone and all(other._one_example(self._features[name]) == one for name, one in self.features.items())
+        return other if alone else None
+
+    def refuses(self, size: int) -> str | None:
+        """Returns why batches of `size` examples cannot be cut, None if they can."""
+        try:
+            _ = self._runs_one() if size == 1 and self._alike else self._trace(size)
+        except UserError as error:
+            return str(error).partition(", allowed: ")[0]
+        return None
 
     def constants(self, frozen: Leaves) -> Leaves:
         """Returns what the tail takes for frozen leaves: those it reads, and what is computed from leaves alone."""
@@ -142,15 +168,16 @@ class Cut:
         """
         size = _batch_size(batch)
         if size == 1:
-            return {name: both[:1] for name, both in self.trunk(frozen, _twice(batch), done).items()}
+            return {name: both[:1] for name, both in self.trunk(frozen, twice(batch), done).items()}
         program, _ = self._trace(size)
         done = {} if done is None else done
+        given = {*program.inputs, *program.literals}
         _, leaves, arrays, _, _ = self._numbered(program)
-        known = {value: done[name] for value, name in enumerate(self._names) if name in done}
+        known = {value: done[name] for value, name in enumerate(self._names) if name in done and value not in given}
         known |= {value: frozen[path] for path, value in leaves.items() if path in frozen}
         known |= {value: batch[name] for name, value in arrays.items() if name in batch}
         values = evaluate(program, known, self._features.values())
-        done.update((self._names[value], array) for value, array in values.items())
+        done.update((self._names[value], array) for value, array in values.items() if value not in given)
         return {name: self._pack(values[value], value, size) for name, value in self._features.items()}
 
     def tail(
@@ -158,15 +185,11 @@ class Cut:
     ) -> Any:
         """Returns the outputs of the forward pass; `batch` holds the features and the arrays that the tail reads."""
         size = _batch_size(batch)
-        if size == 1 and self._alike:
-            outputs = self.tail(params, constants, _twice(batch), dropout, None if keys is None else _twice(keys))
+        if size == 1 and self._alike and not self._runs_one():
+            outputs = self.tail(params, constants, twice(batch), dropout, None if keys is None else twice(keys))
             leaves, structure = jax.tree.flatten(outputs)
-            of_examples = zip(
-                *([each.avals[value].shape for value in each.outputs] for each in self._sizes), strict=True
-            )
-            one = [
-                leaf if small == large else leaf[:1] for leaf, (small, large) in zip(leaves, of_examples, strict=True)
-            ]
+            axes = [self._axes[value] for value in self._program.outputs]
+            one = [_first_half(*each) for each in zip(leaves, axes, self._grow, strict=True)]
             return jax.tree.unflatten(structure, one)
         program, shapes = self._trace(size)
         leaves, _, _, rate, key = self._numbered(program)
@@ -193,25 +216,54 @@ class Cut:
         """Returns (program, output shapes) for a batch size; values have the same numbers for every size."""
         if size not in self._traced:
             program, shapes = trace(self._forward, *self._arguments(size))
-            if size not in SIZES and self._alike and not alike(program, self._program):
+            if self._differs(program, size):
                 raise UserError(
                     f"a batch of {size} examples runs another program than one of {SIZES[0]}, "
                     "allowed: a model that computes every batch alike, or trunk.mode none"
                 )
-            self._traced[size] = program, shapes
+            self._traced[size] = merged(program, self._same), shapes
         return self._traced[size]
 
+    def _runs_one(self) -> bool:
+        """Whether the tail runs on one example as it is; else it runs on that example twice.
+
+        Raises UserError if twice is not the same: where examples influence each other, as in a sum over the batch.
+        """
+        if self._mixes is not None and 1 not in self._traced:
+            program, shapes = trace(self._forward, *self._arguments(1))
+            if alike(program, self._two):
+                self._traced[1] = merged(program, self._same), shapes
+            elif not same_of_two(self._forward, *self._shapes, keys=self._has_keys):
+                raise UserError(
+                    f"a batch has one example, and {self._mixes}, allowed: batches of two or more, or trunk.mode none"
+                )
+        return self._mixes is not None and 1 in self._traced
+
+    def _differs(self, program: Program, size: int) -> bool:
+        """Says whether a batch of `size` is computed in another way than those that the program was cut by."""
+        if size in SIZES or not self._alike:
+            return False
+        if not alike(self._two, program):
+            return True
+        found = zip(self._kinds, self._axes, self._axes_at(program, size), strict=True)
+        return any(kind != Kind.TAIL and axis != other for kind, axis, other in found)
+
     def _one_example(self, value: int) -> jax.ShapeDtypeStruct:
-        """Returns the shape of one example's part of a value; several entries behind each example stay an axis."""
+        """Returns the shape of one example's part of a value; several entries behind each example stay an axis.
+
+        What is the same for all examples, such as the counter of a loop over them, each of them has whole.
+        """
         aval, axis = self._program.avals[value], self._axis(value)
+        dtype = self._dtype if aval.dtype == np.float32 else aval.dtype
+        if axis is None:
+            return jax.ShapeDtypeStruct(aval.shape, dtype)
         entries = aval.shape[axis] // SIZES[0]
         inner = () if entries == 1 else (entries,)
-        dtype = self._dtype if aval.dtype == np.float32 else aval.dtype
         return jax.ShapeDtypeStruct((*aval.shape[:axis], *inner, *aval.shape[axis + 1 :]), dtype)
 
-    def _axis(self, value: int) -> int:
+    def _axis(self, value: int) -> int | None:
         axis = self._axes[value]
-        assert isinstance(axis, int)  # of whatever is of the trunk
+        assert not isinstance(axis, Mixed)  # in the trunk nothing is
         return axis
 
     def _bytes_per_example(self, value: int) -> int:
@@ -220,72 +272,27 @@ class Cut:
 
     def _pack(self, array: jax.Array, value: int, size: int) -> jax.Array:
         """Returns a value with the axis of examples put first and apart."""
-        axis, shape = self._axis(value), array.shape
+        axis, shape, one = self._axis(value), array.shape, self._one_example(value)
+        if axis is None:
+            return jnp.broadcast_to(array, (size, *shape)).astype(one.dtype)
         apart = array.reshape(*shape[:axis], size, shape[axis] // size, *shape[axis + 1 :])
-        one = self._one_example(value)
         return jnp.moveaxis(apart, axis, 0).reshape(size, *one.shape).astype(one.dtype)
 
     def _unpack(self, packed: jax.Array, value: int, size: int) -> jax.Array:
         axis, aval = self._axis(value), self._trace(size)[0].avals[value]
+        if axis is None:
+            return packed[0].astype(aval.dtype)
         shape = aval.shape
         apart = packed.astype(aval.dtype).reshape(size, *shape[:axis], shape[axis] // size, *shape[axis + 1 :])
         return jnp.moveaxis(apart, 0, axis).reshape(shape)
-
-
-def _mark(program: Program, axes: list[Axis], inputs: list[Kind]) -> tuple[list[Kind], str | None]:
-    """Returns the kind of every value, and the first reason for which a frozen one cannot join the trunk."""
-    kinds = [Kind.CONSTANT] * len(program.avals)
-    for value, kind in zip(program.inputs, inputs, strict=True):
-        kinds[value] = kind
-    depends, refused = list(kinds), None  # kinds as they would be if no examples were mixed
-    live = {equation.outputs for equation in needed(program, (), program.outputs)}
-    for equation in program.equations:
-        depend = max((depends[value] for value in equation.inputs), default=Kind.CONSTANT)
-        kind = max((kinds[value] for value in equation.inputs), default=Kind.CONSTANT)
-        mixed = next((axis for value in equation.outputs if isinstance(axis := axes[value], Mixed)), None)
-        if mixed and depend == Kind.TRUNK and equation.outputs in live:
-            refused = refused or mixed.reason
-        if mixed or equation.origin.effects:
-            kind = Kind.TAIL
-        elif kind == Kind.CONSTANT and any(axes[value] is not None for value in equation.outputs):
-            kind = Kind.TRUNK  # a copy of a constant for each example
-        for value in equation.outputs:
-            depends[value], kinds[value] = depend, kind
-    return kinds, refused
-
-
-def _cheapest_features(program: Program, kinds: list[Kind], bytes_per_example: Callable[[int], int]) -> set[int]:
-    """Returns the values of the trunk with the fewest bytes from which the tail can go on.
-
-    Paths lead from what the tail reads, through equations that it may repeat, to what only the trunk may compute. Where
-    they end at arrays of the batch there is nothing to hand over.
-    """
-    edges: dict[int, list[int]] = {}
-    costly: set[int] = set()
-    start = {value for value in program.outputs if kinds[value] == Kind.TRUNK}
-    for equation in needed(program, (), program.outputs):
-        inputs = [value for value in equation.inputs if kinds[value] == Kind.TRUNK]
-        if kinds[equation.outputs[0]] == Kind.TAIL:
-            start.update(inputs)
-        elif kinds[equation.outputs[0]] == Kind.TRUNK:
-            edges.update(dict.fromkeys(equation.outputs, inputs))
-            costly.update(() if _is_cheap(equation) else equation.outputs)
-    weight = {value: bytes_per_example(value) for value in edges}
-    cheap_edges = {value: inputs for value, inputs in edges.items() if value not in costly}
-    return smallest_cut(start, cheap_edges, costly, weight)
-
-
-def _is_cheap(equation: Equation) -> bool:
-    name = equation.primitive.name
-    if name in ("custom_jvp_call", "custom_vjp_call"):
-        return all(_is_cheap(inner) for body in bodies(equation) for inner in body.equations)
-    return name in _CHEAP
 
 
 def _batch_size(batch: Batch) -> int:
     return next(iter(batch.values())).shape[0]
 
 
-def _twice(arrays: Any) -> Any:
-    """Returns a batch of one example as two: JAX leaves broadcasts to one example out, which makes another program."""
-    return jax.tree.map(lambda array: jnp.concatenate([array, array]), arrays)
+def _first_half(array: jax.Array, axis: Axis, grows: bool) -> jax.Array:
+    """Returns the part of the first of two examples; grows: whether a larger batch has more of it."""
+    if isinstance(axis, int):
+        return jax.lax.slice_in_dim(array, 0, array.shape[axis] // 2, axis=axis)
+    return array[: len(array) // 2] if grows else array

@@ -153,7 +153,7 @@ def test_a_damaged_snapshot_is_told_and_the_one_before_is_used(tmp_path, undistu
 
 
 def test_a_failed_save_of_a_snapshot_ends_with_one_line(tmp_path, undisturbed, monkeypatch):
-    describe = manifest._describe
+    describe = manifest.describe
 
     def full(file):
         if "population" in str(file):
@@ -161,7 +161,7 @@ def test_a_failed_save_of_a_snapshot_ends_with_one_line(tmp_path, undisturbed, m
         return describe(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, "_describe", full)
+        patch.setattr(manifest, "describe", full)
         with pytest.raises(UserError, match="cannot be written .No space left on device., allowed: a disk with space"):
             study.run(settings(), tmp_path / "study", AXES)
     study.run(settings(), tmp_path / "study", AXES)
@@ -211,6 +211,8 @@ def _check_document(file, original):
     try:
         found = records.read_document(file)
     except UserError:
+        return
+    if not file.exists():  # dropped
         return
     assert found == _without(json.loads(original.read_text())) or file.stat().st_size == 0
 

@@ -75,6 +75,7 @@ CHANGES = {
     "optimizer.multipliers": (("head=2",), {}),
     "evaluation.metric": ("loss", {}),
     "evaluation.metrics": (("macro_f1",), {}),
+    "evaluation.batch_norm_batches": (3, {}),
     "trunk.dtype": ("bfloat16", {}),
     "trainable": ("all", {}),
     "parts": (("a=head",), {}),

@@ -38,6 +38,22 @@ def test_scale_of_an_axis(values: list[Any], scale: str) -> None:
     assert make_axis("x", values).scale == scale
 
 
+@pytest.mark.parametrize(
+    "name, values, scale",
+    [
+        ("lr", [0.001, 0.005, 0.01], "log"),
+        ("optimizer.learningRate", [0.001, 0.005, 0.01], "log"),
+        ("weight_decay", [0, 0.01, 0.05, 0.1], "log"),
+        ("learning_rate", [1e-5, 2e-5, 3e-5, 4e-5, 5e-5], "linear"),
+        ("dropout_rate", [0.01, 0.05, 0.1], "linear"),
+        ("layer_decay", [0.1, 0.5, 0.9], "linear"),
+        ("lr", [-0.1, 0.001, 0.01], "linear"),
+    ],
+)
+def test_rates_and_decays_are_searched_by_factors(name: str, values: list[float], scale: str) -> None:
+    assert make_axis(name, values).scale == scale
+
+
 def test_positions_on_axes() -> None:
     decay = make_axis("weight_decay", [0.1, 0.0, 0.001, 0.01])
     assert decay == Axis("weight_decay", "log", (0, 0.001, 0.01, 0.1))
@@ -148,13 +164,13 @@ def test_columns_that_are_no_hyperparameters_are_passed_over_and_named(tmp_path:
     }
     assert scales(trials) == expected
     assert trials.fixed == {"width": 128}
-    assert len(trials.frame) == n - 1
-    assert trials.frame["status"].tolist() == ["complete"] * (n - 2) + ["failed"]
+    assert trials.frame["status"].tolist() == ["complete"] * (n - 2) + ["failed", "stopped"]
+    assert trials.frame["value"].isna().tolist() == [False] * (n - 2) + [True, True]
     np.testing.assert_allclose(trials.frame["test"][: n - 2], frame["test_acc"][: n - 2])
-    np.testing.assert_allclose(trials.frame["seconds"], frame["Runtime"][: n - 1])
+    np.testing.assert_allclose(trials.frame["seconds"], frame["Runtime"])
     notes = " ".join(trials.notes)
     assert all(name in notes for name in ("Name", "Created", "git_commit", "best_val_acc", "f1", "_step"))
-    assert "1 trials that have not ended are left out" in notes
+    assert "1 trials are no evidence: still running" in notes
 
 
 @pytest.mark.parametrize("prefix", ["params_", "param_", "config.", "config/", "hparams.", "params."])
@@ -200,9 +216,9 @@ def test_missing_cells() -> None:
 def test_results_that_are_missing_or_infinite_are_trials_without_a_result() -> None:
     frame = pd.DataFrame({"x": [1, 2, 3, 4], "loss": ["0.5", "nan", "inf", "OOM"]})
     trials = from_frame(frame, "loss", True)
-    assert trials.frame["status"].tolist() == ["complete", "failed", "diverged", "failed"]
+    assert trials.frame["status"].tolist() == ["complete", "diverged", "diverged", "failed"]
     assert trials.frame["utility"].notna().tolist() == [True, False, False, False]
-    np.testing.assert_array_equal(trials.filled, [-0.5, np.nan, -0.5, np.nan])
+    np.testing.assert_array_equal(trials.filled, [-0.5, -0.5, -0.5, np.nan])
 
 
 def test_repeats_without_seeds_are_counted() -> None:

@@ -7,8 +7,9 @@ import pandas as pd
 
 from finetune.analysis import decomposition, importance
 from finetune.analysis.decomposition import NOISE, REST, Share
+from finetune.analysis.design import ADAPTIVE
 from finetune.analysis.paired import arrange
-from finetune.analysis.table import ADAPTIVE, Trials
+from finetune.analysis.table import Trials
 
 __all__ = ["NOISE", "REST", "Anova", "Share", "anova", "good_region"]
 

@@ -13,7 +13,7 @@ from finetune.analysis.finding import NOTE, WARNING, Finding, count, listed, num
 from finetune.analysis.standing import Standing, standing
 from finetune.analysis.table import Axis, Trials
 from finetune.analysis.training import diagnose_training
-from finetune.analysis.trust import against_baseline, agreement, collapsed, split_error
+from finetune.analysis.trust import against_baseline, agreement, collapsed, confounded, split_error
 
 __all__ = ["Finding", "diagnose"]
 
@@ -28,7 +28,7 @@ _OUTER = 0.05  # share of a sampled axis that is its edge
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
     """Returns what is worth knowing about a search, warnings first."""
     trials, stands = evidence.trials, evidence.stands
-    found = [*_lost(trials), *collapsed(evidence)]
+    found = [*_lost(trials), *collapsed(evidence), *confounded(trials)]
     if len(stands.order):
         found += [
             *against_baseline(evidence),

@@ -10,6 +10,7 @@ from finetune import records
 from finetune.analysis.anova import NOISE, REST, Anova
 from finetune.analysis.condition import condition
 from finetune.analysis.decomposition import Share
+from finetune.analysis.design import ADAPTIVE
 from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import (
     WARNING,
@@ -26,7 +27,7 @@ from finetune.analysis.finding import (
 from finetune.analysis.interactions import Shift
 from finetune.analysis.points import MEDIAN, Gain, Loss, within
 from finetune.analysis.recommendation import Recommendation, Setting
-from finetune.analysis.table import ADAPTIVE, Trials
+from finetune.analysis.table import Trials
 
 _FIRST = ("baseline", "collapsed", "confounded")  # warnings that come before everything else
 _LINES = 10
@@ -130,7 +131,8 @@ def _over(anova: Anova, name: str) -> str:
 def _interval(share: Share, whole: str = "") -> str:
     if not np.isfinite([share.low, share.high]).all():
         return f"about {percent(share.share)} %{whole}"
-    return f"{percent(share.share)} %{whole} ({percent(share.low)} to {percent(share.high)} %)"
+    low, middle, high = (percent(each) for each in (share.low, share.share, share.high))
+    return f"{middle} %{whole}" + ("" if low == high else f" ({low} to {high} %)")
 
 
 def _points(evidence: Evidence, gained: Gain | None, lost: Sequence[Loss], worth: float | None) -> list[str]:

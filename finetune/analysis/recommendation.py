@@ -89,11 +89,14 @@ def _surest(trials: Trials, tied: Sequence[Setting]) -> Setting | None:
 
 
 def _cheapest(tied: Sequence[Setting]) -> Setting | None:
-    """Returns the cheapest of the settings, the better one of equals; None unless costs are known and differ."""
-    priced = [each for each in tied if each.cost is not None]
-    if len(priced) < len(tied) or len({each.cost for each in priced}) < 2:
+    """Returns the cheapest of the settings, the better one of equals; None unless costs are known and differ.
+
+    Of settings that cost as much, such as ranks of one program, it is the one that trains the fewest parameters.
+    """
+    prices = [(each.cost, each.trained_parameters or 0.0) for each in tied if each.cost is not None]
+    if len(prices) < len(tied) or len(set(prices)) < 2:
         return None
-    return min(priced, key=lambda each: each.cost or 0.0)
+    return tied[prices.index(min(prices))]
 
 
 def _most_robust(trials: Trials, tied: tuple[Setting, ...]) -> Setting | None:

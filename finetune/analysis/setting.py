@@ -9,6 +9,7 @@ from scipy import stats
 
 from finetune.analysis import robust
 from finetune.analysis.cost import cost
+from finetune.analysis.cost import known as known_of
 from finetune.analysis.standing import Standing
 from finetune.analysis.table import Trials
 from finetune.analysis.variance import resolution
@@ -20,7 +21,7 @@ class Setting(NamedTuple):
     mean, low, high: the metric on the validation split over seeds, of trials that did not fail, with a 95 % interval
     that allows for its having been chosen (NaN where nothing was repeated). test: the mean metric on the test split,
     None if unknown; test_half: half of its t-interval. seeds: trials that count; lost: those that diverged or
-    collapsed. ids: of all its trials. cost: mean of its trials.
+    collapsed. ids: of all its trials. cost, trained_parameters: means of its trials.
     reach: for each axis the (lowest, highest) value that stays within one seed deviation of
     the best, others equal.
     """
@@ -35,6 +36,7 @@ class Setting(NamedTuple):
     lost: int
     ids: tuple[str, ...]
     cost: float | None
+    trained_parameters: float | None
     reach: robust.Reach
 
 
@@ -52,6 +54,7 @@ def make_settings(
     reach = robust.reaches(trials, stands.table, good)
     frame, spent, sign = trials.frame, cost(trials).values, 1 if trials.maximize else -1
     counts = ~stands.failures.collapsed[stands.place] & np.isfinite(frame["value"].to_numpy(float))
+    trained = known_of(trials, "trained_parameters")
     made = []
     for place in map(int, places):
         rows = stands.rows[place]
@@ -71,6 +74,7 @@ def make_settings(
                 lost=int(stands.table["lost"].iat[place]),
                 ids=tuple(frame["id"].to_numpy()[rows]),
                 cost=float(known.mean()) if len(known) else None,
+                trained_parameters=None if trained is None else float(trained[rows].mean()),
                 reach=reach[place],
             )
         )

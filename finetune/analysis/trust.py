@@ -27,6 +27,17 @@ def collapsed(evidence: Evidence) -> list[Finding]:
     return [Finding("collapsed", WARNING, sentence)]
 
 
+def confounded(trials: Trials) -> list[Finding]:
+    """Says which hyperparameters move together, so that their effects cannot be told apart."""
+    pairs = trials.reading.confounded if trials.reading is not None else ()
+    sentence = "{} and {} move together: what one does cannot be told from what the other does."
+    return [
+        Finding("confounded", WARNING, sentence.format(pair.first, pair.second), pair.first)
+        for pair in pairs
+        if {pair.first, pair.second} <= set(trials.names)
+    ]
+
+
 def against_baseline(evidence: Evidence) -> list[Finding]:
     """Says if the best setting does not beat the trivial predictor, such as the majority class."""
     trials, stands = evidence.trials, evidence.stands

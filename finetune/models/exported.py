@@ -20,6 +20,8 @@ from finetune import config as settings
 from finetune.config import Config, DataConfig, ModelConfig
 from finetune.errors import UserError
 from finetune.models import classifier, huggingface, huggingface_vit
+from finetune.models.pooling import POOLINGS
+from finetune.models.sentence_transformers import Declared
 
 FILE = "finetune.json"
 FORMAT = 1
@@ -99,6 +101,7 @@ def _write_pooling(directory: Path, pooling: str, width: int, classes: int) -> N
     """Writes what sentence-transformers needs to compute logits: SentenceTransformer(directory).encode(texts)."""
     (directory / "1_Pooling").mkdir()
     means = {"pooling_mode_mean_tokens": pooling == "mean", "pooling_mode_cls_token": pooling == "first"}
+    means["pooling_mode_max_tokens"] = pooling == "max"
     _write_json(directory / "1_Pooling" / "config.json", {"word_embedding_dimension": width, **means})
     identity = {"bias": True, "activation_function": "torch.nn.modules.linear.Identity"}
     _write_json(directory / _HEAD / "config.json", {"in_features": width, "out_features": classes, **identity})
@@ -178,6 +181,15 @@ def read_config(directory: Path) -> tuple[Config, tuple[str, ...]]:
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or len(classes) < least:
         raise UserError(f"{directory / FILE}: classes are {str(classes)[:40]}, allowed: a list of names")
     return config, tuple(classes)
+
+
+def declared(path: Path) -> Declared:
+    """Returns pooling and length of texts of the model in the directory `path`."""
+    found = read(path)
+    model, data = (found[part] if isinstance(found.get(part), dict) else {} for part in ("model", "data"))
+    pooling, length = model.get("pooling"), data.get("max_length")
+    length = length if type(length) is int and length > 0 else None
+    return Declared(pooling if pooling in POOLINGS else None, length, binding=False)
 
 
 def architecture(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import finetune
 from finetune.analysis.answer import Answer
 from finetune.analysis.finding import count, metric_words, rounded
 from finetune.analysis.setting import Setting
-from finetune.report import arms, library, provenance, scale, table, theme
+from finetune.report import arms, library, provenance, reading, scale, table, theme
 from finetune.report.figure import Figure
 
 _HERE = Path(__file__).parent
@@ -99,7 +99,7 @@ def _about(answer: Answer) -> str:
 
 def _answer(answer: Answer) -> str:
     first = f'<div class="answer"><div class="sentences">{_sentences(answer)}</div>{_card(answer)}</div>'
-    return f'<section id="answer">{first}{_next(answer)}{_findings(answer)}</section>'
+    return f'<section id="answer">{first}{_next(answer)}{reading.block(answer.trials)}{_findings(answer)}</section>'
 
 
 def _sentences(answer: Answer) -> str:
