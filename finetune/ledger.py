@@ -76,7 +76,6 @@ class Ledger:
             del self.done[identity]
         if again:
             self._keeper.forget(again)
-        if again and self.recorder.writes:
             self.recorder.trim("curves.jsonl", lambda row: row["id"] not in again, _id_and_epoch)
         self._doubtful -= decided
         _tell_again(again, self._tell)

@@ -1,4 +1,4 @@
-"""What is printed: no reason for a command to fail, whatever the terminal can show and whoever has stopped to read."""
+"""What is printed: no reason for a command to fail, whatever the terminal can show and whoever has stopped reading."""
 
 import os
 import sys

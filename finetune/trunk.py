@@ -55,6 +55,7 @@ class Cut:
     needs: paths of the frozen leaves, and names of the arrays of a batch, that the trunk reads.
     refused: None, or why something that is frozen is not in the trunk: there, examples influence each other. The trunk
         ends before it, so that the features of an example never depend on other examples.
+    mixes: None, or why examples influence each other somewhere in the whole pass.
     key: a hash of the program that computes all features.
     outputs: hashes of the programs that compute the outputs of the whole forward pass.
     """
@@ -79,7 +80,7 @@ class Cut:
         ]
         self._program = merged(self._two, self._same)
         live = needed(self._program, (), self._program.outputs)
-        self._mixes = next(filter(None, (mixing(equation, self._axes) for equation in live)), None)
+        self.mixes = next(filter(None, (mixing(equation, self._axes) for equation in live)), None)
         self._choose()
         self.key = hashlib.sha256("\n".join(self.features).encode()).hexdigest()
 
@@ -229,15 +230,15 @@ class Cut:
 
         Raises UserError if twice is not the same: where examples influence each other, as in a sum over the batch.
         """
-        if self._mixes is not None and 1 not in self._traced:
+        if self.mixes is not None and 1 not in self._traced:
             program, shapes = trace(self._forward, *self._arguments(1))
             if alike(program, self._two):
                 self._traced[1] = merged(program, self._same), shapes
             elif not same_of_two(self._forward, *self._shapes, keys=self._has_keys):
                 raise UserError(
-                    f"a batch has one example, and {self._mixes}, allowed: batches of two or more, or trunk.mode none"
+                    f"a batch has one example, and {self.mixes}, allowed: batches of two or more, or trunk.mode none"
                 )
-        return self._mixes is not None and 1 in self._traced
+        return self.mixes is not None and 1 in self._traced
 
     def _differs(self, program: Program, size: int) -> bool:
         """Says whether a batch of `size` is computed in another way than those that the program was cut by."""

@@ -23,12 +23,12 @@ class Slow(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        x = nn.BatchNorm(not train, momentum=0.99, name="norm")(3 * x + 5)
+        x = nn.BatchNorm(not train, momentum=0.99, name="norm")(10 * x + 40)
         return nn.Dense(tasks.CLASSES, name="head")(nn.Dropout(0.5, deterministic=not train)(x))
 
 
 MEAN, VAR = "batch_stats/norm/mean", "batch_stats/norm/var"
-ROW = tasks.row(learning_rate=0.3, dropout=0.4)
+ROW = tasks.row(learning_rate=0.03, dropout=0.4)
 
 
 @pytest.mark.parametrize("make", [vmapped, looped])
@@ -40,7 +40,7 @@ def test_averages_taken_anew_are_those_of_the_examples(make, rows):
     order, split = epoch_order(0, 0, EXAMPLES, 4), tasks.data(EXAMPLES)
     members = programs.reestimate(members, shared, split, order, np.int32(0), np.int32(0), np.int32(rows))
     state = programs.fetch(members).state
-    read = 3 * split["x"][order.examples[:rows][order.weight[:rows] > 0]] + 5  # the last batch is padded
+    read = 10 * split["x"][order.examples[:rows][order.weight[:rows] > 0]] + 40  # the last batch is padded
     assert len(read) == min(4 * rows, EXAMPLES)
     np.testing.assert_allclose(state[MEAN][0], read.mean(0), rtol=1e-4)
     np.testing.assert_allclose(state[VAR][0], read.var(0), rtol=1e-4)

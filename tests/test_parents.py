@@ -11,7 +11,7 @@ import tasks
 from studies import rows_of
 from training import relative, train_member
 
-from finetune import checkpoint, parents, study, train
+from finetune import checkpoint, parents, study, train, traits
 from finetune.config import Config
 from finetune.data.dataset import Dataset
 from finetune.errors import UserError
@@ -46,7 +46,7 @@ def small(monkeypatch: pytest.MonkeyPatch, float64: None) -> None:
     found = Subject(
         task=task, shapes=abstract(task), base=tasks.base_leaves(task), pretrained=frozenset(STEM), dataset=dataset,
         architecture={}, tokenizer=None, description={"model": "mlp"}, target=Target(0.0, 1.0), metric="loss",
-        larger_is_better=True,
+        larger_is_better=True, traits=traits.NONE,
     )  # fmt: skip
     monkeypatch.setattr(study, "load", lambda config, task: found)
     monkeypatch.setattr(study.reporting.Reporting, "update", lambda self: None)

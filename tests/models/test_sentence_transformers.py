@@ -142,7 +142,7 @@ def test_a_study_of_a_directory_is_one_with_its_settings(save, tmp_path):
         )
         for path, pooling, length in ((declaring, "auto", 0), (plain, "first", 3))
     )  # fmt: skip
-    assert found.description["model"]["pooling"] == "first"
+    assert found.description["model.pooling"] == "first"
     ids = {tuple(row) for row in found.dataset.train["input_ids"].tolist()}
     assert ids == {(1, 2, 3), (5, 6, 0)}
     assert [1, 0, 3] in named.dataset.train["input_ids"].tolist()
