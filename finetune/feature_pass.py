@@ -14,7 +14,7 @@ import numpy as np
 
 from finetune import lengths, processes
 from finetune.data import padding
-from finetune.feature_store import FeatureStore, array_hash
+from finetune.feature_store import Checksum, FeatureStore, array_hash
 from finetune.features import HostSplit, Trunk
 from finetune.params import Leaves
 from finetune.progress import console
@@ -95,12 +95,16 @@ class Pass:
     def _compute(self, number: int, advance: Callable[[], None]) -> HostSplit:
         """Returns the features of a split that have not been found; a batch is fetched while the next is computed."""
         examples, arrays = len(self._splits[number]["label"]), HostSplit()
+        checksums: dict[str, Checksum] = {}
 
         def fetch(index: np.ndarray, batch: dict[str, jax.Array]) -> None:
             for name, piece in jax.device_get(batch).items():
                 if name not in arrays:
                     arrays[name] = self._create(number, name, (examples, *piece.shape[1:]), piece.dtype)
+                    checksums[name] = Checksum(arrays[name].shape, piece.dtype)
                 arrays[name][index] = piece[: len(index)]
+                if isinstance(arrays[name], np.memmap):
+                    checksums[name].add(index, piece[: len(index)])
             advance()
 
         waiting = None
@@ -113,7 +117,7 @@ class Pass:
             fetch(*waiting)
         for name, file in self._names[number].items():
             if name in arrays:
-                self._store.keep(file, arrays[name])
+                self._store.keep(file, arrays[name], checksums[name].hex())
         return arrays
 
     def _create(self, number: int, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -1,13 +1,16 @@
 """Features on disk, for the next study with the same weights and texts: one file each, the oldest dropped first.
 
-A file's name is a hash of all that the feature depends on, so that what is found is what would be computed. It is
-mapped into memory, not read: the operating system keeps of it what fits.
+A file's name is a hash of all that the feature depends on, so that what is found is what would be computed. Beside it
+lies the checksum of what was computed, which is not read from the file. It is mapped into memory, not read: the
+operating system keeps of it what fits. Several studies, on several machines too, may use one directory.
 """
 
 import contextlib
 import hashlib
 import os
 import shutil
+import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import numpy as np
 
 from finetune import assets, files
 from finetune.config import TrunkConfig
+from finetune.errors import UserError
 
 
 class FeatureStore:
@@ -30,10 +34,11 @@ class FeatureStore:
         if self._limit_bytes == 0:
             return None
         with contextlib.suppress(OSError, UnicodeError):  # there is none, or another study drops it just now
-            if file.stat().st_size == size and self._file(name, ".sha256").read_text() == _sha256(file):
+            array = np.memmap(file, dtype, "r", shape=shape) if file.stat().st_size == size else None
+            if array is not None and self._file(name, ".sha256").read_text() == checksum_of(array):
                 os.utime(file)  # used now: the last to be dropped
                 self._used.add(file.name)
-                return np.memmap(file, dtype, "r", shape=shape)
+                return array
             self._remove(file)
         return None
 
@@ -42,27 +47,35 @@ class FeatureStore:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if not 0 < size <= self._limit_bytes:
             return np.empty(shape, dtype)
+        unfinished = self._directory / f"{name}.{uuid.uuid4().hex}.new"  # one process id may be on two machines
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             if not self._make_room(size):
                 return np.empty(shape, dtype)
-            self._unfinished(name).unlink(missing_ok=True)
-            with self._unfinished(name).open("xb") as file:
+            with unfinished.open("xb") as file:
                 files.allocate(file, size)
-            return np.memmap(self._unfinished(name), dtype, "r+", shape=shape)
+            return np.memmap(unfinished, dtype, "r+", shape=shape)
         except OSError:  # no directory, no right to write, no space: a store is a convenience
             with contextlib.suppress(OSError):
-                self._unfinished(name).unlink()
+                unfinished.unlink()
             return np.empty(shape, dtype)
 
-    def keep(self, name: str, array: np.ndarray) -> None:
-        """Keeps an array that `create` returned, once it is filled."""
+    def keep(self, name: str, array: np.ndarray, checksum: str) -> None:
+        """Keeps an array that `create` returned, once it is filled; `checksum` is of what it was filled with.
+
+        Raises UserError if it holds something else: another program has written to its file.
+        """
         if not isinstance(array, np.memmap):
             return
         array.flush()
+        unfinished = Path(str(array.filename))
+        if checksum_of(array) != checksum:
+            self._remove(unfinished)
+            raise UserError(f"{unfinished} has changed while it was filled, allowed: a directory for features that no "
+                            "other program writes to; the same command then continues the study")  # fmt: skip
         with contextlib.suppress(OSError):  # the array stays, whatever becomes of its name
-            files.replace(self._file(name, ".sha256"), _sha256(self._unfinished(name)))
-            os.replace(self._unfinished(name), self._file(name))
+            files.replace(self._file(name, ".sha256"), checksum)
+            os.replace(unfinished, self._file(name))
             self._used.add(self._file(name).name)
 
     @property
@@ -94,9 +107,6 @@ class FeatureStore:
     def _file(self, name: str, suffix: str = ".features") -> Path:
         return self._directory / f"{name}{suffix}"
 
-    def _unfinished(self, name: str) -> Path:
-        return self._directory / f"{name}.{os.getpid()}.new"
-
 
 def feature_store(config: TrunkConfig) -> FeatureStore:
     """Returns the store that the settings name."""
@@ -111,6 +121,25 @@ def array_hash(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+class Checksum:
+    """The checksum of an array [N, ...] whose rows become known in any order."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any):
+        self._digests = np.zeros((shape[0], hashlib.sha256().digest_size), np.uint8)
+        self._kind = f"{np.dtype(dtype)} {shape}"
+
+    def add(self, index: Iterable[int], rows: np.ndarray) -> None:
+        """Takes rows [n, ...] and their places [n] in the array."""
+        for place, row in zip(index, rows, strict=True):
+            self._digests[place] = np.frombuffer(hashlib.sha256(row.tobytes()).digest(), np.uint8)
+
+    def hex(self) -> str:
+        """Returns 64 hex digits."""
+        return hashlib.sha256(self._kind.encode() + self._digests.tobytes()).hexdigest()
+
+
+def checksum_of(array: np.ndarray) -> str:
+    """Returns the checksum of an array [N, ...] as it stands."""
+    checksum = Checksum(array.shape, array.dtype)
+    checksum.add(range(len(array)), array)
+    return checksum.hex()

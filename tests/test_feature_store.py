@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from finetune import feature_pass
+from finetune.errors import UserError
 from finetune.feature_pass import Pass
-from finetune.feature_store import FeatureStore
+from finetune.feature_store import Checksum, FeatureStore, checksum_of
 from tests.tasks import base_leaves, data, make_recipe, mlp
 from tests.test_features import trunk_of
 
@@ -17,7 +18,7 @@ ARRAY = np.arange(12, dtype=np.float32).reshape(3, 4)
 def keep(store, name, array=ARRAY):
     created = store.create(name, array.shape, array.dtype)
     created[:] = array
-    store.keep(name, created)
+    store.keep(name, created, checksum_of(array))
 
 
 def find(store, name, array=ARRAY):
@@ -55,6 +56,43 @@ def test_a_damaged_file_is_not_taken(tmp_path, damage):
     (tmp_path / "a.features").write_bytes(content if damage == "flip" else content[:-1])
     assert find(FeatureStore(tmp_path, 100), "a") is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_with_one_process_id_do_not_meet(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 7)  # as in two containers
+    first, second = FeatureStore(tmp_path, 1000), FeatureStore(tmp_path, 1000)
+    one = first.create("a", ARRAY.shape, ARRAY.dtype)
+    one[:] = ARRAY
+    other = second.create("a", ARRAY.shape, ARRAY.dtype)
+    np.testing.assert_array_equal(one, ARRAY)
+    first.keep("a", one, checksum_of(ARRAY))
+    np.testing.assert_array_equal(find(FeatureStore(tmp_path, 1000), "a"), ARRAY)
+    other[:] = ARRAY
+    second.keep("a", other, checksum_of(ARRAY))
+    np.testing.assert_array_equal(find(FeatureStore(tmp_path, 1000), "a"), ARRAY)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.features", "a.sha256"]
+
+
+def test_what_another_program_has_written_to_is_neither_kept_nor_trained_on(tmp_path):
+    store = FeatureStore(tmp_path, 1000)
+    created = store.create("a", ARRAY.shape, ARRAY.dtype)
+    created[:] = ARRAY
+    (unfinished,) = tmp_path.glob("*.new")
+    with unfinished.open("r+b") as file:
+        file.write(bytes(ARRAY.nbytes))  # zeros in its place
+    with pytest.raises(UserError, match="has changed while it was filled, allowed: a directory"):
+        store.keep("a", created, checksum_of(ARRAY))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checksum_takes_rows_in_any_order_and_tells_shapes_and_types():
+    checksum = Checksum(ARRAY.shape, ARRAY.dtype)
+    checksum.add([2, 0], ARRAY[[2, 0]])
+    assert checksum.hex() != checksum_of(ARRAY)
+    checksum.add([1], ARRAY[1:2])
+    assert checksum.hex() == checksum_of(ARRAY)
+    others = [ARRAY[::-1], ARRAY + 1, ARRAY.view(np.int32), ARRAY.reshape(3, 2, 2), np.zeros_like(ARRAY)]
+    assert len({checksum_of(each) for each in (ARRAY, *others)}) == 6
 
 
 def test_a_directory_that_cannot_be_written_costs_nothing_but_the_files(tmp_path):

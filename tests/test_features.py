@@ -9,6 +9,7 @@ import pytest
 
 from finetune import from_functions, plan, study
 from finetune.config import Config, TrunkConfig
+from finetune.errors import UserError
 from finetune.feature_pass import Pass
 from finetune.feature_store import FeatureStore
 from finetune.features import Room, choose_trunk
@@ -124,6 +125,14 @@ def test_groups_share_one_pass(tmp_path, monkeypatch):
     (features, *_) = passes[0].imagined()
     # The last block is fed by 4 patches; the tail adds the class token itself. The head is fed by 16 numbers.
     assert sorted(array.shape[1:] for array in features.values()) == [(4, 16), (16,)]
+
+
+def test_whether_features_are_rounded_depends_on_no_machine():
+    recipe, split = make_recipe(mlp(), "head", examples=10, micro_batch=2), data(10)
+    assert trunk_of(recipe, split, dtype="bfloat16").mode == "cached"  # as they are not for their worth in float32
+    assert trunk_of(recipe, split, dtype="bfloat16", trials=1).mode == "cached"
+    with pytest.raises(UserError, match="trunk.dtype is 'bfloat16', and features .* do not fit into .*'float32'"):
+        trunk_of(recipe, split, dtype="bfloat16", device=100)
 
 
 def trunk_without_dropout(task, split):
