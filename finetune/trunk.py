@@ -30,7 +30,7 @@ from finetune.jaxpr import Program, alike, evaluate, merged, names, needed, trac
 from finetune.params import Leaves
 from finetune.step import Forward, seed_key
 from finetune.task import Batch
-from finetune.value_kind import Kind, cheapest_features, is_key, kinds_of, mixing
+from finetune.value_kind import Kind, cheapest_features, is_key, kinds_of
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 Features = dict[str, jax.Array]  # name -> [B, ...]
@@ -38,11 +38,6 @@ Features = dict[str, jax.Array]  # name -> [B, ...]
 # Of the arguments of a `Forward`: trainable leaves, frozen leaves, batch, dropout, keys.
 _KINDS = (Kind.TAIL, Kind.CONSTANT, Kind.TRUNK, Kind.TAIL, Kind.TAIL)
 _AXES = (None, None, 0, None, 0)
-
-
-def _kind(path: Any) -> Kind:
-    """Returns what an input belongs to; whether an example is padding depends on the batch that it is in."""
-    return Kind.TAIL if jax.tree_util.keystr(path) == "[2]['weight']" else _KINDS[path[0].idx]
 
 
 class Cut:
@@ -68,7 +63,9 @@ class Cut:
         self._forward, self._dtype, self._has_keys = forward, dtype, keys
         self._shapes = dict(params), dict(frozen), dict(example), dropout, jax.eval_shape(seed_key, 0, 0)
         self._read()
-        self._kinds, self.refused = kinds_of(self._two, self._axes, [_kind(path) for path in self._paths])
+        weight = self._numbered(self._two)[2].get("weight")
+        of_arguments = [_KINDS[path[0].idx] for path in self._paths]
+        self._kinds, self.refused = kinds_of(self._two, self._axes, of_arguments, (weight,))
         # What is computed twice is one value, but for the tail: two derivatives may have one name.
         first, given = dict[str, int](), {*self._two.inputs, *self._two.literals}
         self._same = [
@@ -77,7 +74,8 @@ class Cut:
         ]
         self._program = merged(self._two, self._same)
         live = needed(self._program, (), self._program.outputs)
-        self._mixes = next(filter(None, (mixing(equation, self._axes) for equation in live)), None)
+        read = {*self._program.outputs, *(value for equation in live for value in equation.inputs)}
+        self._mixes = any(isinstance(self._axes[value], Mixed) for value in read)
         self._choose()
         self.key = hashlib.sha256("\n".join(self.features).encode()).hexdigest()
 
@@ -138,8 +136,8 @@ class Cut:
 
     def refuses(self, size: int) -> str | None:
         """Returns why batches of `size` examples cannot be cut, None if they can."""
-        if size == 1 and self._alike:
-            return self._mixes and f"a batch of one example cannot be cut, since {self._mixes}"
+        if size == 1 and not self._mixes:
+            return None
         try:
             self._trace(size)
         except UserError as error:
@@ -181,7 +179,7 @@ class Cut:
     ) -> Any:
         """Returns the outputs of the forward pass; `batch` holds the features and the arrays that the tail reads."""
         size = _batch_size(batch)
-        if size == 1 and self._alike:
+        if size == 1 and not self._mixes:
             outputs = self.tail(params, constants, _twice(batch), dropout, None if keys is None else _twice(keys))
             leaves, structure = jax.tree.flatten(outputs)
             axes = [self._axes[value] for value in self._program.outputs]
