@@ -172,7 +172,7 @@ def text(value: Any) -> str:
         # The other parameters of a custom derivative are its rules.
         kept = {"call_jaxpr": value["call_jaxpr"]} if "call_jaxpr" in value else value
         return ";".join(f"{name}={text(kept[name])}" for name in sorted(kept))
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
         return f"({','.join(map(text, value))})"
     if isinstance(value, (core.Jaxpr, core.ClosedJaxpr)):
         body = flatten(value)
