@@ -49,7 +49,7 @@ def prepare(
     work = make_workload(
         recipe, trunk, frozen, pretrained, splits, features,
         trials=trials,
-        metric=config.evaluation.metric,
+        metric=subject.metric,
         eval_batch=config.evaluation.batch_size,
         trained_bytes=sum(leaf.nbytes for leaf in trained.values()),
     )  # fmt: skip

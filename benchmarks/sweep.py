@@ -63,7 +63,7 @@ _WAYS = {"stepped": sequential.stepped, "scanned": sequential.scanned}
 def _load() -> tuple[Config, Subject, list[HostSplit], list[Trial]]:
     """Returns (config, subject, its splits cut to what is timed, the trials)."""
     config = _CONFIG.value
-    if config.hparams.dropout or (config.optimizer.name, config.optimizer.schedule) != ("adamw", "cosine"):
+    if config.hparams.dropout > 0 or (config.optimizer.name, config.optimizer.schedule) != ("adamw", "cosine"):
         raise UserError("the solo runs have no dropout, and AdamW with a cosine, allowed: nothing else")
     config.trainable, config.trunk.mode, config.hparams.epochs = _REGIME.value, _TRUNK.value, _EPOCHS.value
     batch = config.evaluation.batch_size = config.hparams.batch_size

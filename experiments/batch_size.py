@@ -13,6 +13,7 @@ import pandas as pd
 import subjects
 from absl import app, flags
 
+from finetune.analysis.evidence import weigh
 from finetune.analysis.interactions import Shift, interactions
 from finetune.analysis.table import Trials
 from finetune.config import Config
@@ -39,7 +40,7 @@ def sweeps(config: Config) -> Iterator[tuple[str, list[dict[str, int]]]]:
 def find(trials: Trials) -> Shift:
     """Returns how the best rate, by accuracy at the end of training, moves with the batch size alone."""
     alone = tuple(axis for axis in trials.axes if axis.name != "epochs")
-    shifts, _ = interactions(subjects.at_the_end(trials)._replace(axes=alone))
+    shifts, _ = interactions(weigh(subjects.at_the_end(trials)._replace(axes=alone)))
     return next(shift for shift in shifts if shift.by == "batch_size")
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import subjects
 from absl import app, flags
 
+from finetune.analysis.evidence import weigh
 from finetune.analysis.interactions import interactions
 from finetune.analysis.table import Trials
 
@@ -39,7 +40,7 @@ def cut_off(trials: Trials) -> pd.DataFrame:
 
 def sentences(name: str, trials: Trials, cuts: pd.DataFrame) -> list[str]:
     """Returns the answer for one subject."""
-    shift = next(each for each in interactions(subjects.at_the_end(trials))[0] if each.by == "epochs")
+    shift = next(each for each in interactions(weigh(subjects.at_the_end(trials)))[0] if each.by == "epochs")
     last = int(shift.points["value"].iloc[-1])
     runs = [f"{name}: best rate {answers.moves(shift)}."]
     for horizon, each in cuts.groupby("epochs"):

@@ -13,7 +13,7 @@ import subjects
 from absl import app, flags
 
 from finetune.analysis.anova import cube
-from finetune.analysis.recommendation import recommend
+from finetune.analysis.answer import analyse
 from finetune.analysis.table import Trials
 
 _DRAWS = flags.DEFINE_integer("draws", 4000, "searches drawn for each size", lower_bound=10)
@@ -89,7 +89,7 @@ def main(_: list[str]) -> None:
         f"seeds scatter by {spread:.4f}."
     )
     print("\n".join(f"  {each}" for each in sentences(table, settings)))
-    print(f"The whole grid: {recommend(trials).sentence}")
+    print(f"The whole grid: {analyse(trials).recommendation.sentence}")
     print(
         "Rates from 3e-4 to 0.3 (7 values). A wider range, more hyperparameters that matter, or noisier seeds make "
         "searches need more; the validation split is the same for all, so its own chance is not counted."

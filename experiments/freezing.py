@@ -14,6 +14,7 @@ from absl import app
 
 from finetune import params, records, subject
 from finetune.analysis.effects import effects
+from finetune.analysis.evidence import weigh
 from finetune.analysis.table import Trials
 from finetune.config import Config
 
@@ -80,7 +81,7 @@ def main(_: list[str]) -> None:
             frame=trials.frame[trials.frame["trainable"] == part].reset_index(drop=True),
             axes=tuple(axis for axis in trials.axes if axis.name == "learning_rate"),
         )
-        points = next(each.points for each in effects(arm) if each.kind == "isolated")
+        points = next(each.points for each in effects(weigh(arm)) if each.kind == "isolated")
         rows.append(points.assign(x=points["value"], part=part, panel="digits, ViT"))
     chart = answers.lines(pd.concat(rows), "learning rate", "validation accuracy", "part")
     answers.save(chart, "freezing", "Accuracy against learning rate for each part that trains, 95 % over seeds")

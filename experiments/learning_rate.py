@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import subjects
 from absl import app, flags
+from scipy import stats
 
 from finetune.analysis.effects import effects
+from finetune.analysis.evidence import weigh
 from finetune.analysis.resampling import resample
 from finetune.analysis.table import Trials
 
@@ -48,10 +50,11 @@ def sentence(name: str, trials: Trials) -> str:
     """Returns the good region of one arm in words."""
     (low, high), draws = region(trials)
     best = trials.settings().iloc[0]
+    mean, half = best["mean"], stats.t.isf(0.025, best["n"] - 1) * best["std"] / np.sqrt(best["n"])
     width = (high - low, *np.quantile(draws[:, 1] - draws[:, 0], [0.025, 0.975]))
     edge = ", cut off by the edge of the grid" if {low, high} & set(np.log10([_RATES[0], _RATES[-1]])) else ""
     return (
-        f"{name}: best at {best['learning_rate']:g} with {answers.words(best[['mean', 'low', 'high']])}; within "
+        f"{name}: best at {best['learning_rate']:g} with {answers.words((mean, mean - half, mean + half))}; within "
         f"{answers.TOLERANCE.value:g} of it from {10**low:.2g} to {10**high:.2g}, "
         f"{answers.words(width, '.1f')} decades{edge}."
     )
@@ -65,7 +68,7 @@ def main(_: list[str]) -> None:
             config.trainable = part
             place = directory / f"{config.data.name}_{part}"
             arms[subject, part] = trials = subjects.train(config, place, {"learning_rate": _RATES})
-            points = next(each.points for each in effects(trials) if each.kind == "isolated")
+            points = next(each.points for each in effects(weigh(trials)) if each.kind == "isolated")
             rows.append(points.assign(x=points["value"], panel=subject, part=part))
     print(
         f"Learning rates {_RATES[0]:g} to {_RATES[-1]:g} (9 values), {subjects.SEEDS.value} seeds; "

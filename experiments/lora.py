@@ -15,6 +15,7 @@ import subjects
 from absl import app
 
 from finetune.analysis.effects import effects
+from finetune.analysis.evidence import weigh
 from finetune.analysis.interactions import Shift, interactions
 from finetune.analysis.table import Trials
 from finetune.config import Config
@@ -37,7 +38,7 @@ def sweeps() -> Iterator[tuple[str, str, list[dict[str, object]]]]:
 def find(trials: Trials, by: str) -> Shift:
     """Returns how the best rate, by accuracy on validation, moves with `by` alone."""
     alone = tuple(axis for axis in trials.axes if axis.name in ("learning_rate", by))
-    shifts, _ = interactions(trials._replace(axes=alone))
+    shifts, _ = interactions(weigh(trials._replace(axes=alone)))
     return next(shift for shift in shifts if shift.by == by)
 
 
@@ -68,7 +69,7 @@ def curves(trials: Trials, by: str, panel: str) -> Iterator[pd.DataFrame]:
             frame=trials.frame[trials.frame[by] == value].reset_index(drop=True),
             axes=tuple(axis for axis in trials.axes if axis.name == "learning_rate"),
         )
-        points = next(each.points for each in effects(arm) if each.kind == "isolated")
+        points = next(each.points for each in effects(weigh(arm)) if each.kind == "isolated")
         what = {"all": "full", "lora": f"LoRA, rank {_RANK}"}.get(value) or f"LoRA, rank {value:g}"
         yield points.assign(x=points["value"], what=what, panel=panel)
 

@@ -1,6 +1,8 @@
 """finetune: how hyperparameters affect the fine-tuning of your model, which choice is best, and how sure that is."""
 
 import importlib
+import os
+from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
@@ -15,8 +17,15 @@ _FOUND_IN = {
     "from_linen": "finetune.models.linen",
     "from_nnx": "finetune.models.nnx",
     "run": "finetune.study",
+    "to_linen": "finetune.models.trained",
+    "to_nnx": "finetune.models.trained",
 }
 __all__ = sorted(_FOUND_IN)
+
+try:
+    Path.home()
+except RuntimeError:  # an account without an entry, as in a container: libraries ask for it when they are imported
+    os.environ["HOME"] = os.sep
 
 
 def __getattr__(name: str) -> Any:

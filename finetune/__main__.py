@@ -1,8 +1,6 @@
 """python -m finetune: flags -> study.run. `--help` lists them; README shows them at work."""
 
 import functools
-import os
-import runpy
 import shlex
 import signal
 import sys
@@ -13,6 +11,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
+from finetune import command, output
 from finetune import config as settings
 from finetune.errors import UserError, one_of
 
@@ -103,14 +102,6 @@ def _parse(arguments: list[str]) -> flags.FlagValues:
     return values
 
 
-def _defined(file: str) -> Mapping[str, Any]:
-    """Returns what a config file defines by name: get_config, and maybe sweep and task."""
-    try:
-        return runpy.run_path(file)
-    except (Exception, SystemExit) as error:  # whatever the user's file raises
-        raise UserError(f"config file {file}: {type(error).__name__}: {error}") from error
-
-
 def _sweep(file: Path, defined: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     """Returns what `sweep()` of a config file yields, one empty assignment if there is none."""
     try:
@@ -125,43 +116,52 @@ def _run(arguments: list[str]) -> int:
     values = _parse(arguments)
     file = _config_file(arguments)
     print(f"finetune: {file} -> {values.workdir}", flush=True)
-    from finetune import grid, parallel, stop, study  # after the first line, since JAX takes its time
+    from finetune import processes, stop  # after the first line, since JAX takes its time
 
-    parallel.join_processes(values.coordinator, values.processes, values.process)
-    stop.install(_say_stopped)  # after JAX, which takes over signals where several processes meet
+    processes.join(values.coordinator, values.processes, values.process)
+    # After JAX, which takes over signals where several processes meet.
+    stop.install(_say_stopped, processes.here().tell_stop)
+    return processes.run(functools.partial(_train, values, file))
+
+
+def _train(values: flags.FlagValues, file: str) -> int:
+    from finetune import grid, processes, stop, study
+
     axes = grid.parse_axes(values.grid, values.seeds)
     run = functools.partial(study.run, retry=values.retry, fail_fast=values.fail_fast)
     try:
-        defined = _defined(file)
+        defined = command.defined(file)
         sweep = _sweep(Path(file), defined)
-        return run(values.config, values.workdir, axes, sweep, values.plan_only, task=defined.get("task")).exit_status
+        found = run(values.config, values.workdir, axes, sweep, values.plan_only, task=defined.get("task"))
+        return int(processes.from_first("the end", str(found.exit_status)))
     except stop.Stopped as stopped:
+        processes.here().tell_stop(stopped.number)
         _say_stopped(stopped)
         return stopped.status
 
 
 def _say_stopped(stopped: BaseException) -> None:
-    command = shlex.join(["python", "-m", "finetune", *sys.argv[1:]])
-    print(f"{stopped}; what is done is kept, and the same command goes on: {command}", file=sys.stderr, flush=True)
+    from finetune import processes
+
+    processes.here().claim()
+    again = shlex.join(["python", "-m", "finetune", *sys.argv[1:]])
+    print(f"{stopped}; what is done is kept, and the same command goes on: {again}", file=sys.stderr, flush=True)
 
 
 def main() -> int:
     """Runs the command line and returns its exit status."""
+    output.guard()
     arguments = sys.argv[1:]
     try:
         if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
             _print_help()
             return 0
         return _run(arguments)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # one line, whatever a library said
-        return 2
+    except (UserError, OSError) as error:
+        return command.refuse(error)
     except KeyboardInterrupt:
         print("interrupted; the same command continues the study", file=sys.stderr)
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader has gone, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from finetune import command
+from finetune import command, output
 from finetune.errors import UserError, one_of
 
 
@@ -258,7 +258,8 @@ def _megabytes(size: int) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if sys.stderr is not None:
+        print(line, file=output.unfailing(sys.stderr), flush=True)
 
 
 def _list() -> None:

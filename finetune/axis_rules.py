@@ -35,6 +35,8 @@ ELEMENTWISE, REDUCTIONS = frozenset(_ELEMENTWISE.split()), frozenset(_REDUCTIONS
 _SCATTERS = frozenset(("scatter", "scatter-add", "scatter-max", "scatter-min", "scatter-mul", "scatter-sub"))
 _CUMULATIVE = frozenset(("cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum"))
 _RANDOM_NAMES = ("bits", "clone", "fold_in", "seed", "split", "unwrap", "wrap")
+# Random numbers of keys in a row: each key's own, behind its axes.
+_RANDOM = frozenset(f"random_{name}" for name in ["bits", "clone", "fold_in", "seed", "split", "unwrap", "wrap"])
 _WINDOWS = frozenset(("reduce_window", "reduce_window_max", "reduce_window_min", "reduce_window_sum"))
 _RANDOM = frozenset(("threefry2x32", *(f"random_{name}" for name in _RANDOM_NAMES)))
 
@@ -266,6 +268,7 @@ _RULES: dict[str, Callable[[Step], Sequence[Axis] | None]] = {
     "transpose": _transpose,
     "unstack": _unstack,
     **dict.fromkeys(_CUMULATIVE, _apart_from("axis")),
+    **dict.fromkeys(_RANDOM, _elementwise),
     **dict.fromkeys(_RANDOM, _random),
     **dict.fromkeys(REDUCTIONS, _removes("axes")),
     **dict.fromkeys(_SCATTERS, _scatter),

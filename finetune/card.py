@@ -2,6 +2,7 @@
 
 import html
 import importlib.resources
+import json
 import re
 import shlex
 import textwrap
@@ -17,7 +18,13 @@ from finetune.models import exported
 
 _SEEDS = ("seed", "data_seed")  # chance, not choice
 _CONFIDENCE = 0.95
-_POOLED = {"mean": "(hidden * mask).sum(1) / mask.sum(1)", "first": "hidden[:, 0]"}  # in PyTorch
+# Pooling in PyTorch, where no class of transformers has it.
+_POOLED_TOKENS = {
+    "mean": "(hidden * mask).sum(1) / mask.sum(1)",
+    "first": "hidden[:, 0]",
+    "max": "hidden.masked_fill(mask == 0, -torch.inf).amax(1)",
+}
+_POOLED_PATCHES = {"mean": "mean(1)", "first": "select(1, 0)", "max": "amax(1)"}
 
 
 class _Told(NamedTuple):
@@ -133,7 +140,7 @@ def write_card(file: Path, document: dict[str, Any], row: dict[str, Any], repeat
         what=_TOLD[data["task"]].what.format(
             classes=", ".join(map(_plain, document["classes"])), count=len(document["classes"])
         ),
-        usage=_usage(document),
+        usage=_usage(document, file.parent),
         results=_table(
             ("metric", "this trial", "mean over seeds", "95 % interval", "seeds"),
             [_metric_row(name, row["metrics"].get(name), each) for name, each in repeats.summary().items()],
@@ -148,20 +155,28 @@ def write_card(file: Path, document: dict[str, Any], row: dict[str, Any], repeat
     file.write_text(text + "\n", encoding="utf-8")
 
 
-def _usage(document: dict[str, Any]) -> str:
-    """Returns how the model is run."""
+def _usage(document: dict[str, Any], directory: Path) -> str:
+    """Returns how the model in a directory is run."""
     if document["architecture"]["model"] == own.ARCHITECTURE:
-        return _template("card_own.md")
+        return _template("card_own.md").format(told=_TOLD[document["config"]["data"]["task"]].told)
+    data, name = document["config"]["data"], exported.class_of(document["architecture"], document["config"])
+    told, how = _TOLD[data["task"]], document["config"]["model"]["pooling"]
     if not exported.is_known_to_transformers(document["architecture"]):
-        return _template("card_image.md").format(told=_TOLD[document["config"]["data"]["task"]].told)
-    model, data = document["config"]["model"], document["config"]["data"]
+        rest = "The names of the parameters in `model.safetensors` are finetune's own."
+        return _template("card_image.md").format(told=told.told, rest=rest)
+    if document["architecture"]["model"] == "vit":
+        rest = _template("card_image_class.md" if name else "card_image_mean.md")
+        settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        shape = [1, settings["num_channels"], *settings["image_size"]]
+        return _template("card_image.md").format(
+            told=told.told, rest=rest.format(shape=shape, shown=told.shown, how=how, pooled=_POOLED_PATCHES[how])
+        )
     if data["task"] == "tokens":
-        return _template("card_tokens.md").format(told=_TOLD["tokens"].told)
-    told = _TOLD[data["task"]]._asdict()
-    return _template("card_text.md").format(
-        max_length=data["max_length"],
-        pooled=_POOLED[model["pooling"]],
-        **{k: told[k] for k in ("told", "outputs", "shown")},
+        return _template("card_tokens.md").format(told=told.told)
+    template = _template("card_text_class.md" if name else "card_text.md")
+    pooled = {"how": how, "pooled": _POOLED_TOKENS[how]}
+    return template.format(
+        max_length=data["max_length"], told=told.told, outputs=told.outputs, shown=told.shown, **pooled
     )
 
 

@@ -4,9 +4,10 @@ Linear probing, then fine-tuning (Kumar et al. 2022, Fine-Tuning can Distort Pre
 unfreezing (Howard and Ruder 2018, Universal Language Model Fine-tuning) is head>last:1>last:2>all.
 """
 
+import itertools
 from collections.abc import Iterable
 
-_THEN = ">"
+_THEN, _AND, _NOT = ">", "+", "!"
 
 
 def stages(spec: str) -> list[str]:
@@ -21,10 +22,18 @@ def stages(spec: str) -> list[str]:
 def spelt(spec: str) -> str:
     """Returns a value of `trainable` as it is written, so that one chain has one spelling.
 
-    >>> spelt("head > all"), spelt("head")
-    ('head>all', 'head')
+    >>> spelt("head > all"), spelt("norm + head+norm"), spelt("all+!norm + ! bias+ head")
+    ('head>all', 'head+norm', 'all+!bias+!norm+head')
     """
-    return _THEN.join(stages(spec))
+    return _THEN.join(map(_sorted_terms, stages(spec)))
+
+
+def _sorted_terms(stage: str) -> str:
+    """Returns the terms of a stage sorted, each once, as far as their order means nothing: a "!" takes from before."""
+    terms = [part.strip() for part in stage.split(_AND)]
+    plain = [_NOT + term[1:].strip() if term.startswith(_NOT) else term for term in terms if term]
+    runs = itertools.groupby(plain, key=lambda term: term.startswith(_NOT))
+    return _AND.join(term for _, run in runs for term in sorted(set(run)))
 
 
 def shorter(spec: str) -> str:

@@ -7,9 +7,15 @@ A trial's full parameters are `base` with its own leaves laid over it and its ad
 rank, merged into the kernels.
 """
 
+import contextlib
+import errno
+import functools
+import logging
+import os
 import shutil
+import sys
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +29,8 @@ from finetune.params import flatten, unflatten
 
 HostLeaves = dict[str, np.ndarray]
 
+_REFUSALS = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO  # of a disk
+
 _one_at_a_time = threading.Lock()  # two saves of a process take each other's signals in Orbax, and wait for ever
 
 
@@ -31,13 +39,54 @@ def save(path: Path, leaves: HostLeaves) -> None:
 
     Raises UserError if it cannot be written.
     """
-    alone = ocp.options.MultiprocessingOptions(primary_host=jax.process_index(), active_processes={jax.process_index()})
     try:
-        with _one_at_a_time, ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
+        with _one_at_a_time, _silent(), ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             checkpointer.save(path.absolute(), unflatten(leaves), force=True)
+        manifest.write(path)
     except Exception as error:  # Orbax and TensorStore raise many kinds where a disk is full
-        raise records.unwritable(path, error) from None
-    manifest.write(path)
+        for unfinished in (path, *path.parent.glob(f"{path.name}.orbax-checkpoint-tmp*")):
+            shutil.rmtree(unfinished, ignore_errors=True)  # room for what is recorded after it
+        raise error if isinstance(error, UserError) else records.unwritable(path, _of_system(error)) from None
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps Orbax and TensorStore from printing, from threads of their own, what they raise as well."""
+    log = logging.getLogger("absl")
+    log.addFilter(_nothing)
+    _expect_late_writes()
+    try:
+        yield
+    finally:
+        log.removeFilter(_nothing)
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    return False
+
+
+@functools.cache  # once
+def _expect_late_writes() -> None:
+    """Passes over what TensorStore hands to the event loop of a save that has failed and ended, whenever it does."""
+    hook = sys.unraisablehook
+
+    def said(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    sys.unraisablehook = said
+
+
+def _of_system(error: Exception) -> Exception:
+    """Returns what the operating system said, where TensorStore quotes it on a page of its own."""
+    found = [number for number in _REFUSALS if os.strerror(number) in str(error)]
+    return OSError(found[0], os.strerror(found[0])) if found else error
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Returns what keeps Orbax from waiting for other processes, which neither read nor write."""
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
 
 
 def save_base(workdir: Path, leaves: HostLeaves) -> None:
@@ -51,7 +100,8 @@ def load(path: Path) -> HostLeaves:
     reason = manifest.problem(path)
     if reason is None:
         try:
-            with ocp.PyTreeCheckpointer() as checkpointer:
+            handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=_alone())
+            with _one_at_a_time, _silent(), ocp.Checkpointer(handler, multiprocessing_options=_alone()) as checkpointer:
                 return flatten(checkpointer.restore(path.absolute()))
         except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged directory
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
@@ -93,6 +143,11 @@ class Keeper:
         Raises UserError if they are not there, or damaged.
         """
         return load(self._directory / identity / "best") if self._writes else {}
+
+    def forget(self, trials: Collection[str]) -> None:
+        """Removes the weights of `trials`: they are trained again."""
+        self._values = {identity: value for identity, value in self._values.items() if identity not in trials}
+        self.settle()
 
     def settle(self) -> None:
         """Removes the weights of trials that are not among the best any more, or have no result."""

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import hparams, plan, snapshot
+from finetune import hparams, plan, processes, snapshot
 from finetune.grid import Trial
 from finetune.measure import Measured
-from finetune.parallel import arrays_from_first_process, from_first_process, is_first_process, padded_size
+from finetune.parallel import padded_size
 from finetune.snapshot import Snapshot
 from finetune.step import init_member
 from finetune.train import Entry, Population, Start, begin
@@ -71,14 +71,14 @@ def _continue(chunk: Chunk, found: Snapshot, measured: Measured, size: int) -> P
         places = list(range(size))  # ghosts too
     places += places[:1] * (size - len(places))
     template = jax.eval_shape(functools.partial(init_member, group.recipe), group.shared, _scalars(chunk))
-    leaves = snapshot.load(found, template, places) if is_first_process() else None
-    if from_first_process(str(leaves is not None)) == "False":
+    leaves = snapshot.load(found, template, places) if processes.is_first() else None
+    if processes.from_first("whether a snapshot fits", str(leaves is not None)) == "False":
         return None
     shapes = jax.tree.map(lambda leaf: np.zeros((size, *leaf.shape), leaf.dtype), template)
-    members = group.programs.put(arrays_from_first_process(shapes if leaves is None else leaves))
+    members = group.programs.put(processes.arrays_from_first("a snapshot", shapes if leaves is None else leaves))
     left = {
-        identity: (list(curve), parent)
-        for identity, curve, parent in zip(found.ids, found.curves, found.parents, strict=True)
+        identity: (list(curve), line)
+        for identity, curve, line in zip(found.ids, found.curves, found.parents, strict=True)
     }
     entries = [Entry(trial, identity, *left[identity]) for identity, trial in chunk.trials.items()]
     return Population(members, entries, size, found.epoch, found.row)
@@ -91,11 +91,11 @@ def _scalars(chunk: Chunk) -> Any:
 
 def rows_a_call(measured: Measured) -> int:
     """Returns how many micro-batches train before it is looked whether to stop; the same on every process."""
-    return int(from_first_process(str(max(1, int(_CALL_SECONDS / max(measured.cost.train_row_seconds, 1e-9))))))
+    return max(1, int(_CALL_SECONDS / max(measured.cost.train_row_seconds, 1e-9)))
 
 
 def snapshot_of(population: Population, signature: dict[str, Any]) -> Snapshot:
     """Returns what a population's table says."""
     ids, curves = [entry.id for entry in population.places], [entry.curve for entry in population.places]
-    parents = [entry.parent for entry in population.places]
+    parents = [list(entry.line) for entry in population.places]
     return Snapshot(signature, ids, curves, parents, population.size, population.epoch, population.row)

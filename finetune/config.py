@@ -4,11 +4,14 @@ Typed overrides come from the command line: --config.optimizer.name=sgd. The sca
 defaults of a trial; a grid varies them.
 """
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from finetune.errors import UserError, one_of
 
@@ -22,7 +25,9 @@ class ModelConfig:
     pretrained: str = "minilm"
     dtype: str = "float32"  # of the computation: float32, bfloat16; parameters and losses stay float32
     dropout_at: str = "all"  # where `dropout` acts: all (embeddings, attention, blocks, head), head (its input only)
-    pooling: str = "mean"  # over positions: mean (of those not padded), first
+    # Over positions: mean (of those not padded), first (an export of which pipelines of transformers run), max; auto =
+    # as the weights declare, else mean.
+    pooling: str = "auto"
     # Sizes of a model that has no checkpoint to take them from; 0 = from the checkpoint.
     width: int = 0  # of the residual stream
     depth: int = 0  # blocks
@@ -44,7 +49,7 @@ class DataConfig:
     label_column: str = "label"
     label_separator: str = "|"  # of the labels in a field, for multilabel; a .jsonl file may hold lists
     tokenizer: str = ""  # path of a tokenizer.json; empty = the one beside the pretrained weights
-    max_length: int = 128  # tokens; longer texts are cut
+    max_length: int = 0  # tokens; longer texts are cut; 0 = as the pretrained weights declare, else 128
     image_size: int = 0  # pixels, edge; 0 = as stored
     train_examples: int = 0  # stratified subset of the training split; 0 = all
     validation_examples: int = 0  # taken from the training split if the set has none; 0 = a fifth of it
@@ -60,7 +65,8 @@ class HparamsConfig:
     l2: float = 0.0  # penalty ½·l2·|p|² on the leaves that decay, >= 0
     l1: float = 0.0  # penalty l1·|p| on the leaves that decay, >= 0
     l2_sp: float = 0.0  # penalty ½·l2_sp·|p − pretrained|² on the leaves that have pretrained weights, >= 0
-    dropout: float = 0.0  # rate, 0 <= rate < 1
+    # Rate, 0 <= rate < 1; -1 = not set: that of each dropout layer of a model of your own, 0 in other models.
+    dropout: float = -1.0
     label_smoothing: float = 0.0  # share given to the uniform distribution, 0 <= share < 1
     clip_norm: float = 0.0  # global norm of the gradient, 0 = no clipping
     layer_decay: float = 1.0  # times the rate for each layer below the output, 0 < value <= 1
@@ -99,11 +105,17 @@ class OptimizerConfig:
 @dataclass
 class EvaluationConfig:
     batch_size: int = 128  # examples a forward pass
-    metric: str = "accuracy"  # chosen on, on the validation split: loss, or a metric of the task
+    # Chosen on, on the validation split: loss, or a metric of the task. Empty: accuracy, and of multilabel micro_f1, of
+    # regression rmse, of tokens whose tags are O, B-TYPE and I-TYPE entity_f1.
+    metric: str = ""
     # Others to report. classification: accuracy, macro_f1, matthews, auc; multilabel: accuracy (all labels right),
     # micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman; tokens:
-    # accuracy (of all words), macro_f1, matthews.
+    # accuracy (of all words), macro_f1, matthews, entity_f1 (entities found whole and of the right type).
     metrics: tuple[str, ...] = ()
+    worth: float = 0.0  # the smallest difference of the metric that matters in practice, told in the answer; 0 = any
+    # Training batches from which the running averages of batch normalisation are taken anew before each evaluation,
+    # where it trains; 0 = the averages as training leaves them.
+    batch_norm_batches: int = 0
 
 
 @dataclass
@@ -119,7 +131,7 @@ class TrunkConfig:
     # What is frozen is computed by each member (none), once a batch for all members (shared), or once for all members
     # and epochs (cached); auto = cached where it pays and fits.
     mode: str = "auto"  # auto, none, shared, cached
-    dtype: str = "float32"  # of cached features: float32, bfloat16
+    dtype: str = "float32"  # of cached features: float32; bfloat16, with which auto is cached
     store: str = ""  # directory that keeps features for the next study; empty = "features" in the cache of assets
     store_gigabytes: float = 10.0  # of all features kept there, the oldest dropped first; 0 = none
 
@@ -150,12 +162,32 @@ class Config:
     parts: tuple[str, ...] = ()
 
 
+USUAL_MAX_LENGTH = 128  # tokens of a text, where nothing declares how many
+OWN_MODEL = "own"  # what model.name becomes where the user brings a model
+
+# Settings on which no result depends, beyond rounding: a study goes on with others. What else there is counts, see
+# subject.py.
+OF_NO_RESULT = (
+    "checkpoint.interval_seconds",
+    "checkpoint.keep",
+    "checkpoint.trials",
+    "evaluation.batch_size",
+    "evaluation.worth",
+    "execution.chunk",
+    "execution.devices",
+    "execution.epochs_on_device",
+    "execution.mode",
+    "trunk.mode",
+    "trunk.store",
+    "trunk.store_gigabytes",
+)
+
 # Settings with a closed list of values. Model and data names are checked where they are looked up.
 CHOICES = {
     "data.task": ("classification", "multilabel", "regression", "tokens"),
     "model.dtype": ("float32", "bfloat16"),
     "model.dropout_at": ("all", "head"),
-    "model.pooling": ("mean", "first"),
+    "model.pooling": ("auto", "mean", "first", "max"),
     "lora.scaling": ("alpha/rank", "alpha/sqrt(rank)"),
     "optimizer.name": ("adamw", "sgd", "lion"),
     "optimizer.schedule": ("constant", "linear", "cosine"),
@@ -187,8 +219,35 @@ def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, value
 
 
+def checked(config: object) -> Config:
+    """Returns a copy of a config with numbers and texts of NumPy as Python's; raises UserError as `check` does."""
+    if not isinstance(config, Config):
+        raise UserError(f"config is {config!r}, allowed: a finetune.Config, as a config file's get_config() gives")
+    _check_sections(config)
+    found = copy.deepcopy(config)
+    for section in (found, *(getattr(found, name) for name in _sections())):
+        for name, value in vars(section).items():
+            if isinstance(value, np.generic):  # float32 0.001 is 0.001, as in hparams.py
+                plain = float(str(value)) if isinstance(value, np.floating) else value.item()
+                setattr(section, name, plain)
+    check(found)
+    return found
+
+
+def _sections() -> list[str]:
+    return [name for name, value in vars(Config()).items() if dataclasses.is_dataclass(value)]
+
+
+def _check_sections(config: Config) -> None:
+    for name in _sections():
+        wanted, found = type(getattr(Config(), name)), getattr(config, name)
+        if not isinstance(found, wanted):
+            raise UserError(f"{name} is {found!r}, allowed: a finetune.config.{wanted.__name__}")
+
+
 def check(config: Config) -> None:
     """Raises UserError for a setting that is unknown, of another type or outside its closed list, or no valid count."""
+    _check_sections(config)
     defaults = dict(fields(Config()))
     for name, value in fields(config):
         if name not in defaults:
@@ -204,8 +263,15 @@ def check(config: Config) -> None:
         raise UserError("data.name is empty, allowed: a packaged set, tfds:NAME, or a path")
     if config.evaluation.batch_size < 1:
         raise UserError(f"evaluation.batch_size is {config.evaluation.batch_size}, allowed: 1 or more")
+    if not config.evaluation.worth >= 0:
+        raise UserError(f"evaluation.worth is {config.evaluation.worth}, allowed: 0 or more")
     if not 0 <= config.trunk.store_gigabytes < math.inf:
         raise UserError(f"trunk.store_gigabytes is {config.trunk.store_gigabytes}, allowed: 0 or more, and finite")
+    if config.trunk.dtype != "float32" and config.trunk.mode not in ("auto", "cached"):
+        raise UserError(
+            f"trunk.dtype is {config.trunk.dtype!r} and trunk.mode {config.trunk.mode!r}, which caches nothing, "
+            "allowed: trunk.mode auto or cached"
+        )
     if config.trunk.mode == "none" and config.execution.mode == "vmap":
         raise UserError("trunk.mode is 'none' and execution.mode 'vmap', which shares what is frozen, allowed: 'loop'")
     if not 0 <= config.checkpoint.interval_seconds < math.inf:

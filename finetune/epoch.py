@@ -3,17 +3,22 @@
 Still ONE member, pure and un-jitted; population.py makes a population of it.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from finetune import batch_statistics
 from finetune.metric import as_metric, larger_is_better
 from finetune.params import Leaves
+from finetune.permutation import permutation
 from finetune.step import Member, Position, Recipe, Shared, effective, eval_step, keep_best, train_step
 
+_STREAM = 1  # of random words: another one than those of the draws in data/dataset.py
 Split = dict[str, jax.Array]  # a split of the data, leading axis: examples
+Step = Callable[[Recipe, Member, Shared, Any, Position], Member]
 
 
 class Order(NamedTuple):
@@ -23,19 +28,18 @@ class Order(NamedTuple):
     weight: Any  # 1, or 0 where the last batch is padded
 
 
-def make_order(permutation: np.ndarray, batch_size: int) -> Order:
-    """Returns `permutation` [N] cut into batches, the last one padded."""
-    batches = -(-len(permutation) // batch_size)
+def make_order(examples: np.ndarray, batch_size: int) -> Order:
+    """Returns `examples`, indices [N], cut into batches, the last one padded."""
+    batches = -(-len(examples) // batch_size)
     index = np.zeros(batches * batch_size, np.int32)
-    index[: len(permutation)] = permutation
-    weight = (np.arange(len(index)) < len(permutation)).astype(np.float32)
+    index[: len(examples)] = examples
+    weight = (np.arange(len(index)) < len(examples)).astype(np.float32)
     return Order(index.reshape(batches, -1), weight.reshape(batches, -1))
 
 
 def epoch_order(data_seed: int, epoch: int, examples: int, batch_size: int) -> Order:
     """Returns the order of an epoch: a permutation that depends on nothing but the seed and the epoch."""
-    permutation = np.random.Generator(np.random.PCG64([data_seed, epoch])).permutation(examples)
-    return make_order(permutation, batch_size)
+    return make_order(permutation(examples, (data_seed, epoch, _STREAM)), batch_size)
 
 
 def read(split: Any, order: Order, row: Any) -> dict[str, Any]:
@@ -46,10 +50,11 @@ def read(split: Any, order: Order, row: Any) -> dict[str, Any]:
 
 
 def train_one(
-    recipe: Recipe, member: Member, shared: Shared, split: Split, order: Order, epoch: jax.Array, row: jax.Array
-) -> Member:
+    recipe: Recipe, member: Member, shared: Shared, split: Split, order: Order, epoch: jax.Array, row: jax.Array,
+    step: Step = train_step,
+) -> Member:  # fmt: skip
     """Returns a member after one micro-batch: row `row` of `order`."""
-    return train_step(
+    return step(
         recipe, member, shared, read(split, order, row), Position(epoch, row, row == order.examples.shape[0] - 1)
     )
 
@@ -63,6 +68,7 @@ def train_rows(
     epoch: jax.Array,
     start: jax.Array,
     stop: jax.Array,
+    step: Step = train_step,
 ) -> Member:
     """Returns a member after the micro-batches start..stop of an epoch, in a loop that runs on the device.
 
@@ -70,7 +76,7 @@ def train_rows(
     """
 
     def body(row: jax.Array, member: Member) -> Member:
-        return train_one(recipe, member, shared, split, order, epoch, row)
+        return train_one(recipe, member, shared, split, order, epoch, row, step)
 
     return jax.lax.fori_loop(start, stop, body, member)
 
@@ -126,6 +132,7 @@ class Report(NamedTuple):
     diverged_quantity: Any
     best_value: Any
     best_epoch: Any
+    modes: dict[str, Any]  # as `batch_statistics.losses` gives, of the first batch of the validation split
 
 
 def validate(
@@ -140,7 +147,9 @@ def validate(
 ) -> tuple[Member, Report]:
     """Returns a member that keeps its best parameters by `metric`, and how it stands; `epoch` is how many are done."""
     params = effective(recipe, member.leaves, member.hparams)
-    return judge(recipe, metric, member, evaluate(recipe, params, shared, split, order, stop), epoch)
+    modes = batch_statistics.losses(recipe, params, shared, read(split, order, 0))
+    member, report = judge(recipe, metric, member, evaluate(recipe, params, shared, split, order, stop), epoch)
+    return member, report._replace(modes=modes)
 
 
 def evaluate_best(
@@ -164,6 +173,7 @@ def judge(
         diverged_quantity=member.diverged_quantity,
         best_value=member.best.value,
         best_epoch=member.best.epoch,
+        modes={},
     )
     zero = jnp.zeros_like(member.loss_sum)
     return member._replace(loss_sum=zero, loss_examples=zero), report

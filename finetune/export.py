@@ -14,23 +14,28 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetune import checkpoint, command, own, records
+from finetune.analysis import recommendation, table
 from finetune.card import Repeats, write_card
 from finetune.errors import UserError, one_of
 from finetune.models import exported, peft
 
 
 class Chosen(NamedTuple):
-    """A trial of a study: its row of trials.jsonl, and what the rows that differ by seeds alone say together."""
+    """A trial of a study: its row of trials.jsonl, and what the rows that differ by seeds alone say together.
+
+    use: ids of the trials of the setting that the answer says to use; none where no trial came to a result.
+    """
 
     row: dict[str, Any]
     repeats: Repeats
+    use: tuple[str, ...]
 
 
 def export(workdir: Path, to: Path, trial: str = "", adapter: bool = False) -> Chosen:
     """Writes a trial of a study to the directory `to`, whole or not at all.
 
-    trial: id, of one whose weights were kept; empty = of those kept the one whose setting has the best mean over
-        seeds, which a lucky seed does not decide.
+    trial: id, of one whose weights were kept; empty = of the setting that the answer says to use; where none of its
+        trials was kept, of one that may be as good, else of the best mean over seeds.
     adapter: only the trial's adapters, as models/peft.py writes them.
 
     Raises UserError for a study, a trial or a directory that cannot be used.
@@ -59,17 +64,35 @@ def _write_model(directory: Path, workdir: Path, document: dict[str, Any], chose
 
 
 def _write_adapter(directory: Path, workdir: Path, document: dict[str, Any], chosen: Chosen) -> None:
-    leaves = checkpoint.load(workdir / "checkpoints" / "trials" / chosen.row["id"] / "best")
-    model, base = document["architecture"]["model"], document["config"]["model"]["pretrained"]
-    scaling = checkpoint.lora_scaling(workdir)
-    leaves = {path: np.asarray(leaf) for path, leaf in leaves.items()}
-    peft.write(directory, model, base, leaves, chosen.row["hparams"], scaling)
+    stored = workdir / "checkpoints"
+    leaves, frozen = (
+        {path: np.asarray(leaf) for path, leaf in checkpoint.load(each).items()}
+        for each in (stored / "trials" / chosen.row["id"] / "best", stored / "base")
+    )
+    peft.write(
+        directory,
+        document["architecture"]["model"],
+        document["config"]["model"]["pretrained"],
+        _in_units(leaves, document),
+        frozen,
+        chosen.row["hparams"],
+        checkpoint.lora_scaling(workdir),
+        exported.class_of(document["architecture"], document["config"]),
+    )
+
+
+def _base(document: dict[str, Any]) -> str:
+    """Returns, in Python, the model of transformers that adapters of a study are for."""
+    name, source = exported.class_of(document["architecture"], document["config"]), document["config"]["model"]
+    if name is None:
+        return f"AutoModel.from_pretrained({source['pretrained']!r})"
+    return f"{name}.from_pretrained({source['pretrained']!r}, num_labels={max(len(document['classes']), 1)})"
 
 
 def _in_units(leaves: dict[str, np.ndarray], document: dict[str, Any]) -> dict[str, np.ndarray]:
     """Returns the leaves of a model whose outputs are in the units of the labels: of a regression the head's change."""
-    if document["config"]["data"]["task"] != "regression":
-        return leaves
+    if document["config"]["data"]["task"] != "regression" or document["architecture"]["model"] == own.ARCHITECTURE:
+        return leaves  # a task of the user's own gives what its loss compares with the labels
     mean, scale = (np.float32(document["target"][name]) for name in ("mean", "scale"))
     return leaves | {
         "head/kernel": leaves["head/kernel"] * scale,
@@ -117,8 +140,21 @@ def _choose(workdir: Path, trial: str) -> Chosen:
     if trial and trial not in kept:
         raise UserError(f"--trial is {trial!r}, whose weights were not kept, allowed: {', '.join(kept)}")
     repeats = {identity: Repeats.of(rows[identity], list(rows.values())) for identity in kept}
-    best = max(kept, key=lambda each: (repeats[each].order, rows[each]["best"]["value"], each))
-    return Chosen(rows[trial or best], repeats[trial or best])
+    order = _answered(workdir)
+    placed = {identity: -place for place, ids in reversed([*enumerate(order)]) for identity in ids}
+
+    def merit(identity: str) -> tuple[Any, ...]:
+        place = placed.get(identity, -len(order))
+        return place, repeats[identity].order, rows[identity]["best"]["value"], identity
+
+    chosen = trial or max(kept, key=merit)
+    return Chosen(rows[chosen], repeats[chosen], order[0] if order else ())
+
+
+def _answered(workdir: Path) -> list[tuple[str, ...]]:
+    """Returns the ids of the trials of each setting that the answer names: what to use, then what is tied with it."""
+    found = recommendation.advise(table.read_study(workdir))
+    return [setting.ids for setting in (found.choice, *found.tied) if setting is not None]
 
 
 def _describe(document: dict[str, Any], chosen: Chosen) -> dict[str, Any]:
@@ -128,6 +164,7 @@ def _describe(document: dict[str, Any], chosen: Chosen) -> dict[str, Any]:
         "architecture": document["architecture"],
         **_settings(document),
         "classes": document["classes"],
+        "inputs": document.get("inputs", {}),  # a study of an earlier version says nothing of them
         "trial": {name: row[name] for name in ("id", "hparams", "metrics", "best", "steps")},
         "seeds": chosen.repeats.summary(),
         "hashes": {name: document["description"][name] for name in ("data", "weights")},
@@ -144,14 +181,17 @@ def main() -> None:
     parser.add_argument("--to", required=True, metavar="DIR", type=Path, help="a new directory")
     parser.add_argument("--adapter", action="store_true", help="the adapters alone, in the format of PEFT")
     given = parser.parse_args()
-    row, repeats = export(given.workdir, given.to, given.trial, given.adapter)
+    row, repeats, use = export(given.workdir, given.to, given.trial, given.adapter)
     print(f"trial {row['id']}: {repeats.sentence()}")
+    if not given.trial and use and row["id"] not in use:
+        print("the setting to use is another one, of which no weights were kept; the command of the study trains it "
+              f"once more with --config.checkpoint.trials={use[0]}")  # fmt: skip
     if given.adapter:
-        print(f"in {given.to}: PeftModel.from_pretrained(base model, {str(given.to)!r}) of peft applies it")
+        base = _base(records.read_document(given.workdir / "config.json"))
+        print(f"in {given.to}: PeftModel.from_pretrained({base}, {str(given.to)!r}) of peft applies it")
         return
-    known = exported.read(given.to)["architecture"]["model"] != own.ARCHITECTURE
-    runs = f"; python -m finetune.predict {given.to} INPUT runs it" if known else ""
-    print(f"in {given.to}: README.md tells how to use it{runs}")
+    task = " --config=FILE" if exported.read(given.to)["architecture"]["model"] == own.ARCHITECTURE else ""
+    print(f"in {given.to}: README.md tells how to use it; python -m finetune.predict {given.to} INPUT{task} runs it")
 
 
 if __name__ == "__main__":

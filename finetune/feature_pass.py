@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune import lengths
+from finetune import lengths, processes
 from finetune.data import padding
 from finetune.feature_store import FeatureStore, array_hash
 from finetune.features import HostSplit, Trunk, pass_batch
@@ -73,16 +73,22 @@ class Pass:
         ]
 
     def estimated_seconds(self) -> float:
-        """Returns how long the pass will take, from one batch."""
+        """Returns how long the pass will take, compiling included, from one batch; that one is compiled for it too."""
         number = next((number for number, names in enumerate(self._missing) if names), None)
         if number is None:
             return 0.0
         index, positions = next(self._batches(number))  # of the longest
-        jax.block_until_ready(self._batch(number, index, positions))
         started = time.monotonic()
         jax.block_until_ready(self._batch(number, index, positions))
-        spent = sum(each for number in range(len(self._splits)) for _, each in self._batches(number))
-        return spent / positions * (time.monotonic() - started)
+        compiled = time.monotonic()
+        jax.block_until_ready(self._batch(number, index, positions))
+        running, compiling = time.monotonic() - compiled, compiled - started
+        keys = [(frozenset(self._missing[number]), each) for number in range(len(self._splits))
+                for _, each in self._batches(number)]  # fmt: skip
+        shorter = {key for key in keys if key[1] < positions}
+        checked = 2 * len(shorter) * positions  # a batch of each, cut and whole
+        passed = sum(each for _, each in keys)
+        return (passed + checked) / positions * running + len(set(keys)) * max(compiling - running, 0.0)
 
     def _compute(self, number: int, advance: Callable[[], None]) -> HostSplit:
         """Returns the features of a split that have not been found; a batch is fetched while the next is computed."""
@@ -196,6 +202,8 @@ class Pass:
                 if key not in checked and positions not in (1, padding.whole(self._splits[number])):
                     self.refused = self.refused or self._difference(number, index, positions)
                 checked.add(key)
+        # Of all processes, since one that finds all features in its store has checked nothing.
+        self.refused = next(filter(None, processes.here().of_all("whether texts are cut", self.refused)), "")
         if self.refused:
             console.print(f"texts are not cut to their lengths: {self.refused}", markup=False)
             self._parts = [

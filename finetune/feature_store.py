@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune import assets
+from finetune import assets, files
 from finetune.config import TrunkConfig
 
 
@@ -29,7 +29,7 @@ class FeatureStore:
         file, size = self._file(name), int(np.prod(shape)) * np.dtype(dtype).itemsize
         if self._limit_bytes == 0:
             return None
-        with contextlib.suppress(OSError):  # there is none, or another study drops it just now
+        with contextlib.suppress(OSError, UnicodeError):  # there is none, or another study drops it just now
             if file.stat().st_size == size and self._file(name, ".sha256").read_text() == _sha256(file):
                 os.utime(file)  # used now: the last to be dropped
                 self._used.add(file.name)
@@ -46,8 +46,9 @@ class FeatureStore:
             self._directory.mkdir(parents=True, exist_ok=True)
             if not self._make_room(size):
                 return np.empty(shape, dtype)
-            with self._unfinished(name).open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, size)  # a full disk shows here, not while the array is filled
+            self._unfinished(name).unlink(missing_ok=True)
+            with self._unfinished(name).open("xb") as file:
+                files.allocate(file, size)
             return np.memmap(self._unfinished(name), dtype, "r+", shape=shape)
         except OSError:  # no directory, no right to write, no space: a store is a convenience
             with contextlib.suppress(OSError):
@@ -60,26 +61,31 @@ class FeatureStore:
             return
         array.flush()
         with contextlib.suppress(OSError):  # the array stays, whatever becomes of its name
-            self._file(name, ".sha256").write_text(_sha256(self._unfinished(name)))
+            files.replace(self._file(name, ".sha256"), _sha256(self._unfinished(name)))
             os.replace(self._unfinished(name), self._file(name))
             self._used.add(self._file(name).name)
 
     @property
     def room_bytes(self) -> int:
-        """The bytes that may be kept, if older files are dropped: of the limit, what the disk has."""
-        existing = next(path for path in (self._directory, *self._directory.absolute().parents) if path.exists())
-        kept = sum(file.stat().st_size for file in self._directory.glob("*.features"))
-        return min(self._limit_bytes, shutil.disk_usage(existing).free + kept)
+        """The bytes that may be kept if older files are dropped: of the limit, what the disk has."""
+        existing = next(each for each in (self._directory, *self._directory.absolute().parents) if os.path.isdir(each))
+        if not os.access(existing, os.W_OK):
+            return 0
+        return min(self._limit_bytes, shutil.disk_usage(existing).free + sum(self._sizes("*.features").values()))
 
     def _make_room(self, size: int) -> bool:
         """Drops the oldest files until there is room for `size` bytes; what this process reads is left alone."""
-        files = [*self._directory.glob("*.features"), *self._directory.glob("*.new")]
-        total = sum(file.stat().st_size for file in files)
-        for file in sorted(files, key=lambda file: file.stat().st_mtime):
+        sizes = self._sizes("*.features") | self._sizes("*.new")
+        total = sum(sizes.values())
+        for file in sorted(sizes, key=lambda file: file.lstat().st_mtime):
             if total + size > self._limit_bytes and file.name not in self._used:
-                total -= file.stat().st_size
+                total -= sizes[file]
                 self._remove(file)
         return total + size <= self._limit_bytes
+
+    def _sizes(self, pattern: str) -> dict[Path, int]:
+        """Returns the bytes of what is kept; those of a link, whose end may be gone, are its own."""
+        return {file: file.lstat().st_size for file in self._directory.glob(pattern)}
 
     def _remove(self, file: Path) -> None:
         file.unlink(missing_ok=True)
@@ -94,7 +100,7 @@ class FeatureStore:
 
 def feature_store(config: TrunkConfig) -> FeatureStore:
     """Returns the store that the settings name."""
-    directory = Path(config.store) if config.store else assets.cache() / "features"
+    directory = files.expanded(config.store) if config.store else assets.cache() / "features"
     return FeatureStore(directory, int(config.store_gigabytes * 1e9))
 
 

@@ -11,12 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from finetune import processes
+from finetune.batch_axis import SIZES
 from finetune.config import TrunkConfig
+from finetune.errors import UserError
 from finetune.grid import Trial
 from finetune.jaxpr import names, trace
 from finetune.metric import as_metric
 from finetune.params import partition
-from finetune.step import Recipe, full_forward, training_forward
+from finetune.step import Forward, Recipe, full_forward, seed_key, training_forward
 from finetune.trunk import Cut
 
 HostSplit = dict[str, np.ndarray]
@@ -80,9 +83,11 @@ def choose_trunk(
     if not train.features:
         return Trunk("shared", train.refused or "all that is frozen comes after what trains or after dropout")
     evaluated = {min(eval_batch, len(split["label"])) for split in splits[1:]} | {eval_batch, pass_batch(eval_batch)}
-    # Where members are fewer than devices, batches are split; live statistics need them whole.
-    parts = jax.device_count() if len(trials) < jax.device_count() and not recipe.state else 1
+    # Where members are fewer than devices, batches are split, unless examples mix in them.
+    parts = jax.device_count() if len(trials) < jax.device_count() and not recipe.mixes else 1
     refused = _refused(train, {recipe.micro_batch}, parts) or _refused(evaluate, evaluated, parts)
+    if refused and config.dtype != "float32":  # what a trial computes cannot depend on how batches are cut
+        raise UserError(f"trunk.dtype is {config.dtype!r}, and {refused}, allowed: 'float32'")
     if refused:
         return Trunk("shared", refused)
     judged = _judged(recipe, shapes, splits[0])
@@ -96,9 +101,12 @@ def choose_trunk(
     size, flops = train_bytes + other_bytes, train_flops + other_flops
     place = "device" if size <= room.device else "host"
     reason = ""
+    if size > max(room) and config.dtype != "float32":  # what a trial computes cannot depend on what fits
+        raise UserError(f"trunk.dtype is {config.dtype!r}, and features of {size / 1e9:.1f} GB do not fit into "
+                        f"{max(room) / 1e9:.1f} GB, allowed: 'float32'")  # fmt: skip
     if size > max(room):
         reason = f"features of {size / 1e9:.1f} GB do not fit into {max(room) / 1e9:.1f} GB"
-    elif config.mode != "cached" and train_flops < _FLOPS_A_BYTE[place] * train_bytes:
+    elif config.mode != "cached" and config.dtype == "float32" and train_flops < _FLOPS_A_BYTE[place] * train_bytes:
         reason = f"a cache on the {place} is not worth it for {train_flops / train_bytes:.0f} FLOPs a byte"
     if reason:
         return shared._replace(reason=reason) if len(trials) > 1 else Trunk("none", f"one trial, and {reason}")
@@ -151,12 +159,28 @@ def _cuts(recipe: Recipe, shapes: Shapes, split: HostSplit, dtype: str) -> tuple
     example = _example(split)
     dropout = jax.ShapeDtypeStruct((), jnp.zeros(()).dtype)
     evaluate = Cut(full_forward(recipe.task), params, frozen, example, dropout, keys=False, dtype=dtype)
-    if not recipe.dropout and recipe.task.update is None:
-        return evaluate, evaluate
+    forward = training_forward(recipe.task, recipe.paths, recipe.dropout)
     if recipe.state:  # padding does not count in batch statistics
         example["weight"] = jax.ShapeDtypeStruct((), np.float32)
-    forward = training_forward(recipe.task, recipe.paths)
-    return Cut(forward, params, frozen, example, dropout, keys=recipe.dropout, dtype=dtype), evaluate
+    elif not recipe.dropout and _is_program_of(evaluate, forward, (params, frozen, example, dropout)):
+        return evaluate, evaluate
+    return Cut(forward, params, frozen, example, dropout, keys=True, dtype=dtype), evaluate
+
+
+def _is_program_of(cut: Cut, forward: Forward, shapes: tuple[Any, ...]) -> bool:
+    """Says whether `forward` with keys is the program of `cut`, which has none, so that no second one need be cut.
+
+    Where derivatives have rules of their own it is not known, since names of programs leave them out.
+    """
+    params, frozen, example, dropout = shapes
+    one = example, jax.eval_shape(seed_key, 0, 0)
+    batch, keys = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((SIZES[0], *leaf.shape), leaf.dtype), one)
+    arguments = params, frozen, batch, dropout, keys
+    program, _ = trace(forward, *arguments)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(arguments)]
+    found = names(program, paths)
+    rules = any(equation.primitive.name.startswith("custom") for equation in program.equations)
+    return not rules and [found[value] for value in program.outputs] == cut.outputs
 
 
 def _example(split: HostSplit) -> dict[str, jax.ShapeDtypeStruct]:
@@ -172,14 +196,15 @@ def _cost(cut: Cut, frozen: Mapping[str, Any], splits: Sequence[HostSplit]) -> t
     size = sum(one.size * one.dtype.itemsize for one in cut.features.values())
     pair = {name: jax.ShapeDtypeStruct((2, *one.shape), one.dtype) for name, one in _example(splits[0]).items()}
     analysis = jax.jit(cut.trunk).lower(dict(frozen), pair).cost_analysis() or {}
-    return examples * size, examples * float(analysis.get("flops", 0.0)) / 2
+    flops = float(processes.from_first("FLOPs of an example", repr(float(analysis.get("flops", 0.0)) / 2)))
+    return examples * size, examples * flops
 
 
 def cut_recipe(recipe: Recipe, trunk: Trunk) -> Recipe:
     """Returns the recipe whose programs are the tails alone, if there is a trunk."""
     if trunk.train is None or trunk.evaluate is None:
         return recipe
-    return recipe._replace(forward=trunk.train.tail, evaluating_forward=trunk.evaluate.tail)
+    return recipe._replace(forward=trunk.train.tail, evaluating_forward=trunk.evaluate.tail, whole=False)
 
 
 def cut_frozen(frozen: dict[str, Any], trunk: Trunk) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from finetune.batch_statistics import reestimate_step
 from finetune.epoch import Order, Report, finish, judge, read
 from finetune.features import Trunk
 from finetune.parallel import ALL, MEMBERS, OneDevice
@@ -71,11 +72,12 @@ def fed(programs: Programs, recipe: Recipe, metric: str, layout: OneDevice, feed
     def program(function: Callable[..., Any], roles: tuple[str, ...], donate: tuple[int, ...] = ()) -> Any:
         if mode == "loop":
             return Listed(recipe, function, roles, donate)
-        vmapped = train_members if function is train_step else over_members
+        vmapped = train_members if function in (train_step, reestimate_step) else over_members
         return Program(layout.compile(vmapped(recipe, function, roles), roles, donate))
 
     handed = _Handed(
         step=program(train_step, _STEP, donate=(0,)),
+        reestimate=program(reestimate_step, _STEP, donate=(0,)),
         sums=program(_sums, _SUMS),
         best_sums=program(_best_sums, _SUMS),
         judge=program(functools.partial(_judge, metric), _JUDGE, donate=(0,)),
@@ -86,6 +88,7 @@ def fed(programs: Programs, recipe: Recipe, metric: str, layout: OneDevice, feed
     return programs._replace(
         train=handed.train,
         compile=handed.compiled,
+        reestimate=handed.reestimate,
         validate=handed.validate,
         test=handed.test,
         compiled={"init": programs.compiled["init"], **handed.programs},
@@ -96,8 +99,10 @@ class _Handed:
     """The loops over the batches of an epoch and of a split, on the host; members are a tree or a list."""
 
     def __init__(
-        self, step: Any, sums: Any, best_sums: Any, judge: Any, finish: Any, feed: Feed, fetch: Callable[[Any], Any]
-    ):
+        self, step: Any, reestimate: Any, sums: Any, best_sums: Any, judge: Any, finish: Any, feed: Feed,
+        fetch: Callable[[Any], Any],
+    ):  # fmt: skip
+        self._reestimate = reestimate
         self._step, self._sums, self._best_sums, self._judge = step, sums, best_sums, judge
         self._finish, self._feed, self._fetch = finish, feed, fetch
 
@@ -110,8 +115,18 @@ class _Handed:
     def train(
         self, members: Members, shared: Shared, split: Split, order: Order, epoch: Any, start: Any, stop: Any
     ) -> Members:
-        for row in range(start, stop):
-            members = self._step(members, shared, *self._batch(split, order, epoch, row))
+        return self._over_rows(self._step, members, shared, split, order, epoch, range(start, stop))
+
+    def reestimate(
+        self, members: Members, shared: Shared, split: Split, order: Order, epoch: Any, start: Any, stop: Any
+    ) -> Members:
+        return self._over_rows(self._reestimate, members, shared, split, order, epoch, range(start, stop))
+
+    def _over_rows(
+        self, step: Any, members: Members, shared: Shared, split: Split, order: Order, epoch: Any, rows: range
+    ) -> Members:
+        for row in rows:
+            members = step(members, shared, *self._batch(split, order, epoch, row))
         return members
 
     def compiled(self, members: Members, shared: Shared, split: Split, order: Order) -> Any:

@@ -9,20 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune import chain, hparams
-from finetune.config import CHOICES, Config
+from finetune import assignment, hparams
+from finetune.assignment import AT, LONGEST_AXIS, STATIC, Assignment, Value
+from finetune.config import OWN_MODEL, Config
 from finetune.errors import UserError, one_of
 from finetune.params import adapts
 
-# Axes that change the program, and the setting each stands for.
-STATIC = {"trainable": "trainable", "optimizer.name": "optimizer.name", "schedule": "optimizer.schedule"}
-
-AT = "@"  # learning_rate@head: an axis of the trials whose choice is `head` alone
-
-_LONGEST_AXIS, _MOST_TRIALS = 100_000, 1_000_000
-
-Value = float | int | str
-Assignment = dict[str, Value]
+_MOST_TRIALS = 1_000_000
 
 
 class Trial(NamedTuple):
@@ -55,31 +48,14 @@ def parse_axis(text: str) -> tuple[str, list[Value]]:
     >>> parse_axis("learning_rate=log:1e-4:1e-2:3")
     ('learning_rate', [0.0001, 0.001, 0.01])
     """
-    name, equals, values = text.partition("=")
-    name = name.strip()
+    given, equals, values = text.partition("=")
     if not equals or not values.strip():
         raise UserError(f"--grid is {text!r}, allowed: NAME=a,b,c or NAME=log:LOW:HIGH:N or NAME=lin:LOW:HIGH:N")
-    if name in STATIC:
-        return name, [_choice(name, part.strip()) for part in values.split(",")]
-    base, at, choice = (part.strip() for part in name.partition(AT))
-    if at and (base in STATIC or not choice):
-        raise UserError(f"--grid is {text!r}, allowed before the =: NAME, or HYPERPARAMETER{AT}CHOICE such as "
-                        f"learning_rate{AT}head")  # fmt: skip
-    if base not in hparams.NAMES:
-        raise one_of("axis of --grid", base, (*hparams.NAMES, *STATIC))
+    name = assignment.axis_name(given.strip(), "axis of --grid", "allowed before the =")
     kind = values.split(":")[0].strip()
-    numbers = _spaced(text, values) if kind in ("log", "lin") else [part.strip() for part in values.split(",")]
-    return base + at + choice, [hparams.check({base: number})[base] for number in numbers]
-
-
-def _choice(name: str, value: str) -> str:
-    value = chain.spelt(value) if name == "trainable" else value
-    allowed = CHOICES.get(STATIC[name])
-    if not value:
-        raise UserError(f"axis {name} has an empty value, allowed: names separated by commas")
-    if allowed and value not in allowed:
-        raise one_of(name, value, allowed)
-    return value
+    spaced = kind in ("log", "lin") and name not in STATIC
+    listed = _spaced(text, values) if spaced else [part.strip() for part in values.split(",")]
+    return name, assignment.axes({name: listed})[name]
 
 
 def _spaced(text: str, values: str) -> list[float]:
@@ -93,8 +69,8 @@ def _spaced(text: str, values: str) -> list[float]:
         valid = False
     if not valid:
         raise UserError(f"--grid is {text!r}, allowed: {kind}:LOW:HIGH:N with LOW < HIGH, N >= 2, and LOW > 0 for log")
-    if number > _LONGEST_AXIS:
-        raise UserError(f"--grid is {text!r}: {number} values, allowed: at most {_LONGEST_AXIS} on an axis")
+    if number > LONGEST_AXIS:
+        raise UserError(f"--grid is {text!r}: {number} values, allowed: at most {LONGEST_AXIS} on an axis")
     space = np.geomspace if kind.strip() == "log" else np.linspace
     return [float(f"{value:.6g}") for value in space(low, high, number)]
 
@@ -108,8 +84,8 @@ def parse_axes(texts: Sequence[str], seeds: int | None) -> dict[str, list[Value]
             raise UserError(f"--grid names {name!r} twice, allowed: each axis once, its values separated by commas")
         axes[name] = values
     if seeds is not None:
-        if not 1 <= seeds <= _LONGEST_AXIS:
-            raise UserError(f"--seeds is {seeds}, allowed: 1 or more, at most {_LONGEST_AXIS}")
+        if not 1 <= seeds <= LONGEST_AXIS:
+            raise UserError(f"--seeds is {seeds}, allowed: 1 or more, at most {LONGEST_AXIS}")
         if "seed" in axes:
             raise UserError("both --seeds and --grid=seed=... are given, allowed: one of them")
         axes["seed"] = list(range(seeds))
@@ -117,40 +93,56 @@ def parse_axes(texts: Sequence[str], seeds: int | None) -> dict[str, list[Value]
 
 
 def make_trials(
-    config: Config, axes: Mapping[str, Sequence[Value]], sweep: Iterable[Mapping[str, Any]] = ({},)
+    config: Config, axes: Mapping[str, Iterable[Any]], sweep: Iterable[Mapping[str, Any]] = ({},)
 ) -> list[Trial]:
-    """Returns the trials of every assignment of `sweep` crossed with all `axes`, each once, over config's defaults.
+    """Returns the trials that are asked for, each once; see `asked`."""
+    return distinct(asked(config, axes, sweep))
+
+
+def distinct(trials: Iterable[Trial]) -> list[Trial]:
+    """Returns `trials` without those that are there before."""
+    return list({trial.id(""): trial for trial in trials}.values())
+
+
+def asked(config: Config, axes: Mapping[str, Iterable[Any]], sweep: Iterable[Mapping[str, Any]] = ({},)) -> list[Trial]:
+    """Returns the trial of every assignment of `sweep` crossed with all `axes` over config's defaults, in that order.
 
     An axis called HYPERPARAMETER@CHOICE, such as learning_rate@head, holds the values for trials one of whose static
     choices is CHOICE, in place of those that the hyperparameter has in other trials. Raises UserError for a CHOICE
-    that no trial has.
+    that no trial has, and for a name or a value that is not allowed.
     """
-    defaults: Assignment = {**hparams.from_config(config.hparams), **_choices_of(config)}
-    if (size := math.prod(len(values) for name, values in axes.items() if AT not in name)) > _MOST_TRIALS:
+    defaults, ranges = assignment.defaults(config), assignment.axes(axes)
+    has_rates = config.model.name == OWN_MODEL  # it may have, which shows when it is built
+    if not has_rates and defaults["dropout"] == hparams.OWN_RATES:
+        defaults["dropout"] = 0.0
+    if (size := math.prod(len(values) for name, values in ranges.items() if AT not in name)) > _MOST_TRIALS:
         raise UserError(f"the grid has {size} trials, allowed: at most {_MOST_TRIALS}")
-    trials: dict[str, Trial] = {}
-    sweep = [_checked(paired) for paired in sweep]
-    _check_conditions(axes, [{**defaults, **paired} for paired in sweep])
-    for paired in sweep:
-        for values in _product(axes, {**defaults, **paired}):
-            assignment = {**defaults, **paired, **values}
-            trial = Trial(
-                hparams={name: assignment[name] for name in hparams.NAMES},
-                choices={name: str(assignment[name]) for name in STATIC},
-            )
-            trials.setdefault(trial.id(""), trial)
+    if not isinstance(sweep, Iterable):
+        raise UserError(f"sweep is {sweep!r}, allowed: dicts, one for each trial")
+    paired = [{**defaults, **assignment.checked(each, "sweep()")} for each in sweep]
+    _check_conditions(ranges, paired)
+    trials = [_trial(each | values) for each in paired for values in _product(ranges, each)]
     if not trials:
         raise UserError("the sweep has no trials, allowed: at least one")
-    _check_adapters(list(trials.values()))
-    return list(trials.values())
+    if not has_rates and any(trial.hparams["dropout"] == hparams.OWN_RATES for trial in trials):
+        raise UserError(f"dropout is -1, allowed for model.name={config.model.name!r}: 0 <= value < 1")
+    _check_adapters(trials)
+    return trials
 
 
-def _product(axes: Mapping[str, Sequence[Value]], assignment: Assignment) -> Iterator[Assignment]:
+def _trial(values: Assignment) -> Trial:
+    return Trial(
+        hparams={name: values[name] for name in hparams.NAMES},  # type: ignore[misc]
+        choices={name: str(values[name]) for name in STATIC},
+    )
+
+
+def _product(axes: Mapping[str, Sequence[Value]], values_of: Assignment) -> Iterator[Assignment]:
     """Yields the values of all axes; those under a condition take the place of others in the trials that meet it."""
     plain = {name: values for name, values in axes.items() if AT not in name}
     static = [name for name in plain if name in STATIC and len(plain) < len(axes)]
     for choices in itertools.product(*(plain[name] for name in static)):
-        chosen = assignment | dict(zip(static, choices, strict=True))
+        chosen = values_of | dict(zip(static, choices, strict=True))
         ranges = plain | {name: [chosen[name]] for name in static}
         for name, values in axes.items():
             base, at, choice = name.partition(AT)
@@ -182,21 +174,3 @@ def _check_adapters(trials: Sequence[Trial]) -> None:
                 f"axis {name} has no effect, since trainable is {trials[0].choices['trainable']!r}, "
                 "allowed: with a trainable that holds lora"
             )
-
-
-def _checked(paired: Mapping[str, Any]) -> Assignment:
-    if not isinstance(paired, Mapping):
-        raise UserError(f"sweep() yields {paired!r}, allowed: a dict for each trial, such as {{'learning_rate': 1e-3}}")
-    for name in paired:
-        if name not in hparams.NAMES and name not in STATIC:
-            raise one_of("name in sweep()", name, (*hparams.NAMES, *STATIC))
-    numbers = hparams.check({name: value for name, value in paired.items() if name in hparams.NAMES})
-    return {**numbers, **{name: _choice(name, str(value)) for name, value in paired.items() if name in STATIC}}
-
-
-def _choices_of(config: Config) -> dict[str, str]:
-    return {
-        "trainable": chain.spelt(config.trainable),
-        "optimizer.name": config.optimizer.name,
-        "schedule": config.optimizer.schedule,
-    }

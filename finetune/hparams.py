@@ -9,6 +9,8 @@ import numpy as np
 from finetune.config import HparamsConfig
 from finetune.errors import UserError, one_of
 
+OWN_RATES = -1.0  # in place of a dropout rate: each layer drops at the one that it was built with
+
 
 class Hparams(NamedTuple):
     """The hyperparameters of one member: scalars, or arrays [members] once stacked.
@@ -45,9 +47,12 @@ class Range(NamedTuple):
     high: float
     high_excluded: bool = False
     low_excluded: bool = False
+    besides: float | None = None  # a value that stands for something
 
     def __contains__(self, value: object) -> bool:
         number = float(value)  # type: ignore[arg-type]
+        if number == self.besides:
+            return True
         above = self.low < number or (number == self.low and not self.low_excluded)
         return above and (number < self.high or (number == self.high and not self.high_excluded))
 
@@ -55,7 +60,8 @@ class Range(NamedTuple):
         if self.high == np.inf:
             return f"{'>' if self.low_excluded else '>='} {self.low:g} and finite"
         signs = ["<" if excluded else "<=" for excluded in (self.low_excluded, self.high_excluded)]
-        return f"{self.low:g} {signs[0]} value {signs[1]} {self.high:g}"
+        besides = "" if self.besides is None else f", or {self.besides:g}"
+        return f"{self.low:g} {signs[0]} value {signs[1]} {self.high:g}{besides}"
 
 
 _NON_NEGATIVE = Range(0.0, np.inf, high_excluded=True)
@@ -71,7 +77,7 @@ RANGES: dict[str, Range] = {
     "l2": _NON_NEGATIVE,
     "l1": _NON_NEGATIVE,
     "l2_sp": _NON_NEGATIVE,
-    "dropout": _FRACTION,
+    "dropout": _FRACTION._replace(besides=OWN_RATES),
     "label_smoothing": _FRACTION,
     "clip_norm": _NON_NEGATIVE,
     "layer_decay": Range(0.0, 1.0, low_excluded=True),
@@ -98,7 +104,7 @@ def check(values: dict[str, object]) -> dict[str, float | int]:
         if name not in NAMES:
             raise one_of("hyperparameter", name, NAMES)
         try:
-            number = float(value) + 0.0  # type: ignore[arg-type]  # -0.0 becomes 0.0, which is the same trial
+            number = _number(value) + 0.0  # -0.0 becomes 0.0, which is the same trial
         except (TypeError, ValueError, OverflowError):
             raise UserError(f"{name} is {value!r}, allowed: a number, {RANGES[name]}") from None
         if number not in RANGES[name]:
@@ -109,6 +115,18 @@ def check(values: dict[str, object]) -> dict[str, float | int]:
             number = int(number)
         checked[name] = number
     return checked
+
+
+def _number(value: Any) -> float:
+    """Returns a number, or the text of one, as Python's float; raises TypeError or ValueError for anything else.
+
+    A number of NumPy or JAX with fewer digits is what it is written as: float32 0.001 is 0.001.
+    """
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim == 0:
+        value = np.asarray(value)[()]
+    if isinstance(value, bool | bytes | np.ndarray | jax.Array):
+        raise TypeError(f"{value!r} is no number")
+    return float(str(value) if isinstance(value, np.generic) else value)
 
 
 def from_config(config: HparamsConfig) -> dict[str, float | int]:

@@ -3,6 +3,7 @@
 All that depends on how JAX represents programs is in this file and in `batch_axis`.
 """
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -12,11 +13,16 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from finetune.identity import array_text, identity
+
 # Calls that mean no more than their body -> where it is. Calls with rules of their own, such as custom derivatives and
 # rematerialisation, stay whole.
 _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
 
 _BODIES = ("call_jaxpr", "jaxpr", "cond_jaxpr", "body_jaxpr")
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of a Python object, which is another one in every process
 
 
 class Equation(NamedTuple):
@@ -160,6 +166,8 @@ def names(program: Program, inputs: Sequence[str]) -> list[str]:
     for value, literal in program.literals.items():
         found[value] = _hash(text(literal), str(program.avals[value]))
     for equation in program.equations:
+        if not equation.outputs:  # it prints, say
+            continue
         stem = _hash(equation.primitive.name, text(equation.params), *(found[value] for value in equation.inputs))
         for index, value in enumerate(equation.outputs):
             found[value] = _hash(stem, str(index), str(program.avals[value]))
@@ -172,20 +180,19 @@ def text(value: Any) -> str:
         # The other parameters of a custom derivative are its rules.
         kept = {"call_jaxpr": value["call_jaxpr"]} if "call_jaxpr" in value else value
         return ";".join(f"{name}={text(kept[name])}" for name in sorted(kept))
-    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+    if isinstance(value, (tuple, list)):
         return f"({','.join(map(text, value))})"
     if isinstance(value, (core.Jaxpr, core.ClosedJaxpr)):
         body = flatten(value)
         values = names(body, [str(index) for index in range(len(body.inputs))])
         return " ".join(values[output] for output in body.outputs)
-    if isinstance(value, (np.ndarray, np.generic)) or (
-        isinstance(value, jax.Array) and not jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended)
-    ):
-        array = np.asarray(value)
-        return _hash(str(array.dtype), str(array.shape), array.tobytes().hex())
-    if isinstance(value, jax.Array):
-        return f"{value.dtype} {text(jax.random.key_data(value))}"
-    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        return array_text(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return text({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+    written = str(value)
+    is_python = callable(value) and not isinstance(value, type)
+    return identity(value) if is_python or _ADDRESS.search(written) else written
 
 
 def _hash(*parts: str) -> str:

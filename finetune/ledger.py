@@ -2,17 +2,17 @@
 
 import json
 import shutil
+import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune import checkpoint, parents, records, snapshot
+from finetune import checkpoint, conclusion, parents, processes, records, snapshot
 from finetune.config import CheckpointConfig
 from finetune.errors import UserError, one_of
 from finetune.grid import Trial
-from finetune.parallel import from_first_process, is_first_process
-from finetune.parents import Parents
+from finetune.parents import Parents, line_of, values_of
 from finetune.snapshot import Snapshot
 from finetune.train import Leaves, Row, Start
 
@@ -37,7 +37,7 @@ class Ledger:
         for identity in config.trials:
             if identity not in ids:
                 raise one_of("checkpoint.trials", identity, ids)
-        writes = is_first_process()
+        writes = processes.is_first()
         self.recorder = records.Recorder(workdir, writes)
         self._parents, self._keep = parents.find(ids), config.keep
         before = _agreed(lambda: _read(workdir, config.trials, ids, self._parents, self.recorder, tell))
@@ -46,23 +46,61 @@ class Ledger:
         self.done = {identity: row for identity, row in asked.items() if row["status"] in records.DONE}
         self.failed = {identity: row for identity, row in asked.items() if identity not in self.done}
         self._again = {each for each, row in self.failed.items() if retry or row.get("attempts", 0) < _ATTEMPTS}
+        self._tell, self._doubtful = tell, set[str]()
+        self._doubt()
         self._keeper = checkpoint.Keeper(workdir, config.keep, config.trials, before.kept, writes, self._needed)
         self._keeper.settle()
 
     def left(self, identity: str) -> bool:
-        """Says whether a trial is still to be trained."""
-        return identity not in self.done and (identity not in self.failed or identity in self._again)
+        """Says whether a trial is still to be trained, or may be: see `settle`."""
+        if identity in self.done:
+            return identity in self._doubtful
+        return identity not in self.failed or identity in self._again
+
+    def _doubt(self) -> None:
+        """Notes which trials that are done may have to start from others, once all that is left has ended."""
+        self._doubtful |= self._parents.outdated(self.done)
+        for identity in self._parents.generations():
+            candidates = self._parents.candidates[self._parents.wanted[identity]]
+            if identity in self.done and any(map(self.left, candidates)):
+                self._doubtful.add(identity)
+
+    def settle(self, trials: Collection[str]) -> list[Row]:
+        """Decides which of `trials` are trained again, since others than they started from are the best now.
+
+        All that they may start from has ended. Returns the rows of those that were in doubt and stand.
+        """
+        decided = self._doubtful.intersection(trials)
+        again = decided & self._parents.outdated(self.done)
+        for identity in again:
+            del self.done[identity]
+        if again:
+            self._keeper.forget(again)
+            self.recorder.trim("curves.jsonl", lambda row: row["id"] not in again, _id_and_epoch)
+        self._doubtful -= decided
+        _tell_again(again, self._tell)
+        return [self.done[identity] for identity in trials if identity in decided - again]
+
+    def certain(self) -> dict[str, Row]:
+        """Returns the rows of trials that are done, whatever else ends."""
+        return {identity: row for identity, row in self.done.items() if identity not in self._doubtful}
+
+    def goes_on(self, running: Snapshot) -> bool:
+        """Says whether the trials of a snapshot started from those that they would start from now."""
+        values, lines = values_of(self.done.values()), dict(zip(running.ids, running.parents, strict=True))
+        open_ids = [each for each in lines if each in self._parents.wanted and each not in self.done]
+        return all(self._parents.line(each, self.done, values) == lines[each] for each in open_ids)
 
     def keeps(self, trials: Collection[str]) -> int:
         """Returns of how many of `trials` the weights are kept at most."""
         return self._keep + self._parents.families(trials)
 
     def _needed(self, values: Mapping[str, float]) -> set[str]:
-        return self._parents.needed(values, self.done)
+        return self._parents.needed(values, self.certain())
 
     def orphans(self, trials: Mapping[str, Trial]) -> dict[str, str]:
         """Returns those of `trials` that have no trial to start from, and why not."""
-        values = _values(self.done.values())
+        values = values_of(self.done.values())
         wanted = {each: self._parents.wanted[each] for each in trials if each in self._parents.wanted}
         return {
             identity: f"no trial of trainable {key[0]!r} with seed {key[1]} and data_seed {key[2]} has a result"
@@ -72,11 +110,11 @@ class Ledger:
 
     def starts(self, trials: Collection[str]) -> dict[str, Start]:
         """Returns what those of `trials` start from that go on from others and are not done."""
-        values = _values(self.done.values())
+        values = values_of(self.done.values())
         open_ids = [each for each in trials if each in self._parents.wanted and each not in self.done]
-        found = {each: parent for each in open_ids if (parent := self._parents.parent(each, values)) is not None}
-        leaves = {parent: self._keeper.best_leaves(parent) for parent in set(found.values())}
-        return {identity: Start(parent, leaves[parent]) for identity, parent in found.items()}
+        lines = {each: line for each in open_ids if (line := self._parents.line(each, self.done, values))}
+        leaves = {parent: self._keeper.best_leaves(parent) for parent in {line[0] for line in lines.values()}}
+        return {identity: Start(line, leaves[line[0]]) for identity, line in lines.items()}
 
     def epoch(self, rows: list[Row]) -> list[Row]:
         """Records rows of curves.jsonl; returns those of trials that were not done before."""
@@ -87,7 +125,7 @@ class Ledger:
     def end(self, group: int, rows: list[Row], leaves: Callable[[str], tuple[Leaves, Leaves]]) -> list[Row]:
         """Records trials that have ended, and keeps the weights of the best; returns those not done before."""
         rows = [{"id": row["id"], "group": group, **row} for row in rows if row["id"] not in self.done]
-        values = _values(rows)
+        values = values_of(rows)
         for identity in self._keeper.wanted(values):
             self._keeper.take(identity, values[identity], *leaves(identity))
         self.recorder.append("trials.jsonl", rows)
@@ -109,13 +147,9 @@ class Ledger:
 
     def close(self) -> None:
         """Leaves one row a trial, and one a trial and epoch, where a trial has been tried again."""
-        if self.recorder.writes:
-            self.recorder.keep("trials.jsonl", lambda row: True, _id)
-            self.recorder.keep("curves.jsonl", lambda row: True, _id_and_epoch)
-
-
-def _values(rows: Iterable[Row]) -> dict[str, float]:
-    return {row["id"]: row["best"]["value"] for row in rows if row["best"]}
+        for name, key in (("trials.jsonl", _id), ("curves.jsonl", _id_and_epoch)):
+            if self.recorder.writes and name in self.recorder.appended:
+                self.recorder.trim(name, lambda row: True, key)
 
 
 def _id(row: Row) -> Any:
@@ -123,7 +157,7 @@ def _id(row: Row) -> Any:
 
 
 def _id_and_epoch(row: Row) -> Any:
-    return row["id"], row["epoch"]
+    return sys.intern(row["id"]), row["epoch"]  # one text for all epochs of a trial
 
 
 def _failed_row(identity: str, group: int, trial: Trial, reason: str) -> Row:
@@ -143,8 +177,8 @@ def _failed_row(identity: str, group: int, trial: Trial, reason: str) -> Row:
 
 def _agreed(read: Callable[[], Before]) -> Before:
     """Returns what the first process reads, on every process."""
-    found = read()._asdict() if is_first_process() else {}
-    found = json.loads(from_first_process(json.dumps(found)))
+    found = read()._asdict() if processes.is_first() else {}
+    found = json.loads(processes.from_first("what is done", json.dumps(found)))
     running = found.pop("running")
     return Before(**found, running=Snapshot(*running) if running else None)
 
@@ -162,6 +196,10 @@ def _read(
     kept = dict(checkpoint.kept(workdir))
     missing = {row["id"] for row in trials} & set(named) - kept.keys()  # those whose weights are asked for run again
     trials = [row for row in trials if row["id"] not in missing]
+    again = _outdated(trials, ids, families)
+    _tell_again(again, tell)
+    trials = [row for row in trials if row["id"] not in again]
+    kept = {identity: value for identity, value in kept.items() if identity not in again}
     trials = _without_lost_parents(trials, ids, families, kept, tell)
     running = snapshot.newest(workdir, tell)
     open_ids = ids.keys() - {row["id"] for row in trials if row["status"] in records.DONE}
@@ -171,12 +209,28 @@ def _read(
     return Before(trials, _earlier_groups(workdir / "plan.json", tell), kept, running)
 
 
+def _outdated(trials: list[Row], ids: Collection[str], families: Parents) -> set[str]:
+    """Returns trials that started from others than they would start from now.
+
+    Those whose parent runs again are left out: it may end as before.
+    """
+    asked = {row["id"]: row for row in trials if row["id"] in ids and row["status"] in records.DONE}
+    runs_again = set(ids) - asked.keys()
+    return {each for each in families.outdated(asked) if runs_again.isdisjoint(line_of(asked[each])[:1])}
+
+
+def _tell_again(trials: Collection[str], tell: Tell) -> None:
+    if trials:
+        who = f"trial {next(iter(trials))} is" if len(trials) == 1 else f"{len(trials)} trials are"
+        tell(f"{who} trained again: the best of those to start from is another one now")
+
+
 def _without_lost_parents(
     trials: list[Row], ids: Collection[str], families: Parents, kept: Collection[str], tell: Tell
 ) -> list[Row]:
     """Returns rows without those of trials that others will start from and whose weights are gone: they run again."""
     asked = [row for row in trials if row["id"] in ids and row["status"] in records.DONE]
-    values, done, lost = _values(asked), {row["id"] for row in asked}, set[str]()
+    values, done, lost = values_of(asked), {row["id"] for row in asked}, set[str]()
     while more := families.needed(values, done - lost) - set(kept) - lost:
         lost |= more  # these start from others again
     for identity in sorted(lost):
@@ -189,15 +243,17 @@ def _trim_curves(
     tell: Tell,
 ) -> None:  # fmt: skip
     """Drops from curves.jsonl what trials that go on or start again will write again."""
+    if not open_ids and conclusion.is_unchanged(workdir, "curves.jsonl"):
+        return
     reached = dict.fromkeys(running.ids, running.epoch) if running else {}
 
     def wanted(row: Row) -> bool:
         return row["id"] not in open_ids or row["epoch"] <= reached.get(row["id"], 0)
 
-    rows, damaged = recorder.keep("curves.jsonl", wanted, _id_and_epoch)
+    left, damaged = recorder.trim("curves.jsonl", wanted, _id_and_epoch)
     if damaged:
         tell(f"{workdir / 'curves.jsonl'}: {damaged} damaged lines dropped")
-    epochs = Counter(row["id"] for row in rows)
+    epochs = Counter(identity for identity, _ in left)
     short = [row for row in trials if row["status"] == records.COMPLETE and epochs[row["id"]] < _epochs(row)]
     if short:
         tell(f"{workdir / 'curves.jsonl'} lacks epochs of {len(short)} trials; their results are in trials.jsonl")
@@ -216,7 +272,7 @@ def _drop_damaged_weights(workdir: Path, tell: Tell) -> None:
             path = path.parent
             tell(f"{path} is removed: {problem}; the trial's results stay, --config.checkpoint.trials={path.name} "
                  "trains it again")  # fmt: skip
-        shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(path)  # what cannot be removed could not be written again either
 
 
 def _earlier_groups(file: Path, tell: Tell) -> list[dict[str, Any]]:
@@ -228,5 +284,6 @@ def _earlier_groups(file: Path, tell: Tell) -> list[dict[str, Any]]:
             return groups
     except UserError:
         pass
-    tell(f"{file} was damaged and is written again: what is left is planned anew")
+    file.unlink()  # else a study with nothing left to plan could not be read
+    tell(f"{file} was damaged and is dropped: what is left is planned anew")
     return []

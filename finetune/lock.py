@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from finetune import records
+from finetune import files, records
 from finetune.errors import UserError
 
 _NAME = "lock"
@@ -19,7 +19,7 @@ def held(workdir: Path) -> Iterator[None]:
     """Holds the lock of a work directory; raises UserError with the process that holds it, if another one does."""
     path = workdir / _NAME
     try:
-        file = path.open("a+", encoding="utf-8")
+        file = files.open_to_append(path)
     except OSError as error:
         raise records.unwritable(path, error) from None
     with file:  # closing drops the lock
@@ -34,8 +34,7 @@ def held(workdir: Path) -> Iterator[None]:
                             "allowed: a directory on a file system with locks") from None  # fmt: skip
         started = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
         file.truncate(0)
-        file.write(json.dumps({"process": os.getpid(), "started": started}))
-        file.flush()
+        file.write(json.dumps({"process": os.getpid(), "started": started}).encode())
         yield
 
 

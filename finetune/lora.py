@@ -17,7 +17,7 @@ import numpy as np
 from finetune.config import LoraConfig
 from finetune.errors import UserError
 from finetune.hparams import Hparams
-from finetune.models.dropout import dropout
+from finetune.models.dropout import at_least_zero, dropout
 from finetune.models.layers import at_dense
 from finetune.params import Leaves, adapts, flatten, matches, unflatten
 from finetune.task import Batch, Params, Task
@@ -165,7 +165,7 @@ def _dropped(layer: str, x: jax.Array, rate: jax.Array | float, keys: jax.Array 
     if keys is None:
         return x
     by_example = x.reshape(keys.shape[0], -1, x.shape[-1])
-    return dropout(by_example, rate, keys, zlib.crc32(f"{ROOT}/{layer}".encode())).reshape(x.shape)
+    return dropout(by_example, at_least_zero(rate), keys, zlib.crc32(f"{ROOT}/{layer}".encode())).reshape(x.shape)
 
 
 def masked(leaves: Leaves, hparams: Hparams) -> Leaves:

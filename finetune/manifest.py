@@ -16,7 +16,7 @@ _BLOCK_BYTES = 1 << 22
 def write(directory: Path) -> None:
     """Writes the manifest of all files under `directory`; raises UserError if it cannot be written."""
     try:
-        files = {name: _describe(directory / name) for name in _names(directory)}
+        files = {name: describe(directory / name) for name in _names(directory)}
     except OSError as error:
         raise records.unwritable(directory, error) from None
     records.write(directory / NAME, {"format": FORMAT, "files": files})
@@ -34,7 +34,7 @@ def problem(directory: Path) -> str | None:
         for name in sorted({*files, *there}):
             if name not in there:
                 return f"{name} is missing"
-            if name not in files or _describe(directory / name) != files[name]:
+            if name not in files or describe(directory / name) != files[name]:
                 return f"{name} has changed"
     except (OSError, ValueError):
         return f"{NAME} is damaged"
@@ -46,7 +46,7 @@ def _names(directory: Path) -> list[str]:
     return sorted(name for name in files if name != NAME)
 
 
-def _describe(file: Path) -> list[int | str]:
+def describe(file: Path) -> list[int | str]:
     """Returns [bytes, CRC-32] of a file."""
     size, checksum = 0, 0
     with file.open("rb") as content:

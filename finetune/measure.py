@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import psutil
 
-from finetune import hparams
+from finetune import hparams, processes
 from finetune.config import ExecutionConfig
 from finetune.epoch import epoch_order
 from finetune.errors import OutOfMemory
@@ -16,7 +16,7 @@ from finetune.feature_store import FeatureStore
 from finetune.features import Room
 from finetune.feed import fed
 from finetune.grid import Trial
-from finetune.parallel import OneDevice, choose_layout, from_first_process, padded_size
+from finetune.parallel import OneDevice, choose_layout, padded_size
 from finetune.params import abstract
 from finetune.population import looped, vmapped
 from finetune.train import Group, whole_pass
@@ -90,13 +90,13 @@ def free_bytes() -> int:
     free = psutil.virtual_memory().available
     if "bytes_limit" in statistics:
         free = statistics["bytes_limit"] - statistics["bytes_in_use"]
-    return int(from_first_process(str(int(_MEMORY_SHARE * free))))
+    return int(processes.from_first("free memory", str(int(_MEMORY_SHARE * free))))
 
 
 def feature_room(store: FeatureStore) -> Room:
     """Returns the bytes that features may take; half of the free memory is left to members."""
     host = int(_MEMORY_SHARE * psutil.virtual_memory().available) // 2
-    return Room(free_bytes() // 2, int(from_first_process(str(max(host, store.room_bytes)))))
+    return Room(free_bytes() // 2, int(processes.from_first("room for features", str(max(host, store.room_bytes)))))
 
 
 def _upper_bound(work: Workload) -> int:
@@ -136,7 +136,7 @@ def _convolves_on_cpu(work: Workload) -> bool:
 
 def _measure(config: ExecutionConfig, work: Workload, mode: str, on_device: bool, size: int) -> Measured | None:
     """Returns the group compiled for a mode and what it costs, None if it does not fit into memory."""
-    least = jax.device_count() if work.recipe.state else size  # batch statistics need the batch whole
+    least = jax.device_count() if work.recipe.mixes else size  # of which a batch is computed whole
     layout = choose_layout(max(size, least), config.devices) if mode == "vmap" else OneDevice()
     if work.stays_on_host and layout.batch_axis:
         layout = OneDevice()  # a batch is handed whole
@@ -148,6 +148,7 @@ def _measure(config: ExecutionConfig, work: Workload, mode: str, on_device: bool
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
+        processes.met_by_all(error)
         return None
     if cost is None or cost.bytes + (calls - 1) * _STATE_COPIES * work.trained_bytes > free_bytes():
         return None
@@ -192,7 +193,7 @@ def _cost(group: Group, trials: Sequence[Trial], size: int) -> Cost | None:
         return programs.validate(members, group.shared, validation, validation_order, np.int32(rows), np.int32(1))[0]
 
     rows = min(2, -(-recipe.examples // recipe.micro_batch))
-    peak = _bytes(programs.compile(members, *fixed))
+    peak = int(processes.from_first("memory of a program", str(_bytes(programs.compile(members, *fixed)))))
     if peak > free_bytes():
         return None
     members, train_seconds = _seconds_a_row(train, members, rows)
@@ -203,16 +204,18 @@ def _cost(group: Group, trials: Sequence[Trial], size: int) -> Cost | None:
 
 def _seconds_a_row(call: Callable[[Any, int], Any], members: Any, rows: int) -> tuple[Any, float]:
     """Returns the members, and the seconds of a row: of two calls the faster, since other work only slows them."""
-    started = time.monotonic()
-    members = jax.block_until_ready(call(members, 1))
-    # The first process decides for all, since a call exchanges results between them.
-    first = float(from_first_process(str(time.monotonic() - started)))
+
+    def timed(members: Any, rows: int) -> tuple[Any, float]:
+        started = time.monotonic()
+        members = jax.block_until_ready(call(members, rows))
+        seconds = (time.monotonic() - started) / rows
+        return members, float(processes.from_first("seconds of a row", repr(seconds)))
+
+    members, first = timed(members, 1)
     if first > _LONG_SECONDS:
         return members, first
-    rows = 1 if first > _WARM_SECONDS else rows
-    started = time.monotonic()
-    members = jax.block_until_ready(call(members, rows))
-    return members, min(first, (time.monotonic() - started) / rows)
+    members, second = timed(members, 1 if first > _WARM_SECONDS else rows)
+    return members, min(first, second)
 
 
 def _bytes(executable: Any) -> int:

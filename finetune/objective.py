@@ -1,16 +1,18 @@
 """What is minimised: the loss of an example, the penalties of a member's parameters, and the metrics."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Container, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from finetune import metric
-from finetune.errors import one_of
+from finetune import entity, metric
+from finetune.errors import UserError, one_of
 from finetune.hparams import Hparams
 from finetune.metric import Metrics
 from finetune.params import Leaves
+from finetune.precision import widened
 from finetune.task import Batch, Params, Task
 
 
@@ -22,28 +24,65 @@ class Objective(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A kind of task: its loss, the metrics that it has by name, and those that are always reported."""
+    """A kind of task: its loss, the metrics that it has by name, and those that are always reported.
+
+    usual: what it is chosen on where no metric is named, the first of them that it has.
+    """
 
     loss: Callable[[Any, jax.Array, jax.Array], jax.Array]  # (outputs, label, label_smoothing) -> [B]
     metrics: Metrics
     reported: tuple[str, ...]
+    usual: tuple[str, ...]
 
 
-def make_objective(task: str, chosen_on: str, others: tuple[str, ...] = (), scale: float = 1.0) -> Objective:
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """The loss of a kind of task as a `Task` has it; two of the same kind and unit are equal."""
+
+    of: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    scale: float = 1.0  # unit of a regression's loss, which is a squared error
+
+    def __call__(self, outputs: Any, batch: Batch, label_smoothing: jax.Array) -> jax.Array:
+        losses = self.of(outputs, batch["label"], label_smoothing)
+        return losses if self.scale == 1.0 else losses / self.scale**2
+
+
+def make_objective(
+    task: str,
+    chosen_on: str = "",
+    others: tuple[str, ...] = (),
+    scale: float = 1.0,
+    classes: Sequence[str] | None = (),
+) -> Objective:
     """Returns the objective of a kind of task in KINDS, judged by its usual metrics, `chosen_on` and `others`.
 
-    scale: unit of a regression's loss, which is a squared error. Raises UserError for a metric that the task lacks.
+    scale: unit of a regression's loss. classes: of the data; None where they are not known yet, to see whether the task
+    may have the metrics. Raises UserError for one that it lacks.
     """
-    kind = KINDS[task]
-    if chosen_on not in (metric.LOSS, *kind.metrics):
-        raise one_of("evaluation.metric", chosen_on, [metric.LOSS, *kind.metrics])
-    asked = dict.fromkeys((*kind.reported, *others, *(() if chosen_on == metric.LOSS else (chosen_on,))))
+    kind, named = KINDS[task], _named(task, classes)
+    if classes is not None and entity.NAME in {chosen_on, *others} - named.keys() and task == "tokens":
+        raise UserError(
+            f"evaluation.metric or metrics name {entity.NAME}, allowed where every tag is O, B-TYPE or I-TYPE; "
+            f"tags here: {', '.join(classes)[:80]}"
+        )
+    if chosen_on not in ("", metric.LOSS, *named):
+        raise one_of("evaluation.metric", chosen_on, [metric.LOSS, *named])
+    reported = (name for name in (*kind.reported, *kind.usual) if name in named)
+    asked = dict.fromkeys((*reported, *others, *(() if chosen_on in ("", metric.LOSS) else (chosen_on,))))
+    return Objective(Loss(kind.loss, scale), metric.choose(named, tuple(asked)))
 
-    def loss(outputs: Any, batch: Batch, label_smoothing: jax.Array) -> jax.Array:
-        losses = kind.loss(outputs, batch["label"], label_smoothing)
-        return losses if scale == 1.0 else losses / scale**2
 
-    return Objective(loss, metric.choose(kind.metrics, tuple(asked)))
+def _named(task: str, classes: Sequence[str] | None) -> Metrics:
+    """Returns the metrics of a kind of task with these classes, by name."""
+    if task != "tokens" or not (classes is None or entity.is_iob(classes)):
+        return KINDS[task].metrics
+    return KINDS[task].metrics | {entity.NAME: entity.f1(classes or ())}
+
+
+def usual_metric(task: str, metrics: Container[str]) -> str:
+    """Returns what a kind of task with these metrics is chosen on where none is named."""
+    usual = KINDS[task].usual
+    return next((name for name in usual if name in metrics), usual[-1])
 
 
 class Target(NamedTuple):
@@ -60,7 +99,7 @@ def in_units(task: Task, target: Target) -> Task:
     """
 
     def apply(params: Params, batch: Batch, dropout: jax.Array | float, keys: jax.Array | None) -> jax.Array:
-        return task.apply(params, batch, dropout, keys) * target.scale + target.mean
+        return widened(task.apply(params, batch, dropout, keys)) * target.scale + target.mean
 
     return task._replace(apply=apply)
 
@@ -108,10 +147,10 @@ def token_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: j
 
 
 KINDS = {
-    "classification": Kind(cross_entropy, metric.CLASSIFICATION, ("accuracy",)),
-    "multilabel": Kind(binary_cross_entropy, metric.MULTILABEL, ("accuracy", "micro_f1", "macro_f1")),
-    "regression": Kind(squared_error, metric.REGRESSION, ("rmse", "spearman")),
-    "tokens": Kind(token_cross_entropy, metric.TOKENS, ("accuracy", "macro_f1")),
+    "classification": Kind(cross_entropy, metric.CLASSIFICATION, ("accuracy",), ("accuracy",)),
+    "multilabel": Kind(binary_cross_entropy, metric.MULTILABEL, ("accuracy", "micro_f1", "macro_f1"), ("micro_f1",)),
+    "regression": Kind(squared_error, metric.REGRESSION, ("rmse", "spearman"), ("rmse",)),
+    "tokens": Kind(token_cross_entropy, metric.TOKENS, ("accuracy", "macro_f1"), (entity.NAME, "accuracy")),
 }
 
 

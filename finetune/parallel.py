@@ -5,10 +5,9 @@ device talks to another; `BatchOverDevices`, for fewer members than devices, whe
 its part of a micro-batch, and sums of losses and gradients are added with `psum`.
 
 Several processes (hosts) run the same program on the devices of all. Each holds the members of its own devices, and
-`fetch` gathers them on every process: all must take the same decisions, so what is measured is the first one's word.
+`fetch` gathers them on every process: all must take the same decisions, see processes.py.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,14 +17,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from finetune.errors import UserError
-
 # The roles of an argument: a tree with a leading member axis, something all devices hold whole, or an Order.
 MEMBERS, ALL, ORDER = "members", "all", "order"
 BATCH_AXIS = "batch"
-
-# Environment variables by which JAX finds the other processes of a cluster: their number, where it is more than 1.
-_CLUSTER = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 
 
 class OneDevice:
@@ -72,6 +66,8 @@ class MembersOverDevices(OneDevice):
         self.devices = list(devices)
         self.count = len(self.devices)
         self._local = [i for i, device in enumerate(self.devices) if device.process_index == jax.process_index()]
+        local = Mesh(np.array([self.devices[i] for i in self._local]), ("devices",))
+        self._cut_over = NamedSharding(local, PartitionSpec("devices"))
 
     def compile(self, function: Callable[..., Any], roles: Sequence[str], donate: tuple[int, ...] = ()) -> Any:
         axes = tuple(0 if role == MEMBERS else None for role in roles)
@@ -82,7 +78,7 @@ class MembersOverDevices(OneDevice):
 
     def _cut(self, leaf: np.ndarray) -> jax.Array:
         """Returns an array [n, ...] as [local devices, n / devices, ...]."""
-        return jnp.asarray(leaf.reshape(self.count, -1, *leaf.shape[1:])[self._local])
+        return jax.device_put(leaf.reshape(self.count, -1, *leaf.shape[1:])[self._local], self._cut_over)
 
     def put_all(self, tree: Any) -> Any:
         whole = NamedSharding(Mesh(np.array(self.devices), ("devices",)), PartitionSpec())
@@ -132,7 +128,7 @@ class BatchOverDevices(MembersOverDevices):
     def _split(self, rows: np.ndarray) -> jax.Array:
         batches, width = rows.shape
         padded = np.pad(rows, ((0, 0), (0, -width % self.count)))
-        return jnp.asarray(padded.reshape(batches, self.count, -1).swapaxes(0, 1)[self._local])
+        return jax.device_put(padded.reshape(batches, self.count, -1).swapaxes(0, 1)[self._local], self._cut_over)
 
     def fetch(self, tree: Any) -> Any:
         jax.block_until_ready(tree)  # on all devices, so that no two programs exchange values at once
@@ -150,51 +146,3 @@ def choose_layout(members: int, limit: int) -> OneDevice:
 def padded_size(members: int, layout: OneDevice) -> int:
     """Returns the smallest number of members >= `members` that `layout` can hold."""
     return members if layout.batch_axis else -(-members // layout.count) * layout.count
-
-
-def join_processes(coordinator: str, processes: int, process: int) -> None:
-    """Joins the processes of several hosts, as the flags say or as the cluster's environment does.
-
-    Raises UserError for flags that do not fit together, or if the coordinator does not answer.
-    """
-    if not coordinator and not any(os.environ.get(name, "1") not in ("", "1") for name in _CLUSTER):
-        return
-    if coordinator and not 0 <= process < processes:
-        raise UserError(f"--process is {process}, allowed: 0 to --processes - 1 = {processes - 1}")
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    try:
-        if coordinator:
-            jax.distributed.initialize(coordinator, processes, process)
-        else:
-            jax.distributed.initialize()
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"--coordinator is {coordinator!r}: {str(error).splitlines()[0]}, allowed: HOST:PORT of the first process"
-        ) from None
-
-
-def is_first_process() -> bool:
-    """Says whether this process is the one that writes and prints."""
-    return jax.process_index() == 0
-
-
-def arrays_from_first_process(tree: Any) -> Any:
-    """Returns the first process's tree of host arrays on every process; the others give one of the same shapes."""
-    if jax.process_count() == 1:
-        return tree
-    # As bytes, since the exchange adds zeros, which a -0.0 does not survive.
-    return jax.tree.map(lambda leaf: _bytes_from_first(leaf.tobytes()).view(leaf.dtype).reshape(leaf.shape), tree)
-
-
-def _bytes_from_first(content: bytes) -> np.ndarray:
-    return np.array(multihost_utils.broadcast_one_to_all(np.frombuffer(content, np.uint8)), np.uint8)
-
-
-def from_first_process(text: str) -> str:
-    """Returns the first process's `text` on every process."""
-    if jax.process_count() == 1:
-        return text
-    encoded = np.frombuffer(text.encode(), np.uint8)
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(encoded))))
-    padded = encoded if is_first_process() else np.zeros(length, np.uint8)
-    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded), np.uint8)).decode()

@@ -1,13 +1,15 @@
 """Parents: which trial of a study another one starts from, where `trainable` is a chain of stages."""
 
-from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from finetune import chain
 from finetune.errors import UserError
 from finetune.grid import Trial
 
 _Key = tuple[str, float | int, float | int]  # a chain, seed and data_seed
+_Row = Mapping[str, Any]  # of trials.jsonl
+_Rows = Mapping[str, _Row]  # by id
 
 
 def checked(trials: list[Trial]) -> list[Trial]:
@@ -42,6 +44,23 @@ class Parents(NamedTuple):
         """Returns the trial that one starts from, None if no candidate has a value; larger is better."""
         return self._best(self.wanted[identity], values)
 
+    def line(self, identity: str, rows: _Rows, values: Mapping[str, float]) -> list[str]:
+        """Returns the trial that one starts from, what that one started from, and so on; empty if there is none.
+
+        rows: of trials that have ended; values: theirs.
+        """
+        parent = self.parent(identity, values)
+        return [parent, *line_of(rows[parent])] if parent is not None else []
+
+    def outdated(self, rows: _Rows) -> set[str]:
+        """Returns those of the trials with `rows` that started from others than they would start from now."""
+        values, among = values_of(rows.values()), self.wanted.keys() & rows.keys()
+        return {each for each in among if self.line(each, rows, values) != line_of(rows[each])}
+
+    def generations(self) -> list[str]:
+        """Returns the trials that start from others, those first that others of them may start from."""
+        return sorted(self.wanted, key=lambda each: len(chain.stages(self.wanted[each][0])))
+
     def needed(self, values: Mapping[str, float], done: Collection[str]) -> set[str]:
         """Returns the trials whose weights others, that are not `done`, will start from as far as `values` tell."""
         waiting = {key for identity, key in self.wanted.items() if identity not in done}
@@ -54,6 +73,16 @@ class Parents(NamedTuple):
     def _best(self, key: _Key, values: Mapping[str, float]) -> str | None:
         there = [identity for identity in self.candidates[key] if identity in values]
         return max(there, key=lambda identity: values[identity], default=None)
+
+
+def values_of(rows: Iterable[_Row]) -> dict[str, float]:
+    """Returns the value of each trial that has one, by id; larger is better."""
+    return {row["id"]: row["best"]["value"] for row in rows if row["best"]}
+
+
+def line_of(row: _Row) -> list[str]:
+    """Returns the trial that one has started from, what that one had started from, and so on."""
+    return [row["parent"], *row["ancestors"]] if row.get("parent") else []
 
 
 def find(trials: Mapping[str, Trial]) -> Parents:

@@ -10,15 +10,18 @@ from finetune import chain, lora, rates
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.features import Trunk
-from finetune.grid import Trial
+from finetune.grid import Trial, distinct
 from finetune.measure import Measured
 from finetune.parallel import OneDevice
 from finetune.params import abstract, adapts, count, decayed_paths, live_state, named_parts, stage_paths
 from finetune.step import Recipe, full_forward, training_forward
 from finetune.task import Task
 from finetune.train import shrunk
+from finetune.traits import NONE as NO_TRAITS
+from finetune.traits import Traits
 
 _TRIAL_BYTES, _CURVE_BYTES = 900, 150  # of a line of trials.jsonl and of curves.jsonl, roughly
+_CURVE_SECONDS, _KEPT_SECONDS = 4e-5, 0.2  # of writing such a line, and a trial's weights, roughly
 
 
 def group_trials(
@@ -26,15 +29,19 @@ def group_trials(
     task: Task | None = None,
     shapes: Mapping[str, Any] | None = None,
     parts: Mapping[str, str] | None = None,
+    mixed: str = "",
 ) -> list[list[Trial]]:
-    """Returns the trials that share a program together: those whose static choices are the same.
+    """Returns the trials that share a program together, each once: those whose static choices are the same.
 
-    Where training changes state of `task`, batch sizes are kept apart too: batch statistics are of a whole batch.
+    Where training changes state of `task`, batch sizes are kept apart too: batch statistics are of a whole batch. So
+    they are if examples influence each other in another way, as `mixed` of its traits says.
     Groups come in the order of the grid, those whose trials start from others' after them.
     """
     groups: dict[tuple[Any, ...], list[Trial]] = {}
-    for trial in trials:
-        whole = task is not None and _changes_state(task, shapes or {}, trial.choices["trainable"], parts or {})
+    for trial in distinct(trials):
+        whole = bool(mixed)
+        if task is not None:
+            whole = whole or _changes_state(task, shapes or {}, trial.choices["trainable"], parts or {})
         key = (*trial.choices.values(), trial.hparams["batch_size"] if whole else None)
         groups.setdefault(key, []).append(trial)
     return sorted(groups.values(), key=lambda group: len(chain.stages(group[0].choices["trainable"])))
@@ -48,7 +55,7 @@ def _changes_state(task: Task, shapes: Mapping[str, Any], spec: str, parts: Mapp
 
 
 def make_recipe(
-    config: Config, task: Task, shapes: Mapping[str, Any], trials: Sequence[Trial], examples: int
+    config: Config, task: Task, shapes: Mapping[str, Any], trials: Sequence[Trial], examples: int, mixed: str = ""
 ) -> Recipe:
     """Returns what the program of a group is made of; raises UserError for a choice that does not fit the model."""
     choices = trials[0].choices
@@ -67,9 +74,10 @@ def make_recipe(
     optimizer = type(config.optimizer)(**vars(config.optimizer))
     optimizer.name, optimizer.schedule = choices["optimizer.name"], choices["schedule"]
     micro_batch = math.gcd(*(int(size) for size in batch_sizes))
+    dropout = any(trial.hparams["dropout"] != 0 for trial in trials)
     return Recipe(
         task=task,
-        forward=training_forward(task, paths),
+        forward=training_forward(task, paths, dropout),
         evaluating_forward=full_forward(task),
         paths=tuple(sorted(paths)),
         optimizer=optimizer,
@@ -77,22 +85,26 @@ def make_recipe(
         examples=examples,
         micro_batch=micro_batch,
         accumulates=any(size != micro_batch for size in batch_sizes),
-        dropout=any(trial.hparams["dropout"] > 0 for trial in trials),
+        dropout=dropout,
         seeds=len({trial.hparams["seed"] for trial in trials}),
         rates=rates.make_rates(
             config, task, shapes, sorted(paths), any(trial.hparams["layer_decay"] < 1 for trial in trials)
         ),
         adapters=adapters,
         state=live_state(task, shapes, paths),
+        reestimate=config.evaluation.batch_norm_batches if live_state(task, shapes, paths) else 0,
+        mixes=bool(mixed or live_state(task, shapes, paths)),
     )
 
 
 def make_recipes(
-    config: Config, task: Task, shapes: Mapping[str, Any], groups: Sequence[Sequence[Trial]], examples: int
-) -> tuple[list[Recipe], str]:
+    config: Config, task: Task, shapes: Mapping[str, Any], groups: Sequence[Sequence[Trial]], examples: int,
+    traits: Traits = NO_TRAITS,
+) -> tuple[list[Recipe], str]:  # fmt: skip
     """Returns the recipe of each group, and lines that say what the user should know of them."""
-    recipes = [make_recipe(config, task, shapes, group, examples) for group in groups]
-    told = rates.check(config, task, shapes, [recipe.paths for recipe in recipes])
+    recipes = [make_recipe(config, task, shapes, group, examples, traits.mixed) for group in groups]
+    trials = [trial for group in groups for trial in group]
+    told = [*rates.check(config, task, shapes, [recipe.paths for recipe in recipes]), *traits.lines(trials)]
     return recipes, "".join(f"\n{line}" for line in told)
 
 
@@ -112,27 +124,42 @@ def chunks_of(trials: Sequence[Trial], most: int) -> tuple[list[list[Trial]], in
 class Estimate(NamedTuple):
     """What a group will take, from the cost of its programs."""
 
-    seconds: float  # of training and evaluating; compilation is over when this is known
+    seconds: float  # of training and evaluating
+    evaluation_seconds: float  # of these, with what is written then
+    compile_seconds: float  # of preparing, and of what is compiled on the way: for smaller populations, and to test
     flops: float
     bytes: int  # at once, on one device
     disk_bytes: int
 
 
-def estimate(measured: Measured, chunks: Sequence[Sequence[Trial]], trained_bytes: int, keep: int) -> Estimate:
-    """Returns what training `chunks` will take, following each population as it shrinks."""
+def estimate(
+    measured: Measured, chunks: Sequence[Sequence[Trial]], trained_bytes: int, keep: int, prepared_seconds: float
+) -> Estimate:
+    """Returns what training `chunks` will take, following each population as it shrinks, once it has been prepared."""
     group, cost, size = measured.group, measured.cost, measured.execution.size
     rows = -(-group.recipe.examples // group.recipe.micro_batch)
     checks, test = (_batches(split, group.eval_batch) for split in (group.splits.validation, group.splits.test))
-    seconds, flops = 0.0, 0.0
+    training, evaluating, flops = 0.0, 0.0, 0.0
     for chunk in chunks:
         for members, epochs, leaves in stages([int(trial.hparams["epochs"]) for trial in chunk], size, group.layout):
             share = _share(measured, members)
             evaluations = epochs * checks + leaves * test
-            seconds += share * (epochs * rows * cost.train_row_seconds + evaluations * cost.eval_row_seconds)
+            training += share * epochs * rows * cost.train_row_seconds
+            evaluating += share * evaluations * cost.eval_row_seconds
             flops += members / size * (epochs * rows * cost.train_row_flops + evaluations * cost.eval_row_flops)
     trials = [trial for chunk in chunks for trial in chunk]
-    lines = sum(_TRIAL_BYTES + _CURVE_BYTES * int(trial.hparams["epochs"]) for trial in trials)
-    return Estimate(seconds, flops, cost.bytes, lines + 2 * min(keep, len(trials)) * trained_bytes)
+    kept, epochs = min(keep, len(trials)), sum(int(trial.hparams["epochs"]) for trial in trials)
+    evaluating += _CURVE_SECONDS * epochs + _KEPT_SECONDS * kept
+    disk_bytes = _TRIAL_BYTES * len(trials) + _CURVE_BYTES * epochs + 2 * kept * trained_bytes
+    compiling = prepared_seconds + _compile_seconds(measured, len(_sizes(measured, chunks)))
+    return Estimate(training + evaluating, evaluating, compiling, flops, cost.bytes, disk_bytes)
+
+
+def _compile_seconds(measured: Measured, sizes: int) -> float:
+    """Returns the seconds of compiling for so many sizes of a population, but the first; to test is to validate."""
+    sizes = sizes if measured.execution.mode == "vmap" else 1
+    train, validate = (measured.group.programs.compiled[name].seconds for name in ("train", "validate"))
+    return (sizes - 1) * (train + validate) + sizes * validate
 
 
 def stages(horizons: Sequence[int], size: int, layout: OneDevice) -> Iterator[tuple[int, int, bool]]:
@@ -199,6 +226,8 @@ def describe(
         "trunk_bytes": trunk.bytes,
         "trunk_flops": trunk.flops,
         "trained_parameters": _trained_parameters(measured.group.recipe),
+        "adapter_parameters": count(measured.group.recipe.adapters.shapes),  # of them, at the largest rank
+        "adapter_rank": measured.group.recipe.adapters.rank,
         **estimate._asdict(),
     }
 

@@ -27,16 +27,18 @@ class Planned:
         """Returns the same, and forgets it: this run prepares the group again."""
         return self._earlier.pop(_key(signature), None)
 
-    def document(self, directory: Path, trials: int, base: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
-        """Returns what plan.json holds; `base` are the weights that the study will save, if it has not yet."""
+    def document(self, directory: Path, trials: int, base: dict[str, Any], parts: dict[str, float]) -> dict[str, Any]:
+        """Returns what plan.json holds.
+
+        base: the weights that the study will save, if it has not yet. parts: seconds, see `seconds.planned`.
+        """
         saved = (directory / "checkpoints" / "base").is_dir()
         disk_bytes = [workdir.size_bytes(directory), 0 if saved else checkpoint.content(base)]
-        spent = [seconds["load"], seconds["trunk"], seconds.get("compile", 0.0)]
         return {
             "trials": trials,
             "groups": [*self._earlier.values(), *self.groups],
-            "trunk_seconds": seconds["trunk"],
-            "seconds": sum(spent) + sum(group["seconds"] for group in self.groups),
+            "seconds": sum(parts.values()),
+            "seconds_by_part": parts,
             "disk_bytes": sum(disk_bytes) + sum(group["disk_bytes"] for group in self.groups),
             "process_bytes": summary.peak_process_bytes(),
         }

@@ -5,6 +5,7 @@ moves all. `looped`: members are a list, and the one-member program is called fo
 """
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune.epoch import Report, evaluate_best, train_one, train_rows, validate
+from finetune.batch_statistics import reestimate_step
+from finetune.epoch import Report, Step, evaluate_best, train_one, train_rows, validate
 from finetune.hparams import Hparams
 from finetune.parallel import ALL, MEMBERS, ORDER, OneDevice
-from finetune.step import Member, Recipe, Shared, init_member
+from finetune.step import Member, Recipe, Shared, init_member, train_step
 
 Members = Any  # Member with leading member axes, or a list of Member
 
@@ -25,13 +27,16 @@ class Program:
 
     def __init__(self, jitted: Any):
         self.executables: dict[Any, Any] = {}
+        self.seconds = 0.0  # that compiling has taken
         self._jitted = jitted
 
     def compiled(self, *arguments: Any) -> Any:
         """Returns the executable for arguments of these shapes; compiles it the first time."""
         key = _shapes(arguments)
         if self.executables.get(key) is None:
+            started = time.monotonic()
             self.executables[key] = self._jitted.lower(*arguments).compile()
+            self.seconds += time.monotonic() - started
         return self.executables[key]
 
     def __call__(self, *arguments: Any) -> Any:
@@ -52,6 +57,7 @@ class Programs(NamedTuple):
     init: (shared, hparams [members]) -> members
     train: (members, shared, split, order, epoch, start, stop) -> members
     compile: (members, shared, split, order) -> the executable of `train`, not run
+    reestimate: as train -> members with running averages of these micro-batches, where the recipe asks for them
     validate: (members, shared, split, order, stop, epoch) -> (members, Report of host arrays [members])
     test: (members, shared, split, order, stop) -> metrics of their best parameters {name: host array [members]}
     take: (members, indices) -> the members at the indices
@@ -63,6 +69,7 @@ class Programs(NamedTuple):
     init: Callable[..., Members]
     train: Callable[..., Members]
     compile: Callable[..., Any]
+    reestimate: Callable[..., Members]
     validate: Callable[..., tuple[Members, Report]]
     test: Callable[..., dict[str, np.ndarray]]
     take: Callable[[Members, Sequence[int]], Members]
@@ -119,12 +126,13 @@ def vmapped(recipe: Recipe, metric: str, layout: OneDevice, on_device: bool) -> 
     """Returns the programs that move all members in one call, laid out over devices by `layout`."""
     recipe = recipe._replace(batch_axis=layout.batch_axis)
     init = Program(layout.compile(over_members(recipe, init_member, _INIT), _INIT))
-    if on_device:
-        rows = train_members(recipe, train_rows, _TRAIN_ROWS)
-        train: _Rows | _Steps = _Rows(Program(layout.compile(rows, _TRAIN_ROWS, donate=(0,))))
-    else:
-        one = train_members(recipe, train_one, _TRAIN_ONE)
-        train = _Steps(Program(layout.compile(one, _TRAIN_ONE, donate=(0,))))
+
+    def stepping(step: Step) -> _Rows | _Steps:
+        calls, function, roles = (_Rows, train_rows, _TRAIN_ROWS) if on_device else (_Steps, train_one, _TRAIN_ONE)
+        over = train_members(recipe, functools.partial(function, step=step), roles)
+        return calls(Program(layout.compile(over, roles, donate=(0,))))
+
+    train, reestimate = stepping(train_step), stepping(reestimate_step)
     validating = over_members(recipe, _validate_by(metric), _VALIDATE)
     check = Program(layout.compile(validating, _VALIDATE, donate=(0,)))
     test = Program(layout.compile(over_members(recipe, evaluate_best, _TEST), _TEST))
@@ -137,6 +145,7 @@ def vmapped(recipe: Recipe, metric: str, layout: OneDevice, on_device: bool) -> 
         init=lambda shared, hparams: init(shared, layout.put_members(hparams)),
         train=train,
         compile=train.compiled,
+        reestimate=reestimate,
         validate=validate_all,
         test=lambda members, *rest: layout.fetch(test(members, *rest)),
         take=layout.take,
@@ -150,9 +159,12 @@ def looped(recipe: Recipe, metric: str, layout: OneDevice, on_device: bool) -> P
     """Returns the programs that call the one-member program for each member of a list, on one device."""
     del layout
     init = Program(jax.jit(functools.partial(init_member, recipe)))
-    step = train_rows if on_device else train_one
-    program = Program(jax.jit(functools.partial(step, recipe), donate_argnums=0))
-    train = _Rows(program) if on_device else _Steps(program)
+
+    def stepping(step: Step) -> _Rows | _Steps:
+        calls, function = (_Rows, train_rows) if on_device else (_Steps, train_one)
+        return calls(Program(jax.jit(functools.partial(function, recipe, step=step), donate_argnums=0)))
+
+    train, reestimate = stepping(train_step), stepping(reestimate_step)
     check = Program(jax.jit(functools.partial(_validate_by(metric), recipe), donate_argnums=0))
     test = Program(jax.jit(functools.partial(evaluate_best, recipe)))
 
@@ -167,12 +179,13 @@ def looped(recipe: Recipe, metric: str, layout: OneDevice, on_device: bool) -> P
         init=init_all,
         train=lambda members, *rest: [train(member, *rest) for member in members],
         compile=lambda members, *rest: train.compiled(members[0], *rest),
+        reestimate=lambda members, *rest: [reestimate(member, *rest) for member in members],
         validate=validate_all,
         test=lambda members, *rest: stack(jax.device_get([test(each, *rest) for each in members])),
         take=lambda members, indices: [members[i] for i in indices],
         fetch=lambda members: stack(jax.device_get(members)),
         put=unstack,
-        compiled={"init": init, "train": program, "validate": check, "test": test},
+        compiled={"init": init, "train": train.program, "validate": check, "test": test},
     )
 
 

@@ -1,9 +1,10 @@
-"""python -m finetune.predict MODEL_DIR INPUT [--to=FILE]: labels of new rows, by a model that finetune.export wrote.
+"""python -m finetune.predict MODEL_DIR INPUT [--to=FILE] [--config=FILE]: labels of new rows, by an exported model.
 
 INPUT is a .csv, .tsv, .jsonl or .txt file of texts, an image, a folder of images, or an .npz file with an array x. The
 answer is CSV: a row for each row of INPUT, with the most probable class and the probability of every class; of a
 multilabel model all classes that are more probable than not; of a regression the value. Of a model of tokens it has a
-row for each word: the items of a list in a .jsonl file, else what spaces part.
+row for each word: the items of a list in a .jsonl file, else what spaces part. --config names the config file of a task
+of the user's own, whose outputs are taken as those of its kind of task: logits, or the values of a regression.
 """
 
 import contextlib
@@ -11,46 +12,22 @@ import csv
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune import command, models, own
-from finetune.config import Config
+from finetune import command, models, output, own
 from finetune.data import arrays, delimited, images, text
 from finetune.errors import UserError, one_of
-from finetune.models import exported, pretrained
+from finetune.models import pretrained
 from finetune.params import abstract, unflatten
+from finetune.predictor import IMAGE, TOKENS, Model, load
 from finetune.task import Task
 
 _BATCH = 32
-_IMAGE = "image"  # what models of images read
 _LINES = ".txt"  # a text a line
-
-
-class Model(NamedTuple):
-    """An exported model, ready to run; leaves: every parameter {path: array}."""
-
-    config: Config
-    classes: tuple[str, ...]
-    architecture: dict[str, Any]
-    tokenizer: Path | None
-    leaves: dict[str, np.ndarray]
-
-
-def load(directory: Path) -> Model:
-    """Returns the model in a directory that finetune.export wrote; raises UserError for any other."""
-    config, classes = exported.read_config(directory)
-    if config.model.name == own.ARCHITECTURE:
-        raise UserError(
-            f"{directory} holds a model of your own, which finetune.predict does not know, "
-            f"allowed: {', '.join(models.MODELS)}; "
-            "model.safetensors holds its parameters by their paths, for the task's apply"
-        )
-    architecture = models.architecture(config.model)
-    return Model(config, classes, architecture, pretrained.tokenizer_file(config.model), exported.parameters(directory))
 
 
 def read(path: Path, model: Model) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -60,17 +37,24 @@ def read(path: Path, model: Model) -> tuple[list[str], dict[str, np.ndarray]]:
     """
     if not path.exists():
         raise UserError(f"INPUT is {str(path)!r}: no such file or directory")
-    if models.MODELS[model.architecture["model"]].INPUT == _IMAGE:
-        names, pixels = _images(path, model.config.data.image_size)
-        return names, {_IMAGE: _fitted(pixels, model)}
+    if model.reads != TOKENS:
+        names, values = _images(path, model.config.data.image_size)
+        return names, {model.reads: _fitted(values, model)}
     lines, texts = _texts(path, model.config.data.text_column)
-    return [str(line) for line in lines], text.encode(texts, model.tokenizer, model.config.data.max_length)
+    encoded = text.encode(texts, model.tokenizer, model.config.data.max_length, _width(model))
+    del encoded["cut"]
+    return [str(line) for line in lines], encoded
+
+
+def _width(model: Model) -> int:
+    """Returns the tokens that an example has at least: a model of the user's own may be of the length of training."""
+    return model.inputs[TOKENS].shape[0] if model.own_task is not None else 0
 
 
 def _texts(path: Path, column: str) -> tuple[list[int], list[str]]:
-    if path.suffix in delimited.SUFFIXES and path.is_file():
+    if delimited.is_delimited(path) and path.is_file():
         return delimited.read_texts(path, column)
-    if path.suffix != _LINES or not path.is_file():
+    if path.suffix.lower() != _LINES or not path.is_file():
         raise one_of(f"ending of {path}", path.suffix, [*delimited.SUFFIXES, _LINES])
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -83,7 +67,7 @@ def _texts(path: Path, column: str) -> tuple[list[int], list[str]]:
 
 
 def _images(path: Path, image_size: int) -> tuple[list[str], np.ndarray]:
-    if path.suffix == ".npz" and path.is_file():
+    if path.suffix.lower() == ".npz" and path.is_file():
         pixels = arrays.read_inputs(path)
         return [str(number) for number in range(len(pixels))], pixels
     files = [path] if path.is_file() else images.files_below(path)
@@ -93,22 +77,34 @@ def _images(path: Path, image_size: int) -> tuple[list[str], np.ndarray]:
 
 
 def _fitted(pixels: np.ndarray, model: Model) -> np.ndarray:
-    """Returns images [N, H, W, C] as the model reads them: grey ones become RGB where it reads RGB."""
+    """Returns images [N, H, W, C] or features [N, D] as the model reads them: of grey images RGB where it reads RGB.
+
+    Raises UserError for another shape than that of training, and for whole numbers in place of others.
+    """
+    trained = model.inputs.get(model.reads)
+    if trained is not None and trained.dtype != pixels.dtype:
+        raise UserError(f"INPUT holds {pixels.dtype}, allowed: {trained.dtype}, as the model was trained on")
+    shape = _shape(model) if model.own_task is None else model.inputs[model.reads].shape
+    if shape is None:
+        return pixels
+    if len(shape) == 3 and pixels.shape[1:] == (*shape[:2], 1):
+        pixels = np.repeat(pixels, shape[2], axis=3)
+    if pixels.shape[1:] != shape:
+        told, allowed = (" x ".join(map(str, each)) for each in (pixels.shape[1:], shape))
+        axes = ", rows x columns x channels" if model.reads == IMAGE else ""
+        raise UserError(f"{model.reads.removesuffix('s')}s of INPUT are {told}, allowed: {allowed}{axes}")
+    return pixels
+
+
+def _shape(model: Model) -> tuple[int, ...] | None:
+    """Returns the shape of one image that a model of finetune's reads; None: any."""
     try:
-        shape = models.MODELS[model.architecture["model"]].image_shape(model.leaves, model.architecture)
+        found: tuple[int, ...] | None
+        found = models.MODELS[model.architecture["model"]].image_shape(model.leaves, model.architecture)
     except KeyError as error:
         source = model.config.model.pretrained
         raise UserError(f"{source} holds no weights at {error}, allowed: as finetune.export wrote") from None
-    if shape is None:
-        return pixels
-    if pixels.shape[1:] == (*shape[:2], 1):
-        pixels = np.repeat(pixels, shape[2], axis=3)
-    if pixels.shape[1:] != shape:
-        told = " x ".join(map(str, pixels.shape[1:]))
-        raise UserError(
-            f"images of INPUT are {told}, allowed: {' x '.join(map(str, shape))}, rows x columns x channels"
-        )
-    return pixels
+    return found
 
 
 # What is told of a model's outputs, by kind of task.
@@ -128,10 +124,23 @@ def probabilities(model: Model, rows: dict[str, np.ndarray]) -> np.ndarray:
     others beyond rounding.
     """
     example = {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in rows.items()}
-    per_position = model.config.data.task == "tokens"
-    task = models.build(model.config.model, max(len(model.classes), 1), example, per_position=per_position)
+    per_position, outputs = model.config.data.task == "tokens", max(len(model.classes), 1)
+    if model.own_task is None:
+        task = models.build(model.config.model, outputs, example, per_position=per_position)
+    else:
+        task = own.build(model.own_task, len(model.classes), example, "")
     pretrained.compare(model.leaves, abstract(task), Path(model.config.model.pretrained))
+    _check_outputs(task, example, (*next(iter(example.values())).shape[:per_position], outputs))
     return _run(task, jax.device_put(unflatten(model.leaves)), rows, _TOLD[model.config.data.task])
+
+
+def _check_outputs(task: Task, example: dict[str, jax.ShapeDtypeStruct], wanted: tuple[int, ...]) -> None:
+    """Raises UserError unless a task gives one array, with this shape for one example."""
+    batch = {name: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype) for name, leaf in example.items()}
+    found = jax.eval_shape(lambda params, batch: task.apply(params, batch, 0.0, None), unflatten(abstract(task)), batch)
+    if getattr(found, "shape", None) != (1, *wanted):
+        told = [list(leaf.shape) for leaf in jax.tree.leaves(found)]
+        raise UserError(f"the model gives arrays of shapes {told} for one example, allowed: {[1, *wanted]}")
 
 
 def _run(
@@ -147,6 +156,16 @@ def _run(
         index = np.arange(start, start + _BATCH) % count  # all batches have one size: one program
         found.append(np.asarray(forward(params, {name: array[index] for name, array in rows.items()})))
     return np.concatenate(found)[:count]
+
+
+def read_words(path: Path, model: Model) -> tuple[list[int], list[list[str]]]:
+    """Returns the line and the words of each row of `path`; raises UserError as `read` does."""
+    column = model.config.data.text_column
+    if path.suffix.lower() == ".jsonl" and path.is_file():
+        found = list(delimited.rows(path))
+        return [n for n, _ in found], [delimited.words_of(row, column, f"{path}:{n}") for n, row in found]
+    lines, texts = _texts(path, column)
+    return lines, [each.split() or [""] for each in texts]
 
 
 def write(file: TextIO, model: Model, names: Sequence[str], found: np.ndarray) -> None:
@@ -168,16 +187,6 @@ def _label(model: Model, values: np.ndarray) -> str:
         chosen = [name for name, value in zip(model.classes, values, strict=True) if value > 0.5]
         return model.config.data.label_separator.join(chosen)
     return model.classes[int(values.argmax())]
-
-
-def read_words(path: Path, model: Model) -> tuple[list[int], list[list[str]]]:
-    """Returns the line and the words of each row of `path`; raises UserError as `read` does."""
-    column = model.config.data.text_column
-    if path.suffix == ".jsonl" and path.is_file():
-        found = list(delimited.rows(path))
-        return [n for n, _ in found], [delimited.words_of(row, column, f"{path}:{n}") for n, row in found]
-    lines, texts = _texts(path, column)
-    return lines, [each.split() or [""] for each in texts]
 
 
 def write_words(
@@ -209,7 +218,13 @@ def _text(share: float) -> str:
 @contextlib.contextmanager
 def _opened(to: Path | None) -> Iterator[TextIO]:
     if to is None:
-        yield sys.stdout
+        try:
+            yield output.exact()
+            output.exact().flush()
+        except BrokenPipeError:
+            raise
+        except (OSError, UnicodeEncodeError, AttributeError) as error:
+            raise UserError(f"standard output cannot take the answer ({error}), allowed: --to=FILE") from None
         return
     try:
         with to.open("w", encoding="utf-8", newline="") as file:
@@ -218,20 +233,32 @@ def _opened(to: Path | None) -> Iterator[TextIO]:
         raise UserError(f"--to is {str(to)!r}: {error.strerror}, allowed: a file that can be written") from None
 
 
+def _task_of(file: Path) -> own.OwnTask:
+    """Returns the task that a config file defines; raises UserError if it defines none."""
+    if not file.is_file():
+        raise UserError(f"--config is {str(file)!r}, allowed: the config file of the study")
+    defined = command.defined(file)
+    if "task" not in defined:
+        raise UserError(f"--config is {str(file)!r}, which defines no task, allowed: one with task(classes, example)")
+    task: own.OwnTask = defined["task"]
+    return task
+
+
 def main() -> None:
     """Predicts what the command line names."""
     parser = command.Parser("finetune.predict", __doc__.splitlines()[0].partition(": ")[2])
     parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="that python -m finetune.export wrote")
     parser.add_argument("input", metavar="INPUT", type=Path, help="texts or images; labels are not needed")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="of a model of your own: what defines its task")
     parser.add_argument("--to", metavar="FILE", type=Path, help="of CSV; default: standard output")
     given = parser.parse_args()
     if given.to is not None and (given.to.is_dir() or not given.to.absolute().parent.is_dir()):
         raise UserError(f"--to is {str(given.to)!r}, allowed: a file in a directory that exists")
-    model = load(given.model)
+    model = load(given.model, None if given.config is None else _task_of(given.config))
     if model.config.data.task == "tokens":
         lines, words = read_words(given.input, model)
-        rows = text.encode_words(words, model.tokenizer, model.config.data.max_length)
-        word = rows.pop("word")
+        rows = text.encode_words(words, model.tokenizer, model.config.data.max_length, _width(model))
+        word, _ = rows.pop("word"), rows.pop("cut")
         tags = probabilities(model, rows)
         with _opened(given.to) as file:
             write_words(file, model, lines, words, word, tags)

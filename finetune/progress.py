@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from finetune import records
+from finetune.output import Console
 
 _PLAIN_SECONDS = 5.0  # between lines where the output is no terminal
 _PLAIN_WIDTH = 120  # characters of a line where the output is no terminal
@@ -42,8 +43,10 @@ class _Lines:
 
 
 @contextmanager
-def counted(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """Shows how many of `total` pieces of work are done; gives the function to call after each."""
+def counted(what: str, total: int, seconds: float) -> Iterator[Callable[[], None]]:
+    """Shows how many of `total` pieces of work, of about `seconds`, are done; gives the function to call after each."""
+    if total:
+        tell(f"{what}: about {seconds:.0f} s")
     lines, done = _Lines(), 0
     bar = Progress(TextColumn(what), BarColumn(bar_width=24), TimeRemainingColumn(), console=console, transient=True)
     task = bar.add_task(what, total=total)
@@ -153,8 +156,8 @@ def describe_group(group: dict[str, Any]) -> str:
         f"  programs: one to train, {compiled}; "
         f"micro-batches of {group['signature']['micro_batch']}; {group['trained_parameters']:,} parameters train\n"
         f"  trunk {group['trunk']}{' on the host' if group['trunk_place'] == 'host' else ''}: {group['trunk_reason']}\n"
-        f"  about {group['seconds']:.0f} s, {group['flops'] / 1e12:.2f} TFLOP, {group['bytes'] / 1e6:.0f} MB at once, "
-        f"{group['disk_bytes'] / 1e6:.1f} MB on disk"
+        f"  about {group['seconds']:.0f} s to train and evaluate, {group['flops'] / 1e12:.2f} TFLOP, "
+        f"{group['bytes'] / 1e6:.0f} MB at once, {group['disk_bytes'] / 1e6:.1f} MB on disk"
     )
 
 

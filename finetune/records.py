@@ -8,14 +8,16 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from finetune import files
 from finetune.errors import UserError
 
 COMPLETE, DIVERGED, STOPPED, FAILED = "complete", "diverged", "stopped", "failed"
 _TRIAL = {"id", "hparams", "status", "metrics", "best", "steps", "reason"}  # what every row of trials.jsonl holds
+_CANONICAL = json.JSONEncoder(sort_keys=True)
 DONE = (COMPLETE, DIVERGED)  # statuses that are results; the others run again
 
 Row = dict[str, Any]
@@ -34,9 +36,11 @@ class Recorder:
 
     def __init__(self, workdir: Path, writes: bool):
         self.workdir, self.writes = workdir, writes
+        self.appended: set[str] = set()  # names of the files that were added to
 
     def append(self, name: str, rows: Iterable[Row]) -> None:
         """Appends rows to a .jsonl file of the study."""
+        self.appended.add(name)
         if self.writes:
             append(self.workdir / name, rows)
 
@@ -50,12 +54,24 @@ class Recorder:
 
         Returns the rows that are left and how many lines were damaged.
         """
+        _, damaged = self.trim(name, wanted, key)
+        return lines(self.workdir / name).rows, damaged
+
+    def trim(self, name: str, wanted: Callable[[Row], bool], key: Callable[[Row], Any]) -> tuple[list[Any], int]:
+        """Does the same, and returns the keys that are left and how many lines were damaged: for a file of any size."""
         file = self.workdir / name
-        found = lines(file)
-        rows = list({key(row): row for row in found.rows if wanted(row)}.values())
-        if self.writes and (found.damaged or found.cut_short or len(rows) < len(found.rows)):
-            _replace(file, _text(rows))
-        return rows, found.damaged
+        last: dict[Any, int] = {}
+        damaged, count = 0, 0
+        for count, (line, row) in enumerate(each(file), 1):
+            if row is None:
+                damaged += line.endswith(b"\n")  # else it is cut short
+            elif wanted(row):
+                last[key(row)] = count
+        if self.writes and len(last) < count:
+            left = set(last.values())
+            kept = (line for number, (line, _) in enumerate(each(file), 1) if number in left)
+            _replace(file, b"".join(line.rstrip(b"\n") + b"\n" for line in kept))
+        return list(last), damaged
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:
@@ -67,7 +83,7 @@ def append(path: Path, rows: Iterable[Row]) -> None:
     if not text:
         return
     try:
-        with path.open("ab", buffering=0) as file:
+        with files.open_to_append(path) as file:
             size = file.seek(0, os.SEEK_END)
             try:
                 _write_all(file, b"\n" * _is_cut(path) + text.encode())
@@ -94,12 +110,24 @@ def _is_cut(path: Path) -> bool:
 
 def lines(path: Path) -> Lines:
     """Returns the rows of a .jsonl file and what is damaged in it, nothing if it is absent."""
-    content = path.read_bytes() if path.exists() else b""
-    whole, _, rest = content.rpartition(b"\n")
-    found = [_parse(line) for line in whole.split(b"\n") if line]
-    last = _parse(rest) if rest else None
-    rows = [row for row in (*found, last) if row is not None]
-    return Lines(rows, sum(row is None for row in found), bool(rest) and last is None)
+    rows, damaged, cut_short = [], 0, False
+    for line, row in each(path):
+        if row is not None:
+            rows.append(row)
+        elif line.endswith(b"\n"):
+            damaged += 1
+        else:
+            cut_short = True
+    return Lines(rows, damaged, cut_short)
+
+
+def each(path: Path) -> Iterator[tuple[bytes, Row | None]]:
+    """Yields the lines of a .jsonl file one by one, each with its row, None if it is damaged or cut short."""
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                if line != b"\n":
+                    yield line, _parse(line)
 
 
 def read(path: Path) -> list[Row]:
@@ -107,16 +135,25 @@ def read(path: Path) -> list[Row]:
 
     Raises UserError if the file is damaged otherwise.
     """
+    return list(stream(path))
+
+
+def stream(path: Path) -> Iterator[Row]:
+    """Yields the same one by one; raises UserError, after the last one, if the file is damaged."""
+    damaged = 0
     try:
-        found = lines(path)
+        for line, row in each(path):
+            if row is not None:
+                yield row
+            else:
+                damaged += line.endswith(b"\n")  # else it is cut short
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}), allowed: the file as a study wrote it") from None
-    if found.damaged:
+    if damaged:
         raise UserError(
-            f"{path} holds {found.damaged} damaged lines, allowed: the file as a study wrote it; "
+            f"{path} holds {damaged} damaged lines, allowed: the file as a study wrote it; "
             "starting the study again drops them and runs what they held"
         )
-    return found.rows
 
 
 def read_trials(workdir: Path) -> list[Row]:
@@ -166,16 +203,10 @@ def write(path: Path, document: Row) -> None:
     _replace(path, json.dumps(_sealed(document), indent=2) + "\n")
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".new")
+def _replace(path: Path, content: str | bytes) -> None:
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        files.replace(path, content)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise unwritable(path, error) from None
 
 
@@ -200,7 +231,7 @@ def _sealed(row: Row) -> Row:
 def _parse(line: bytes) -> Row | None:
     """Returns a sealed row or document without its checksum, None if it is damaged."""
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode())
         found = row.pop("crc32")
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None
@@ -209,7 +240,7 @@ def _parse(line: bytes) -> Row | None:
 
 def _checksum(row: Row) -> str:
     """Returns 8 hex digits: CRC-32 of the row in canonical JSON."""
-    return f"{zlib.crc32(json.dumps(row, sort_keys=True).encode()):08x}"
+    return f"{zlib.crc32(_CANONICAL.encode(row).encode()):08x}"
 
 
 def _plain(value: Any) -> Any:

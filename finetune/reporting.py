@@ -1,9 +1,10 @@
 """The report of a study that runs: written when something is new, and never a reason for the study to stop."""
 
+import contextlib
 import time
 from pathlib import Path
 
-from finetune import report
+from finetune import conclusion, report
 from finetune.errors import UserError
 from finetune.progress import console
 
@@ -25,7 +26,7 @@ class Reporting:
             self._last = time.monotonic()
 
     def end(self) -> list[str]:
-        """Writes page and figures, and returns the lines that answer the question."""
+        """Writes page and figures where something is new, and returns the lines that answer the question."""
         return self._write(None)
 
     def _write(self, refresh: int | None) -> list[str]:
@@ -33,10 +34,8 @@ class Reporting:
             return []
         started = time.monotonic()
         try:
-            answer = report.write(self._workdir, refresh)
-            from finetune.report import terminal  # as late as the analysis that it shows
-
-            return terminal.lines(answer, self._workdir / "report.html")
+            known = conclusion.answer(self._workdir) if refresh is None else None
+            return known or self._drawn(refresh)
         except UserError as error:
             return [f"no report: {error}"]
         except Exception as error:  # a chart or a statistic that fails must not cost the trials
@@ -44,6 +43,16 @@ class Reporting:
             return [f"no report: {type(error).__name__}: {str(error).splitlines()[:1]}; {again} tries again"]
         finally:
             self.seconds += time.monotonic() - started
+
+    def _drawn(self, refresh: int | None) -> list[str]:
+        answer = report.write(self._workdir, refresh)
+        from finetune.report import terminal  # as late as the analysis that it shows
+
+        lines = terminal.lines(answer, self._workdir / "report.html")
+        if refresh is None:
+            with contextlib.suppress(UserError):  # the next start draws it again
+                conclusion.write(self._workdir, lines)
+        return lines
 
 
 def show(lines: list[str]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from finetune import checkpoint, manifest, records
 
-_FORMAT = 2
+_FORMAT = 3
 _KEPT = 2
 _MEMBERS, _TABLE = "members", "table.json"
 # Of a study's time that may go into snapshots: where one takes long, the next one waits for longer.
@@ -30,7 +30,7 @@ class Snapshot(NamedTuple):
     signature: dict[str, Any]  # of its group in plan.json
     ids: list[str]
     curves: list[list[dict[str, Any]]]  # of each of them
-    parents: list[str]  # of each of them, the trial that it started from, "" if from none
+    parents: list[list[str]]  # of each of them, the trial that it started from, what that one started from, and so on
     size: int  # members, ghosts included
     epoch: int  # how many are done
     row: int  # how many micro-batches of the next epoch are done
@@ -43,7 +43,7 @@ class Saver:
     def __init__(self, workdir: Path, interval_seconds: float, writes: bool):
         self._directory = _directory(workdir)
         self._interval_seconds, self._writes = interval_seconds, writes
-        self._number = max(map(int, _numbers(self._directory)), default=0)
+        self._number = max(map(int, _numbers(self._directory) if writes else ()), default=0)
         self._worker = ThreadPoolExecutor(1)
         self._writing: Future[float] | None = None
         self._last, self._seconds = time.monotonic(), 0.0
@@ -115,8 +115,11 @@ def newest(workdir: Path, tell: Callable[[str], None]) -> Snapshot | None:
 def load(snapshot: Snapshot, template: Any, places: Sequence[int]) -> Any | None:
     """Returns the members at `places` of a snapshot as a tree of host arrays [places, ...].
 
-    template: the tree of one member, ShapeDtypeStruct each; None is returned if the snapshot's leaves are others.
+    template: the tree of one member, ShapeDtypeStruct each; None is returned if the snapshot's leaves are others, or
+    another group that was trained since has taken its place.
     """
+    if not Path(snapshot.directory).is_dir():
+        return None
     leaves = checkpoint.load(Path(snapshot.directory) / _MEMBERS)
     expected, structure = jax.tree.flatten(template)
     names = [f"{number:05d}" for number in range(len(expected))]

@@ -21,13 +21,14 @@ from finetune.metric import as_metric
 from finetune.objective import penalty
 from finetune.optimizer import make_optimizer, rate_factors, unit_schedule
 from finetune.params import Leaves, flatten, live_state, partition, unflatten
+from finetune.precision import widened
 from finetune.rates import NO_RATES, Rates
 from finetune.task import Batch, Task
 
 # Reasons for which a member is stopped, in the order in which they are looked for.
 QUANTITIES = ("loss", "gradient", "parameters")
 
-# (trainable leaves, frozen leaves, batch, dropout, keys) -> outputs
+# (trainable leaves, frozen leaves, batch, dropout, keys) -> outputs, floating ones float32 or wider
 Forward = Callable[[Leaves, Leaves, Batch, jax.Array | float, jax.Array | None], jax.Array]
 
 
@@ -43,11 +44,14 @@ class Recipe(NamedTuple):
     examples: int  # in the training split
     micro_batch: int  # examples; divides every member's batch size
     accumulates: bool  # some member's batch is larger than the micro-batch
-    dropout: bool  # some member's rate is above zero
+    dropout: bool  # some member's rate is not zero; `forward` draws no masks otherwise
     seeds: int  # how many different ones the members have
     adapters: lora.Adapters = lora.NONE  # those of the task
     batch_axis: str | None = None  # name of the device axis over which a micro-batch is split
     rates: Rates = NO_RATES  # of leaves whose learning rate is multiplied
+    mixes: bool = False  # the examples of a batch influence each other in training, so that none is split
+    whole: bool = True  # the forward passes run the whole model, not the tail behind a trunk
+    reestimate: int = 0  # micro-batches from which running averages are taken anew before an evaluation
     state: tuple[str, ...] = ()  # paths of what each batch changes; if any, `forward` gives (outputs, {path: new})
 
     @property
@@ -105,25 +109,26 @@ class Position(NamedTuple):
 def full_forward(task: Task) -> Forward:
     """Returns the forward pass that runs the whole model on trained and frozen leaves."""
 
-    def forward(
-        params: Leaves, frozen: Leaves, batch: Batch, dropout: jax.Array | float, keys: jax.Array | None
-    ) -> jax.Array:
-        return task.apply(unflatten({**frozen, **params}), batch, dropout, keys)
+    def forward(params: Leaves, frozen: Leaves, batch: Batch, dropout: Any, keys: jax.Array | None) -> Any:
+        return widened(task.apply(unflatten({**frozen, **params}), batch, dropout, keys))
 
     return forward
 
 
-def training_forward(task: Task, paths: Iterable[str]) -> Forward:
-    """Returns the forward pass of training `paths`; that of a model with state gives (outputs, {path: new state})."""
-    update, trained = task.update, frozenset(paths)
-    if update is None:
-        return full_forward(task)
+def training_forward(task: Task, paths: Iterable[str], dropout: bool = True) -> Forward:
+    """Returns the forward pass of training `paths`; that of a model with state gives (outputs, {path: new state}).
 
-    def forward(
-        params: Leaves, frozen: Leaves, batch: Batch, dropout: jax.Array | float, keys: jax.Array | None
-    ) -> Any:
-        outputs, state = update(unflatten({**frozen, **params}), batch, dropout, keys, trained)
-        return (outputs, state) if live_state(task, {**frozen, **params}, trained) else outputs
+    dropout: False where every member's rate is 0, which the program then knows, so that it draws no mask.
+    """
+    update, trained, apply = task.update, frozenset(paths), full_forward(task)
+
+    def forward(params: Leaves, frozen: Leaves, batch: Batch, rate: Any, keys: jax.Array | None) -> Any:
+        # NumPy's zero, for a user's function may use what arrays have.
+        leaves, rate = {**frozen, **params}, rate if dropout else jnp.result_type(rate).type(0)
+        if update is None:
+            return apply(params, frozen, batch, rate, keys)
+        outputs, state = update(unflatten(leaves), batch, rate, keys, trained)
+        return (widened(outputs), state) if live_state(task, leaves, trained) else widened(outputs)
 
     return forward
 
@@ -145,9 +150,9 @@ def init_member(recipe: Recipe, shared: Shared, hparams: Hparams) -> Member:
     return Member(
         hparams=hparams,
         params=params,
-        optimizer_state=optimizer.init(params),
+        optimizer_state=optimizer.init(widened(params)),
         updates=count,
-        gradient_sum=jax.tree.map(jnp.zeros_like, params) if recipe.accumulates else {},
+        gradient_sum=jax.tree.map(jnp.zeros_like, widened(params)) if recipe.accumulates else {},
         gradient_examples=scalar,
         loss_sum=scalar,
         loss_examples=scalar,
@@ -202,19 +207,17 @@ def _loss_and_gradients(
     def forward(params: Leaves) -> Any:
         leaves = effective(recipe, {**params, **member.state}, hparams)
         arguments = leaves, shared.frozen, batch, hparams.dropout
-        if not recipe.dropout:
-            return recipe.forward(*arguments, None)
         keys = jax.vmap(_dropout_keys, in_axes=(0, None, None))(seeds, position.epoch, batch["index"])
         return with_draws(recipe.forward, *arguments, keys=keys, row=jnp.argmax(seeds == hparams.seed))
 
     def loss_sum(params: Leaves) -> tuple[jax.Array, Leaves]:
         outputs, state = forward(params) if recipe.state else (forward(params), {})
-        losses = recipe.task.loss(outputs, batch, hparams.label_smoothing)
+        losses = widened(recipe.task.loss(outputs, batch, hparams.label_smoothing))
         state = {path: leaf.astype(member.state[path].dtype) for path, leaf in state.items()}
         return jnp.where(batch["weight"] > 0, losses, 0).sum(), state
 
     (value, state), gradients = jax.value_and_grad(loss_sum, has_aux=True)(member.params)
-    return _all_sum(recipe, value), jax.tree.map(lambda leaf: _all_sum(recipe, leaf), gradients), state
+    return _all_sum(recipe, value), jax.tree.map(lambda leaf: _all_sum(recipe, leaf), widened(gradients)), state
 
 
 def _dropout_keys(seed: jax.Array, epoch: jax.Array, index: jax.Array) -> jax.Array:
@@ -227,20 +230,23 @@ def _update(
     recipe: Recipe, member: Member, shared: Shared, gradient_sum: Leaves, examples: jax.Array
 ) -> tuple[Leaves, optax.OptState, jax.Array]:
     """Returns (params, optimizer state) after an update with the mean gradient, and its norm, penalties included."""
-    hparams = member.hparams
+    hparams, before = member.hparams, widened(member.params)
 
     def pulling(params: Leaves) -> jax.Array:
         return penalty(lora.masked(params, hparams), shared.pretrained, hparams, recipe.decayed)
 
-    pull = jax.grad(pulling)(member.params)
+    pull = jax.grad(pulling)(before)
     gradients = jax.tree.map(lambda total, pulled: total / examples.astype(total.dtype) + pulled, gradient_sum, pull)
     total = hparams.epochs.astype(hparams.learning_rate.dtype) * -(-recipe.examples // hparams.batch_size)
     scale = unit_schedule(recipe.optimizer.schedule, member.updates, total, hparams.warmup_fraction)
     decays = {path: path in recipe.decayed for path in gradients}
     factors = rate_factors(hparams, recipe.rates, decays)
     optimizer = make_optimizer(recipe.optimizer, hparams, scale, decays, factors)
-    changes, optimizer_state = optimizer.update(gradients, member.optimizer_state, member.params)
-    return optax.apply_updates(member.params, changes), optimizer_state, optax.tree.norm(gradients)
+    changes, optimizer_state = optimizer.update(gradients, member.optimizer_state, before)
+    params = {
+        path: leaf.astype(member.params[path].dtype) for path, leaf in optax.apply_updates(before, changes).items()
+    }
+    return params, optimizer_state, optax.tree.norm(gradients)
 
 
 def effective(recipe: Recipe, params: Leaves, hparams: Hparams) -> Leaves:
@@ -255,9 +261,9 @@ def eval_step(recipe: Recipe, params: Leaves, shared: Shared, batch: Batch) -> d
     tuple of one or none.
     """
     outputs = recipe.evaluating_forward(params, shared.frozen, batch, 0.0, None)
-    values = {"loss": recipe.task.loss(outputs, batch, jnp.zeros((), outputs.dtype))}
+    values = {"loss": widened(recipe.task.loss(outputs, batch, jnp.zeros((), outputs.dtype)))}
     metrics = {name: as_metric(metric) for name, metric in recipe.task.metrics.items()}
-    values |= {name: metric.of(outputs, batch) for name, metric in metrics.items() if not metric.of_split}
+    values |= {name: widened(metric.of(outputs, batch)) for name, metric in metrics.items() if not metric.of_split}
     weight = batch["weight"]
     kept = {"outputs": outputs, "label": batch["label"], "weight": weight}
     gathered = (kept,) if any(metric.of_split for metric in metrics.values()) else ()

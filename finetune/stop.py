@@ -1,5 +1,6 @@
 """SIGTERM and SIGINT: training looks whether one has come, saves, and leaves; where it cannot look, time runs out.
 
+Where several processes train a study, each hears of a signal that has come to one of them.
 What a study has written is whole at any moment, so that leaving without a word costs what came after the last
 checkpoint.
 """
@@ -13,15 +14,18 @@ from typing import Any, NoReturn
 GRACE_SECONDS = 8.0  # between the signal and the end, whatever the main thread is doing
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+_TOLD = 128  # added to a signal's number where it came to another process
+
 _received: list[int] = []
+_writers: list[int] = []  # of the wake-up pipe, once there is one
 
 
 class Stopped(BaseException):
-    """Raised where a study can be left; `status` is the process's exit status."""
+    """Raised where a study can be left; `number` is the signal's, `status` the process's exit status."""
 
     def __init__(self, number: int):
         super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.status = 128 + number
+        self.number, self.status = number, 128 + number
 
 
 def requested() -> bool:
@@ -50,17 +54,27 @@ def leave() -> NoReturn:
     raise Stopped(_received[0] if _received else signal.SIGTERM)
 
 
-def install(last_words: Callable[[Stopped], None]) -> None:
+def request(number: int) -> None:
+    """Does what a signal does; for one that has come to another process of the study."""
+    _received.append(number)
+    for writer in _writers:
+        os.write(writer, bytes([number + _TOLD]))
+
+
+def install(last_words: Callable[[Stopped], None], tell: Callable[[int], None]) -> None:
     """Takes over SIGTERM and SIGINT; called once, in the main thread of a command.
 
-    last_words: called when the grace time is over, or at a second signal.
+    last_words: called when the grace time is over, or at a second signal. tell: called with the first one's number.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in _SIGNALS:
         signal.signal(number, _receive)
-    threading.Thread(target=_leave_in_time, args=(reader, last_words), daemon=True).start()
+    threading.Thread(target=_leave_in_time, args=(reader, last_words, tell), daemon=True).start()
+    _writers.append(writer)
+    if _received:  # another process has told already
+        request(_received[0])
 
 
 def _receive(number: int, frame: Any) -> None:
@@ -68,24 +82,29 @@ def _receive(number: int, frame: Any) -> None:
     _received.append(number)
 
 
-def _leave_in_time(reader: int, last_words: Callable[[Stopped], None]) -> None:
+def _leave_in_time(reader: int, last_words: Callable[[Stopped], None], tell: Callable[[int], None]) -> None:
     """Ends the process after the grace time; a thread of its own, since a handler waits for the main thread."""
-    first = _next_signal(reader)
+    came = _next_signal(reader)
+    first = came % _TOLD
     _received.append(first)  # the handler may not have run yet, and need not
     again = threading.Event()
 
     def wait_for_another() -> None:
-        _next_signal(reader)
+        own = int(came == first)
+        while own < 2:  # a signal that was told of may come to this process too
+            own += _next_signal(reader) < _TOLD
         again.set()
 
     threading.Thread(target=wait_for_another, daemon=True).start()
+    if came == first:
+        tell(first)
     again.wait(GRACE_SECONDS)
     last_words(Stopped(first))
     os._exit(128 + first)
 
 
 def _next_signal(reader: int) -> int:
-    """Returns the next of the signals that end a study, as Python writes them to its wake-up pipe."""
-    while (number := os.read(reader, 1)[0]) not in _SIGNALS:
+    """Returns the next of the signals that end a study, as Python and `request` write them to the wake-up pipe."""
+    while (number := os.read(reader, 1)[0]) % _TOLD not in _SIGNALS:
         pass
     return number

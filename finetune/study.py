@@ -2,29 +2,36 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from finetune import checkpoint, lock, measure, own, parents, plan, planned, records, reporting, stop, summary
+from finetune import checkpoint, lock, measure, own, parents, plan, planned, records, reporting, seconds, stop, summary
 from finetune import config as settings
 from finetune import workdir as directory
+from finetune.agreement import agreed, check_command
+from finetune.assignment import axes as checked_axes
+from finetune.baseline import baseline
 from finetune.chunk import Chunk, chunks_left
 from finetune.config import Config
 from finetune.errors import OutOfMemory, UserError
 from finetune.feature_pass import Pass
 from finetune.feature_store import feature_store
-from finetune.features import HostSplit, Trunk, choose_trunk
-from finetune.grid import Trial, Value, make_trials
+from finetune.features import HostSplit, choose_trunk
+from finetune.grid import Trial, asked
+from finetune.job import Job
 from finetune.ledger import Ledger
 from finetune.measure import Measured
-from finetune.parallel import is_first_process
+from finetune.models import settled
 from finetune.params import named_parts, partition
+from finetune.processes import is_first, met_by_all
 from finetune.progress import Display, console, counted, describe_group, tell
-from finetune.results import Results
+from finetune.results import Results, collect
 from finetune.snapshot import Saver, Snapshot
 from finetune.step import Recipe
 from finetune.subject import Subject, load
@@ -35,7 +42,7 @@ from finetune.workload import make_workload
 def run(
     config: Config,
     workdir: str | Path,
-    axes: Mapping[str, Sequence[Value]] | None = None,
+    axes: Mapping[str, Iterable[Any]] | None = None,
     sweep: Iterable[Mapping[str, Any]] = ({},),
     plan_only: bool = False,
     retry: bool = False,
@@ -44,21 +51,23 @@ def run(
 ) -> Results:
     """Trains every trial of `sweep` crossed with `axes` that `workdir` does not hold yet, and returns all results.
 
+    axes: name -> values, lists or arrays of numbers or texts. Results are in the order in which trials are asked for.
     With `plan_only`, two steps of each group are measured and the plan is printed and written; nothing is trained.
     With `retry`, trials that have failed twice are tried again; with `fail_fast`, what the first one raises is raised.
     task: one of the user's own, or task(classes, example) that makes it, in place of the model of the settings.
     Raises UserError for a setting, a file or a work directory that cannot be used.
     """
-    workdir = Path(workdir)
-    settings.check(config)
+    config = settings.checked(config)
     config = config if task is None else own.checked(config)
-    trials = parents.checked(make_trials(config, axes or {}, sweep))
-    if is_first_process():
+    workdir, axes = directory.checked(workdir), checked_axes({} if axes is None else axes)
+    trials = parents.checked(asked(config, axes, sweep))
+    check_command(config, trials, {"--plan_only": plan_only, "--retry": retry, "--fail_fast": fail_fast})
+    if is_first():
         directory.prepare(workdir)
     else:
         console.quiet = True
-    with lock.held(workdir) if is_first_process() else contextlib.nullcontext():
-        return _run(config, workdir, trials, dict(axes or {}), Choices(plan_only, retry, fail_fast, task))
+    with lock.held(workdir) if is_first() else contextlib.nullcontext():
+        return _run(config, workdir, trials, axes, Choices(plan_only, retry, fail_fast, task))
 
 
 class Choices(NamedTuple):
@@ -72,19 +81,23 @@ class Choices(NamedTuple):
 
 def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any], choices: Choices) -> Results:
     started = time.monotonic()
-    subject = load(config, choices.task)
-    groups = plan.group_trials(trials, subject.task, subject.shapes, named_parts(config.parts))
-    examples = len(subject.dataset.train["label"])
-    recipes, told = plan.make_recipes(config, subject.task, subject.shapes, groups, examples)
-    if is_first_process():
+    config, declared = settled.settle(config)
+    subject = agreed(load(config, choices.task))
+    config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=subject.metric))
+    traits, model, examples = subject.traits, (subject.task, subject.shapes), len(subject.dataset.train["label"])
+    groups = plan.group_trials(trials := traits.resolved(trials), *model, named_parts(config.parts), traits.mixed)
+    recipes, told = plan.make_recipes(config, *model, groups, examples, traits)
+    if is_first():
         directory.begin(config, workdir, subject, axes, tell)
     with contextlib.closing(_Study(config, workdir, subject, trials, choices)) as study:
-        study.seconds["load"] = time.monotonic() - started
-        console.print(f"{subject}\ntrials: {len(trials)}, done before: {len(study.done)}, groups: {len(groups)}{told}")
+        sizes = f"trials: {len(study.ids)}, done before: {len(study.done)}, groups: {len(groups)}"
+        console.print(f"{subject}\n{sizes}{told}")
+        for note in (*declared, *subject.dataset.notes):
+            tell(f"note: {note}")
         stop.check()
-        jobs = [
-            study.job(*each) for each in zip(range(len(groups)), groups, recipes, strict=True) if study.left(each[1])
-        ]
+        numbered = zip(range(len(groups)), groups, recipes, strict=True)
+        jobs = [study.job(*each) for each in numbered if study.left(each[1])]
+        study.spent.add({"load": time.monotonic() - started})
         study.compute_features(jobs, choices.plan_only)
         for job in jobs:
             if choices.plan_only:
@@ -94,34 +107,25 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
         return study.end_plan() if choices.plan_only else study.end()
 
 
-class Job(NamedTuple):
-    """A group with trials that are not done yet, and what becomes of its frozen part."""
-
-    number: int
-    trials: list[Trial]
-    recipe: Recipe
-    trunk: Trunk
-    signature: dict[str, Any]
-
-
 class _Study:
     """The part of a run that goes over its groups, and records what comes out."""
 
     def __init__(self, config: Config, workdir: Path, subject: Subject, trials: Sequence[Trial], choices: Choices):
         self.config, self.workdir, self.subject = config, workdir, subject
-        self.ids = {trial.id(subject.fingerprint): trial for trial in trials}
+        self.asked = [trial.id(subject.fingerprint) for trial in trials]
+        self.ids = dict(zip(self.asked, trials, strict=True))
         self.ledger = Ledger(workdir, config.checkpoint, self.ids, choices.retry, tell)
         self.done, self.planned = self.ledger.done, planned.Planned(self.ledger.groups)
-        self.seconds: dict[str, float] = {}
-        self.compiled: dict[str, int] = {}
-        self.features: list[HostSplit] = []
-        self.trunk_seconds, self.trunk_passes = 0.0, 0
+        self.spent, self.compiled = seconds.Spent(), Counter[str]()
+        self.baseline = functools.cache(lambda: baseline(config.data.task, subject.task, subject.dataset))
+        self.features, self.trunk_seconds, self.trunk_passes, self.jobs = list[HostSplit](), 0.0, 0, 0
         self.splits, self.store = subject.dataset[:3], feature_store(config.trunk)
-        epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in self.done)
-        chosen_on = config.evaluation.metric, subject.larger_is_better
-        display = Display(len(self.ids), list(self.done.values()), int(epochs), *chosen_on)
-        saver = Saver(workdir, config.checkpoint.interval_seconds, is_first_process())
-        self.reporting = reporting.Reporting(workdir, is_first_process())
+        certain = self.ledger.certain()
+        epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in certain)
+        chosen_on = subject.metric, subject.larger_is_better
+        display = Display(len(self.ids), list(certain.values()), int(epochs), *chosen_on)
+        saver = Saver(workdir, config.checkpoint.interval_seconds, is_first())
+        self.reporting = reporting.Reporting(workdir, is_first())
         self.training = Training(self.ledger, saver, display, subject.base, choices.fail_fast)
 
     def close(self) -> None:
@@ -149,19 +153,18 @@ class _Study:
 
     def compute_features(self, jobs: Sequence[Job], plan_only: bool) -> None:
         """Runs the trunks of all groups over the data, or finds out how long that would take."""
-        started = time.monotonic()
-        trunks, batch_size = [job.trunk for job in jobs], self.config.evaluation.batch_size
-        trunk_pass = Pass(trunks, self.subject.base, self.splits, batch_size, self.store)
+        started, batch_size = time.monotonic(), self.config.evaluation.batch_size
+        trunk_pass = Pass([job.trunk for job in jobs], self.subject.base, self.splits, batch_size, self.store)
         self.trunk_passes = int(trunk_pass.batches > 0)
         if trunk_pass.is_found:
             tell("frozen part over the data: found, as an earlier study left it")
+        self.trunk_seconds, self.jobs = trunk_pass.estimated_seconds(), len(jobs)
         if plan_only:
-            self.features, self.trunk_seconds = trunk_pass.imagined(), trunk_pass.estimated_seconds()
+            self.features = trunk_pass.imagined()
         else:
-            with counted("frozen part over the data", trunk_pass.batches) as advance:
+            with counted("frozen part over the data", trunk_pass.batches, self.trunk_seconds) as advance:
                 self.features = trunk_pass.run(stop.checked(advance))
-            self.trunk_seconds = time.monotonic() - started
-        self._spend("trunk", time.monotonic() - started)
+        self.spent.add({"trunk": time.monotonic() - started})
 
     def prepare(self, job: Job, most: int) -> tuple[Measured, list[Chunk]]:
         """Returns the group compiled in the way that is best on this machine, and its chunks; writes the plan.
@@ -193,12 +196,14 @@ class _Study:
             measured,
         )
         parts = [list(chunk.trials.values()) for chunk in chunks]
-        estimate = plan.estimate(measured, parts, trained_bytes, self.ledger.keeps(self._named(trials)))
-        self._spend("compile", time.monotonic() - started)
+        spent = time.monotonic() - started
+        self.spent.add({"compile": spent})
+        estimate = plan.estimate(measured, parts, trained_bytes, self.ledger.keeps(self._named(trials)), spent)
         described = plan.describe(signature, trials, parts, measured, estimate, trunk)
         self.planned.groups.append({**described, "members": [list(chunk.trials) for chunk in chunks]})
         console.print(describe_group(self.planned.groups[-1]))
-        self._write_plan()
+        if is_first():
+            self._write_plan()
         return measured, chunks
 
     def _running(self, signature: dict[str, Any]) -> Snapshot | None:
@@ -207,21 +212,24 @@ class _Study:
         if running is None or not planned.same_program(running.signature, signature):
             return None
         self.ledger.running = None
-        return running
+        return running if self.ledger.goes_on(running) else None
 
     def _write_plan(self, unseen_bytes: int = 0) -> dict[str, Any]:
         """Writes plan.json and returns it; `unseen_bytes` of memory are yet to be taken."""
-        seconds = self.seconds | {"trunk": self.trunk_seconds}
-        document = self.planned.document(self.workdir, len(self.ids), self.subject.base, seconds)
+        document = self.planned.document(self.workdir, len(self.ids), self.subject.base, self._planned_seconds())
         document["process_bytes"] += unseen_bytes
         self.ledger.recorder.write("plan.json", document)
         return document
 
+    def _planned_seconds(self) -> dict[str, float]:
+        return seconds.planned(self.spent.by_part["load"], self.trunk_seconds, self.planned.groups, self.ids.values())
+
     def train(self, job: Job) -> None:
         """Trains the trials of a group to their ends; those that fail are recorded as such, and the others go on."""
-        if is_first_process():
+        if is_first():
             checkpoint.save_base(self.workdir, self.subject.base)
-        self.training.fail_orphans(job.number, self._named(job.trials))
+        self.training.settle(self._named(job.trials))
+        self.training.fail_orphans(job.number, self._named(self.left(job.trials)))
         waiting, most = [job.trials], self.config.execution.chunk
         while waiting:
             part = job._replace(trials=self.left(waiting.pop()))
@@ -234,6 +242,7 @@ class _Study:
             except UserError:
                 raise
             except Exception as error:  # whatever a model raises
+                met_by_all(error)
                 if isinstance(error, jax.errors.JaxRuntimeError) and len(part.trials) > 1:  # one of them may be why
                     middle = len(part.trials) // 2
                     waiting += [part.trials[middle:], part.trials[:middle]]
@@ -248,37 +257,28 @@ class _Study:
                 del measured, chunks  # before the next ones ask for memory
 
     def _train_chunks(self, job: Job, measured: Measured, chunks: Sequence[Chunk]) -> int:
-        started, before = time.monotonic(), self.training.evaluating_seconds
-        smaller = self.training.train(job.number, job.signature, measured, chunks, self._after_chunk)
-        evaluating = self.training.evaluating_seconds - before
-        self._spend("eval", evaluating)
-        self._spend("train", time.monotonic() - started - evaluating)
+        console.print(seconds.in_words(self._planned_seconds(), self.jobs - len(self.planned.groups)))
+        with self.spent.while_training(measured.group.programs.compiled, self.training, self.reporting):
+            smaller = self.training.train(job.number, job.signature, measured, chunks, self._after_chunk)
         for name, program in measured.group.programs.compiled.items():
-            self._count_compiles(name, 1)
-            self._count_compiles(f"{name}_after_compaction", len(program.executables) - 1)
+            self.compiled[name] += 1
+            self.compiled[f"{name}_after_compaction"] += len(program.executables) - 1
         return smaller
-
-    def _count_compiles(self, what: str, number: int) -> None:
-        self.compiled[what] = self.compiled.get(what, 0) + number
-
-    def _spend(self, what: str, seconds: float) -> None:
-        self.seconds[what] = self.seconds.get(what, 0.0) + seconds
 
     def end_plan(self) -> Results:
         """Prints what the whole study will take, and returns the results so far."""
-        unseen = sum(array.nbytes for split in self.features for array in split.values())  # zeros take no memory yet
-        document = self._write_plan(unseen)
-        console.print(
-            f"in all about {document['seconds']:.0f} s, {document['process_bytes'] / 1e9:.2f} GB of memory, "
-            f"{document['disk_bytes'] / 1e6:.0f} MB on disk; the plan is in {self.workdir / 'plan.json'}"
-        )
-        return Results(self.workdir, list(self.done.values()))
+        if is_first():
+            unseen = sum(array.nbytes for split in self.features for array in split.values())  # zeros take no room yet
+            summary.show_plan(self.workdir / "plan.json", self._write_plan(unseen))
+        return collect(self.workdir, self.asked, self.done)
 
     def _summarise(self) -> None:
         """Writes what has been found so far: after every chunk, and at the end."""
-        counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes}
-        document = summary.describe(self.ledger, len(self.ids), self.planned.groups, self.seconds, **counts)
-        self.ledger.recorder.write("summary.json", document)
+        if is_first():
+            counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes, "baseline": self.baseline()}
+            counts |= {"planned": self._planned_seconds(), "data": self.subject.dataset.facts}
+            document = summary.describe(self.ledger, len(self.ids), self.planned.groups, self.spent.by_part, **counts)
+            self.ledger.recorder.write("summary.json", document)
 
     def _after_chunk(self) -> None:
         self._summarise()
@@ -291,9 +291,9 @@ class _Study:
         if is_new:  # else the summary is of the run that trained
             self._summarise()
         answer = self.reporting.end()
-        self.seconds["report"] = self.reporting.seconds
+        self.spent.by_part["report"] = self.reporting.seconds
         if is_new:
             self._summarise()
-        summary.show(self.ledger, self.config.evaluation.metric, self.subject.larger_is_better, self.seconds)
+        summary.show(self.ledger, self.config.evaluation.metric, self.subject.larger_is_better, self.spent.by_part)
         reporting.show(answer)
-        return Results(self.workdir, [*self.done.values(), *self.ledger.failed.values()])
+        return collect(self.workdir, self.asked, {**self.ledger.failed, **self.done})

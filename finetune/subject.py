@@ -1,22 +1,29 @@
 """What is fine-tuned and on what: model, weights before training, and data, loaded once for all groups of a study."""
 
-import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from finetune import data, models, own
+from finetune import config as settings
+from finetune import data, files, models, own, traits
+from finetune.assignment import STATIC
 from finetune.config import Config
 from finetune.data import memory
-from finetune.errors import UserError
+from finetune.errors import UserError, one_of
 from finetune.grid import digest
-from finetune.metric import larger_is_better
-from finetune.models import pretrained
-from finetune.objective import Objective, Target, in_units, make_objective
+from finetune.metric import LOSS, larger_is_better
+from finetune.models import pretrained, settled
+from finetune.objective import Objective, Target, in_units, make_objective, usual_metric
 from finetune.params import abstract, count, flatten, without_state
 from finetune.task import Task
+from finetune.traits import Traits
+
+_METHOD = 2  # of training: another number where the same settings give other results. 2: orders of examples
+# Settings of JAX that change what a program computes.
+_OF_JAX = ("jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable", "jax_default_matmul_precision")
 
 
 class Subject(NamedTuple):
@@ -27,7 +34,8 @@ class Subject(NamedTuple):
     pretrained: the paths of those that have pretrained weights.
     description: all that a trial's result depends on besides its own hyperparameters.
     target: of a regression, see `objective.in_units`.
-    larger_is_better: of the metric that is chosen on.
+    metric: what is chosen on; larger_is_better: of it.
+    traits: of a task of the user's own; the models that come with finetune have none.
     """
 
     task: Task
@@ -39,7 +47,9 @@ class Subject(NamedTuple):
     tokenizer: Path | None
     description: dict[str, Any]
     target: Target
+    metric: str
     larger_is_better: bool
+    traits: Traits
 
     @property
     def fingerprint(self) -> str:
@@ -61,6 +71,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
 
     own_task: the user's own, or what makes it, in place of the model that the settings name.
     """
+    config, _ = settled.settle(config)
     if own_task is None:
         architecture = models.architecture(config.model)  # first, since a misspelt name shows at once
         _objective(config)  # and so does a metric
@@ -79,6 +90,8 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
     else:
         task = own.build(own_task, len(dataset.classes), example, config.evaluation.metric)
         architecture["program"] = own.program_hash(task, dataset.train)
+        if own.evaluation_mixes(task, dataset.train):
+            architecture["evaluation.batch_size"] = config.evaluation.batch_size
     shapes = abstract(task)
     memory.check_fits(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes.values()), "parameters of the model")
     if own_task is None:
@@ -86,6 +99,7 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
     else:
         weights = own.weights(task, shapes)
         weights_hash = pretrained.leaves_hash(weights) if weights else ""
+    metric = _metric(config, task)
     drawn = _drawn(task, [path for path in shapes if path not in weights])
     return Subject(
         task=task,
@@ -94,24 +108,34 @@ def load(config: Config, own_task: own.OwnTask | None = None) -> Subject:
         pretrained=frozenset(weights),
         dataset=dataset,
         architecture=architecture,
-        tokenizer=Path(config.data.tokenizer) if config.data.tokenizer else tokenizer,
-        description=_description(config, architecture, dataset, task, weights_hash),
+        tokenizer=files.expanded(config.data.tokenizer) if config.data.tokenizer else tokenizer,
+        description=_description(config, architecture, dataset, task, weights_hash, metric),
         target=target_of(config, dataset),
-        larger_is_better=larger_is_better(task.metrics, config.evaluation.metric),
+        metric=metric,
+        larger_is_better=larger_is_better(task.metrics, metric),
+        traits=traits.NONE if own_task is None else traits.find(task, dataset.train),
     )
 
 
 def _build(config: Config, dataset: data.Dataset, example: dict[str, jax.ShapeDtypeStruct]) -> Task:
     """Returns the task, its outputs in the units of the labels."""
     target = target_of(config, dataset)
-    objective = _objective(config, target.scale)
+    objective = _objective(config, target.scale, dataset.classes)
     if config.data.task != "regression":
         return models.build(config.model, len(dataset.classes), example, objective, config.data.task == "tokens")
     return in_units(models.build(config.model, 1, example, objective), target)
 
 
-def _objective(config: Config, scale: float = 1.0) -> Objective:
-    return make_objective(config.data.task, config.evaluation.metric, config.evaluation.metrics, scale)
+def _objective(config: Config, scale: float = 1.0, classes: Sequence[str] | None = None) -> Objective:
+    return make_objective(config.data.task, config.evaluation.metric, config.evaluation.metrics, scale, classes)
+
+
+def _metric(config: Config, task: Task) -> str:
+    """Returns what is chosen on: the metric that is named, else the usual one; raises UserError if there is none."""
+    name = config.evaluation.metric or usual_metric(config.data.task, task.metrics)
+    if name not in (LOSS, *task.metrics):
+        raise one_of("evaluation.metric", name, (LOSS, *task.metrics))
+    return name
 
 
 def target_of(config: Config, dataset: data.Dataset) -> Target:
@@ -140,22 +164,32 @@ def _check_vocabulary(dataset: data.Dataset, architecture: dict[str, Any]) -> No
 
 
 def _description(
-    config: Config, architecture: dict[str, Any], dataset: data.Dataset, task: Task, weights_hash: str
+    config: Config, architecture: dict[str, Any], dataset: data.Dataset, task: Task, weights_hash: str, metric: str
 ) -> dict[str, Any]:
-    optimizer = dataclasses.asdict(config.optimizer)
-    named = ["decay_coupling", "epsilon", "decayed", *(["multipliers"] if config.optimizer.multipliers else [])]
+    """Returns what results depend on: a setting by its name, unless it is of no result or told by what it stands for.
+
+    A setting that is new is told unless it is named here or in `settings.OF_NO_RESULT`.
+    """
+    told = {name: _listed(value) for name, value in settings.fields(config) if not _is_told_otherwise(name)}
     return {
         "data": dataset.content_hash,
         "weights": weights_hash,
         "architecture": architecture,
-        "model": {name: getattr(config.model, name) for name in ("dtype", "dropout_at", "pooling")},
-        "optimizer": {name: _listed(optimizer[name]) for name in named},
-        "lora": dataclasses.asdict(config.lora),
-        "metric": config.evaluation.metric,
-        **({"parts": list(config.parts)} if config.parts else {}),
-        "metrics": list(task.metrics),
-        "task": config.data.task,
+        "metric": metric,
+        "metrics": sorted(task.metrics),
+        **told,
+        **{name: getattr(jax.config, name) for name in _OF_JAX},
+        "method": _METHOD,
     }
+
+
+def _is_told_otherwise(name: str) -> bool:
+    """Says whether a setting is of no result, or the description or a trial holds what it stands for."""
+    in_a_trial = name.startswith("hparams.") or name in STATIC.values()
+    in_the_data = name.startswith("data.") and name != "data.task"
+    in_the_model = name.startswith("model.") and name not in ("model.dtype", "model.dropout_at", "model.pooling")
+    is_resolved = name in ("evaluation.metric", "evaluation.metrics")
+    return in_a_trial or in_the_data or in_the_model or is_resolved or name in settings.OF_NO_RESULT
 
 
 def _listed(value: Any) -> Any:

@@ -10,9 +10,10 @@ from finetune.metric import Metrics
 Params = dict[str, Any]  # nested dict of arrays
 Batch = Mapping[str, jax.Array]  # leading axis: examples; "label" int32 [B]
 
-# (params, batch, dropout, keys) -> outputs; `dropout` is a traced scalar rate in [0, 1) and `keys` holds one
+# (params, batch, dropout, keys) -> outputs; `dropout` is a scalar rate in [0, 1), traced or NumPy's 0, or, for
+# layers that have rates of their own, hparams.OWN_RATES; and `keys` holds one
 # random key per example [B], so that a mask depends on the example and not on how examples are batched.
-# `keys` None: deterministic.
+# Training always has keys, whatever the rate; `keys` None: evaluation.
 Apply = Callable[[Params, Batch, jax.Array | float, jax.Array | None], jax.Array]
 
 # As `Apply` in training, with the paths that train -> (outputs, {path: new value} of the state that changes with them).

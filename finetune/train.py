@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import hparams, lora, records
+from finetune import hparams, lora, processes, records
 from finetune.epoch import Report, epoch_order, make_order
 from finetune.grid import Trial
-from finetune.parallel import OneDevice, arrays_from_first_process, padded_size
+from finetune.parallel import OneDevice, padded_size
 from finetune.population import Programs
 from finetune.step import QUANTITIES, Recipe, Shared
 
@@ -44,13 +44,13 @@ class Entry(NamedTuple):
     trial: Trial
     id: str
     curve: list[Row]
-    parent: str = ""  # id of the trial that it started from, if it did
+    line: Sequence[str] = ()  # the trial that it started from, what that one started from, and so on
 
 
 class Start(NamedTuple):
-    """What a trial starts from that goes on from another one: that one's id, and the leaves to start with."""
+    """What a trial starts from that goes on from another one: see `Entry`, and the leaves to start with."""
 
-    parent: str
+    line: Sequence[str]
     leaves: Leaves  # at least those that the trial trains; what the first process holds is taken
 
 
@@ -83,8 +83,8 @@ def begin(group: Group, trials: Mapping[str, Trial], size: int, starts: Mapping[
     starts: by id, of those that go on from another trial.
     """
     members = group.programs.init(group.shared, hparams.stack([trial.hparams for trial in trials.values()], size))
-    parents = {identity: start.parent for identity, start in starts.items()}
-    entries = [Entry(trial, identity, [], parents.get(identity, "")) for identity, trial in trials.items()]
+    lines = {identity: start.line for identity, start in starts.items()}
+    entries = [Entry(trial, identity, [], lines.get(identity, ())) for identity, trial in trials.items()]
     if starts:
         places = {place: starts[identity].leaves for place, identity in enumerate(trials) if identity in starts}
         members = _put_leaves(group, members, places)
@@ -103,7 +103,7 @@ def _put_leaves(group: Group, members: Any, leaves: Mapping[int, Leaves]) -> Any
             for place, start in leaves.items():
                 own[place] = start.get(path, own[place])
             of_members[path] = own
-    return group.programs.put(arrays_from_first_process(tree))
+    return group.programs.put(processes.arrays_from_first("leaves to start from", tree))
 
 
 def train_chunk(group: Group, population: Population, rows_a_call: int, listener: Listener) -> float:
@@ -136,6 +136,10 @@ def _train_epoch(group: Group, population: Population, rows_a_call: int, listene
         population = population._replace(members=jax.block_until_ready(members), row=stop)
         if stop < rows:
             listener.pause(population)
+    if group.recipe.reestimate:
+        bounds = np.int32(population.epoch), np.int32(0), np.int32(min(group.recipe.reestimate, rows))
+        arguments = population.members, group.shared, group.splits.train, on_devices, *bounds
+        population = population._replace(members=group.programs.reestimate(*arguments))
     return population
 
 
@@ -144,6 +148,7 @@ def _end_epoch(group: Group, population: Population, validation: Any, listener: 
     _, places, size, epoch, _ = population
     epoch += 1
     members, report = group.programs.validate(population.members, group.shared, *validation, np.int32(epoch))
+    report = processes.arrays_from_first("how members stand", report)
     listener.epoch(_record_epoch(places, epoch, report))
     alive = [i for i, entry in enumerate(places) if _status(entry, epoch, report, i) is None]
     smaller = shrunk(len(alive), size, group.layout)
@@ -189,6 +194,7 @@ def _record_epoch(places: Sequence[Entry], epoch: int, report: Report) -> list[R
             "train_loss": float(report.train_loss[i]),
         }
         row |= {f"val_{name}": float(values[i]) for name, values in report.metrics.items()}
+        row |= {name: float(values[i]) for name, values in report.modes.items()}
         entry.curve.append({**row, "diverged": bool(report.diverged_update[i] >= 0)})
         rows.append(row)
     return rows
@@ -235,7 +241,7 @@ def _trial_row(entry: Entry, status: str, report: Report, i: int, test: dict[str
         "last": {name: value for name, value in entry.curve[-1].items() if name.startswith(("val_", "train_"))},
         "steps": int(report.updates[i]),
         "reason": None,
-        **({"parent": entry.parent} if entry.parent else {}),
+        **({"parent": entry.line[0], "ancestors": list(entry.line[1:])} if entry.line else {}),
     }
     if status == records.DIVERGED:
         quantity = QUANTITIES[int(report.diverged_quantity[i])]

@@ -1,16 +1,15 @@
 """Chunks trained one after the other: recorded as they end, saved on the way, halved where a trial fails."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from finetune import stop
+from finetune import processes, stop
 from finetune.chunk import Chunk, rows_a_call, snapshot_of, start
 from finetune.errors import UserError
 from finetune.grid import Trial
 from finetune.ledger import Ledger
 from finetune.measure import Measured
-from finetune.parallel import from_first_process
 from finetune.progress import Display, console
 from finetune.snapshot import Saver
 from finetune.train import Leaves, Listener, Population, Row, Start, train_chunk
@@ -46,6 +45,7 @@ class Training:
             except UserError:
                 raise
             except Exception as error:  # whatever a model raises on some trial
+                processes.met_by_all(error)
                 left = {identity: trial for identity, trial in chunk.trials.items() if self._ledger.left(identity)}
                 if is_out_of_memory(error) and measured.execution.size > 1:
                     return -(-measured.execution.size // 2)
@@ -69,6 +69,10 @@ class Training:
         console.print(f"{who} failed: {reason}", markup=False)
         if self._fail_fast:
             raise error
+
+    def settle(self, trials: Collection[str]) -> None:
+        """Decides which of `trials` that are done are trained again, and counts the others as done."""
+        self._display.left(self._ledger.settle(trials))
 
     def fail_orphans(self, group: int, trials: Mapping[str, Trial]) -> None:
         """Records that those of `trials` that have no trial to start from could not be trained."""
@@ -96,7 +100,7 @@ class Training:
     def _pause(self, signature: dict[str, Any], measured: Measured, population: Population) -> None:
         """Saves what is being trained where it is time to, and leaves where a signal has come."""
         word = "stop" if stop.requested() else "save" if self._saver.due() else ""
-        word = from_first_process(word)
+        word = processes.from_first("whether to save or to stop", word)
         if word:
             members = measured.group.programs.fetch(population.members)
             self._saver.save(snapshot_of(population, signature), members)

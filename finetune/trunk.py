@@ -49,7 +49,9 @@ class Cut:
     needs: paths of the frozen leaves, and names of the arrays of a batch, that the trunk reads.
     refused: None, or why something that is frozen is not in the trunk: there, examples influence each other. The trunk
         ends before it, so that the features of an example never depend on other examples.
+    mixes: None, or why examples influence each other somewhere in the whole pass.
     key: a hash of the program that computes all features.
+    outputs: hashes of the programs that compute the outputs of the whole forward pass.
     """
 
     def __init__(
@@ -75,7 +77,8 @@ class Cut:
         self._program = merged(self._two, self._same)
         live = needed(self._program, (), self._program.outputs)
         read = {*self._program.outputs, *(value for equation in live for value in equation.inputs)}
-        self._mixes = any(isinstance(self._axes[value], Mixed) for value in read)
+        mixed = (axis for value in sorted(read) if isinstance(axis := self._axes[value], Mixed))
+        self.mixes = next((axis.reason for axis in mixed), None)
         self._choose()
         self.key = hashlib.sha256("\n".join(self.features).encode()).hexdigest()
 
@@ -87,10 +90,12 @@ class Cut:
         self._alike = alike(self._two, three)
         self._axes: list[Axis] = [Mixed("the program changes with the batch size")] * len(self._two.avals)
         self._names = [""] * len(self._axes)
+        inputs = [jax.tree_util.keystr(path) for path in self._paths]
+        of_two = names(self._two, inputs)
+        self.outputs = [of_two[value] for value in self._two.outputs]
         if self._alike:
-            inputs = [jax.tree_util.keystr(path) for path in self._paths]
             # By both programs: what is as long as a batch of two by chance is not in that of three.
-            of_both = zip(names(self._two, inputs), names(three, inputs), strict=True)
+            of_both = zip(of_two, names(three, inputs), strict=True)
             self._names = [two[:32] + other[:32] for two, other in of_both]
             self._axes = self._axes_at(three, SIZES[1])
 
@@ -136,7 +141,7 @@ class Cut:
 
     def refuses(self, size: int) -> str | None:
         """Returns why batches of `size` examples cannot be cut, None if they can."""
-        if size == 1 and not self._mixes:
+        if size == 1 and self.mixes is None:
             return None
         try:
             self._trace(size)
@@ -179,7 +184,7 @@ class Cut:
     ) -> Any:
         """Returns the outputs of the forward pass; `batch` holds the features and the arrays that the tail reads."""
         size = _batch_size(batch)
-        if size == 1 and not self._mixes:
+        if size == 1 and self.mixes is None:
             outputs = self.tail(params, constants, _twice(batch), dropout, None if keys is None else _twice(keys))
             leaves, structure = jax.tree.flatten(outputs)
             axes = [self._axes[value] for value in self._program.outputs]
@@ -214,7 +219,7 @@ class Cut:
                     f"a batch of {size} examples runs another program than one of {SIZES[0]}, "
                     "allowed: a model that computes every batch alike, or trunk.mode none"
                 )
-            self._traced[size] = merged(program, self._same), shapes
+            self._traced[size] = (merged(program, self._same) if self._alike else program), shapes
         return self._traced[size]
 
     def _differs(self, program: Program, size: int) -> bool:

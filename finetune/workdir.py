@@ -1,36 +1,49 @@
 """The directory of a study: that it can be written, what it is a study of, and how much it holds."""
 
 import dataclasses
-import importlib.metadata
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from finetune import __version__, grid, records
+from finetune import files, grid, records
 from finetune.config import Config
+from finetune.data import text
 from finetune.errors import UserError
 from finetune.subject import Subject
+from finetune.versions import versions
 
-FORMAT = 2  # of the files of a study; 1 had no checksums
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+_APPENDED = ("lock", "trials.jsonl", "curves.jsonl")  # files that are written where they lie
+FORMAT = 3  # of the files of a study; 1 had no checksums, 2 other orders of examples
+
+
+def checked(workdir: object) -> Path:
+    """Returns the path of a work directory; raises UserError for what is none."""
+    if not isinstance(workdir, str | os.PathLike):
+        raise UserError(f"workdir is {workdir!r}, allowed: the path of a directory")
+    return Path(workdir)
 
 
 def prepare(workdir: Path) -> None:
-    """Creates `workdir`; raises UserError if it is a file or cannot be written."""
+    """Creates `workdir`; raises UserError if it is a file, cannot be written, or holds what no study writes to."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / ".writable"
-        probe.write_text("")
-        probe.unlink()
+        tempfile.TemporaryFile(dir=workdir).close()
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"--workdir is {str(workdir)!r}, which is a file, allowed: a directory") from None
     except OSError as error:
         raise UserError(f"--workdir is {str(workdir)!r}: {error.strerror}, allowed: a writable directory") from None
+    for name in _APPENDED:
+        if not files.is_own(workdir / name):
+            raise UserError(f"{workdir / name} is no file of a study, allowed: a plain file, not a link, or none")
+    if os.path.lexists(workdir / "checkpoints") and not (workdir / "checkpoints").is_dir():
+        raise UserError(f"{workdir / 'checkpoints'} is no directory, allowed: one, as a study left it, or none")
 
 
 def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any], tell: Callable[[str], None]) -> None:
@@ -47,10 +60,13 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any],
         "command": sys.argv,
         "config": dataclasses.asdict(config),
         "axes": axes,
-        "versions": {"finetune": __version__} | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": versions(),
         "devices": [str(device) for device in jax.devices()],
         "architecture": subject.architecture,
         "classes": subject.dataset.classes,
+        "splits": {name: len(getattr(subject.dataset, name)["label"]) for name in ("train", "validation", "test")},
+        "inputs": _shapes(subject.dataset.train),
+        "data": {**subject.dataset.facts, "notes": subject.dataset.notes},
         "target": subject.target._asdict(),
         "larger_is_better": subject.larger_is_better,
         "fingerprint": subject.fingerprint,
@@ -58,15 +74,18 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any],
     }
     records.write(workdir / "config.json", document)
     if subject.tokenizer is not None and subject.tokenizer.resolve() != (workdir / "tokenizer.json").resolve():
-        _copy(subject.tokenizer, workdir / "tokenizer.json")
+        _write_tokenizer(subject.tokenizer, workdir / "tokenizer.json")
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copies a file in one step."""
-    temporary = target.with_name(target.name + ".new")
+def _shapes(split: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Returns shape and dtype of one example's arrays, its label's too."""
+    return {name: {"shape": list(array.shape[1:]), "dtype": array.dtype.name} for name, array in split.items()}
+
+
+def _write_tokenizer(source: Path, target: Path) -> None:
+    """Copies a tokenizer in one step, with what files beside it declare written into it."""
     try:
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
+        files.replace(target, text.document(source))
     except OSError as error:
         raise records.unwritable(target, error) from None
 

@@ -66,7 +66,7 @@ def text_config(directory):
     """Returns the config of a study of texts in `directory`, which gets weights, tokenizer and data."""
     tensors = huggingface.tensors({k: v for k, v in small(drawn(text_task())).items() if not k.startswith("head/")})
     save_file(tensors, directory / "model.safetensors")
-    document = huggingface.config_document(ARCHITECTURE, CLASSES)
+    document = huggingface.config_document(ARCHITECTURE)
     (directory / "config.json").write_text(json.dumps(document))
     write_tokenizer(directory)
     write_table(directory / "texts.csv", 40)

@@ -13,10 +13,11 @@ from finetune import hparams
 from finetune.config import OptimizerConfig
 from finetune.hparams import Hparams
 from finetune.metric import accuracy
+from finetune.models.dropout import draws
 from finetune.objective import cross_entropy
 from finetune.params import abstract, decayed_paths, partition, trainable_paths
 from finetune.rates import NO_RATES, Rates
-from finetune.step import Member, Recipe, Shared, full_forward, init_member
+from finetune.step import Member, Recipe, Shared, full_forward, init_member, training_forward
 from finetune.task import Apply, Task
 
 FEATURES, WIDTH, CLASSES = 6, 5, 3
@@ -62,7 +63,7 @@ def mlp(width: int = WIDTH, features: int = FEATURES, activation: Callable[[jax.
     def apply(params: Any, batch: Any, dropout: jax.Array | float, keys: jax.Array | None) -> jax.Array:
         x = activation(_linear(params["stem"], batch["x"]))
         x = activation(_linear(params["block_0"], x))
-        if keys is not None:
+        if draws(dropout, keys):
             x = _drop(x, dropout, keys)
         return _linear(params["head"], x)
 
@@ -110,7 +111,7 @@ def make_recipe(
     config = OptimizerConfig(**optimizer)
     return Recipe(
         task=task,
-        forward=full_forward(task),
+        forward=training_forward(task, paths, dropout),
         evaluating_forward=full_forward(task),
         paths=tuple(sorted(paths)),
         optimizer=config,

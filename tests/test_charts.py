@@ -9,7 +9,8 @@ import reports
 
 from finetune.analysis.answer import analyse
 from finetune.analysis.axis import Axis, make_axis
-from finetune.analysis.effects import Effect
+from finetune.analysis.effects import effects
+from finetune.analysis.evidence import weigh
 from finetune.analysis.table import from_frame, read_study
 from finetune.report import charts, page, scale, theme
 from finetune.report.charts import effect
@@ -23,25 +24,28 @@ def figures(tmp_path_factory):
     return {figure.name: figure for figure in charts.figures(answer)}
 
 
-def points(means, half, values=(0.001, 0.01, 0.1)):
-    columns = {"value": values, "mean": means, "n": 3}
-    frame = pd.DataFrame(columns)
-    return frame.assign(position=RATE.positions(values), low=frame["mean"] - half, high=frame["mean"] + half)
-
-
 @pytest.mark.parametrize(
-    "means, half, maximize, said",
+    "means, deviation, seeds, maximize, said",
     [
-        ([0.1, 0.9, 0.2], 0.01, True, "rate: 0.01 is best"),
-        ([0.1, 0.9, 0.2], 0.01, False, "rate: 0.001 is best"),
-        ([0.1, 0.9, 0.9], 0.01, True, "rate: 0.01 and 0.1 are best"),
-        ([0.5, 0.5, 0.5], 0.01, True, "rate: no value is better than the others beyond chance"),
-        ([0.1, 0.9, 0.2], np.nan, True, "rate: 0.01 is best; how sure is not known"),
-        ([np.nan] * 3, np.nan, True, "rate: no run has a value"),
+        ([0.1, 0.9, 0.2], 0.01, 3, True, "rate: 0.01 is in the settings that may be the best"),
+        ([0.1, 0.9, 0.2], 0.01, 3, False, "rate: 0.001 is in the settings that may be the best"),
+        ([0.1, 0.9, 0.9], 0.01, 3, True, "rate: 0.01 and 0.1 are in the settings that may be the best"),
+        ([0.5, 0.5, 0.5], 0.01, 3, True, "rate: no value is better than the others beyond chance"),
+        ([0.1, 0.9, 0.2], 0.01, 1, True, "rate: 0.01 is the best seen; how sure is not known"),
+        ([np.inf] * 3, 0.01, 3, True, "rate: no run has a value"),
     ],
 )
-def test_title_of_an_effect_is_its_message(means, half, maximize, said):
-    assert effect.message(Effect(RATE, "isolated", points(means, half), 0.0), maximize) == said
+def test_title_of_an_effect_is_its_message(means, deviation, seeds, maximize, said):
+    offsets = deviation * np.array([[-1, 0, 1], [0, 1, -1], [1, -1, 0]])[:, :seeds]
+    rows = [
+        (rate, seed, mean + offset)
+        for rate, mean, row in zip(RATE.values, means, offsets, strict=True)
+        for seed, offset in enumerate(row)
+    ]
+    trials = from_frame(pd.DataFrame(rows, columns=["rate", "seed", "score"]), "score", not maximize)
+    evidence = weigh(trials)
+    (isolated,) = (each for each in effects(evidence) if each.kind == "isolated")
+    assert effect.message(isolated, evidence) == said
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Weights on disk: round trips, the best few trials, and what is damaged."""
 
+import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -216,3 +219,29 @@ def test_what_others_start_from_is_kept_until_they_do_not_need_it(tmp_path: Path
     assert on_disk(tmp_path) == {"other"}
     with pytest.raises(UserError, match="head_b/best' cannot be read"):
         keeper.best_leaves("head_b")
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from finetune import checkpoint
+from finetune.errors import UserError
+leaves = {f"block_{number}/kernel": np.random.default_rng(number).random(50_000) for number in range(4)}
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # a file may not grow beyond it, as on a full disk
+for attempt in range(3):
+    try:
+        checkpoint.save(Path(sys.argv[1]) / "checkpoints" / "base", leaves)
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(Path(checkpoint.__file__).parent.parent)}
+    command = [sys.executable, "-c", _FULL, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    said = f"{tmp_path}/checkpoints/base cannot be written (File too large), allowed: a disk with space; the same"
+    assert [line[: len(said)] for line in done.stdout.splitlines()] == [said] * 3
+    assert done.stderr == ""
+    assert list((tmp_path / "checkpoints").iterdir()) == []

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from finetune.analysis import workdir
 from finetune.analysis.cost import cost, expected_best, pareto
+from finetune.analysis.recommendation import advise
 from finetune.analysis.table import Trials, from_frame
 
 
@@ -28,7 +30,7 @@ def test_expected_best_is_the_mean_over_all_draws(minimize: bool) -> None:
 
 
 def test_a_trial_without_a_result_counts_as_the_worst() -> None:
-    with_none, with_worst = expected_best(_trials([0.9, 0.2, np.nan])), expected_best(_trials([0.9, 0.2, 0.2]))
+    with_none, with_worst = expected_best(_trials([0.9, 0.2, np.inf])), expected_best(_trials([0.9, 0.2, 0.2]))
     pd.testing.assert_frame_equal(with_none, with_worst)
     assert expected_best(_trials([np.nan, np.nan])).empty
 
@@ -58,3 +60,24 @@ def test_cost_is_the_first_that_is_known() -> None:
     unknown = _trials([0.1, 0.2])
     assert cost(unknown).unit == ""
     assert pareto(unknown).empty
+
+
+def test_ranks_of_one_program_are_told_apart_by_what_they_train() -> None:
+    """Rank 16 trains 1,000 of the head and 16 · 100 of adapters, rank 1 the head and 100; the program is one."""
+    group = {"trials": 6, "chunk": 6, "seconds": 60.0, "signature": {"trainable": "lora"}}
+    plan = {"groups": [group | {"trained_parameters": 2600, "adapter_parameters": 1600, "adapter_rank": 16}]}
+    trained = {
+        rank: workdir._cost({"trainable": "lora", "lora_rank": rank, "batch_size": 8}, plan)["trained_parameters"]
+        for rank in (1, 4, 16)
+    }
+    assert trained == {1: 1100, 4: 1400, 16: 2600}
+    rng = np.random.default_rng(0)
+    rows = [
+        {"rank": rank, "seed": seed, "score": 0.9 + 0.01 * rng.normal(), "seconds": 10.0, "trained_parameters": count}
+        for rank, count in trained.items()
+        for seed in range(3)
+    ]
+    found = advise(from_frame(pd.DataFrame(rows), "score", False, hyperparameters=["rank"]))
+    assert found.cheapest is not None
+    assert found.cheapest.values == {"rank": 1}
+    assert found.choice is found.cheapest

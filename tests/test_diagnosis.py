@@ -12,6 +12,7 @@ from finetune import hparams
 from finetune.analysis import experiment
 from finetune.analysis.axis import make_axis
 from finetune.analysis.diagnosis import Finding, diagnose
+from finetune.analysis.evidence import weigh
 from finetune.analysis.table import Trials, from_frame
 from finetune.grid import parse_axis
 
@@ -45,7 +46,7 @@ def _peak(rate: float, decay: float = 0.0) -> float:
 
 
 def _found(trials: Trials, kind: str) -> list[Finding]:
-    return [finding for finding in diagnose(trials) if finding.kind == kind]
+    return [finding for finding in diagnose(weigh(trials)) if finding.kind == kind]
 
 
 def test_best_at_an_upper_edge_names_what_lies_beyond() -> None:
@@ -163,8 +164,8 @@ def test_overfitting_and_underfitting() -> None:
 
 
 def test_the_error_of_a_small_validation_split() -> None:
-    config = {"data": {"validation_examples": 400}, "evaluation": {"metric": "accuracy"}}
-    (split,) = _found(_trials(lambda *_: 0.9, noise=0.0, provenance={**_COMMAND, "config": config}), "split")
+    splits = {"validation": 400}
+    (split,) = _found(_trials(lambda *_: 0.9, noise=0.0, provenance={**_COMMAND, "splits": splits}), "split")
     assert "400 validation examples" in split.sentence
     assert "±0.0294" in split.sentence  # 1.96 · √(0.9 · 0.1 / 400)
 

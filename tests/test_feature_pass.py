@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from finetune import feature_pass
+from finetune import feature_pass, processes
 from finetune.config import TrunkConfig
 from finetune.feature_pass import Pass
 from finetune.feature_store import FeatureStore
@@ -75,6 +75,19 @@ def test_texts_are_cut_and_their_features_stay():
 
 def test_splits_that_lack_the_same_features_share_programs():
     assert len(run(Bert, "head")[0]._programs) == 2  # one a length
+
+
+def test_texts_stay_whole_where_another_process_says_so(monkeypatch):
+    class Two:
+        def from_first(self, about, word):
+            return word
+
+        def of_all(self, about, word):
+            return [word, "features of a text depend on its padding"]
+
+    monkeypatch.setattr(processes, "_here", Two())
+    trunk_pass, _, _ = run(Bert, "head")
+    assert lengths_run(trunk_pass) == {TOKENS}
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,29 @@ def test_a_directory_that_cannot_be_written_costs_nothing_but_the_files(tmp_path
     assert find(store, "a") is None
 
 
+@pytest.mark.parametrize("suffix", [".features", ".sha256"])
+def test_a_link_whose_end_is_gone(tmp_path, suffix):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / f"a{suffix}").symlink_to(tmp_path / "absent")
+    store = FeatureStore(tmp_path / "store", 200)
+    assert store.room_bytes > 0
+    assert find(store, "a") is None
+    keep(store, "a")
+    np.testing.assert_array_equal(find(FeatureStore(tmp_path / "store", 200), "a"), ARRAY)
+    assert not (tmp_path / "absent").exists()
+
+
+def test_a_system_that_cannot_take_room_for_a_file_at_once(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)  # as on macOS
+    keep(FeatureStore(tmp_path, 100), "a")
+    np.testing.assert_array_equal(find(FeatureStore(tmp_path, 100), "a"), ARRAY)
+
+
+def test_a_directory_that_is_not_ours_has_no_room(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert FeatureStore(tmp_path, 100).room_bytes == 0
+
+
 def computed(tmp_path, monkeypatch, split, base, trainable="head"):
     """Returns how many batches a pass computes, and its features."""
     monkeypatch.setattr(feature_pass, "_WORTH_KEEPING_FLOPS", 0)

@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from finetune import study
+from finetune import from_functions, plan, study
 from finetune.config import Config, TrunkConfig
 from finetune.feature_pass import Pass
 from finetune.feature_store import FeatureStore
 from finetune.features import Room, choose_trunk
 from finetune.grid import Trial
 from finetune.params import abstract
+from tests import cuts
 from tests.tasks import base_leaves, data, make_recipe, mlp, row
 
 PLENTY = 10**12
@@ -73,11 +76,11 @@ def test_bfloat16_halves_the_bytes_and_rounds_to_8_bits():
     split, base = data(10), base_leaves(mlp(width=64))
     wide, narrow = (trunk_of(recipe, split, mode="cached", dtype=dtype) for dtype in ("float32", "bfloat16"))
     assert wide.bytes == 2 * narrow.bytes
-    params = {path: base[path] for path in recipe.paths}
+    params, keys = {path: base[path] for path in recipe.paths}, jax.random.split(jax.random.key(0), 10)
     outputs = []
     for trunk in (wide, narrow):
         (features, *_) = Pass([trunk], base, [split] * 3, batch_size=4, store=NO_STORE).run(lambda: None)
-        outputs.append(trunk.train.tail(params, trunk.train.constants(base), features, 0.0, None))
+        outputs.append(trunk.train.tail(params, trunk.train.constants(base), features, 0.0, keys))
     assert outputs[1].dtype == np.float32
     np.testing.assert_allclose(outputs[1], outputs[0], atol=64 * 2**-9)  # 64 products of numbers below 1
     assert not np.array_equal(*outputs)
@@ -121,3 +124,37 @@ def test_groups_share_one_pass(tmp_path, monkeypatch):
     (features, *_) = passes[0].imagined()
     # The last block is fed by 4 patches; the tail adds the class token itself. The head is fed by 16 numbers.
     assert sorted(array.shape[1:] for array in features.values()) == [(4, 16), (16,)]
+
+
+def trunk_without_dropout(task, split):
+    trials = [Trial(row(), {"trainable": "head", "optimizer.name": "sgd", "schedule": "constant"})] * 2
+    shapes = abstract(task)
+    recipe = plan.make_recipe(Config(), task, shapes, trials, examples=len(split["label"]))
+    room = Room(device=10**9, host=0)
+    return choose_trunk(TrunkConfig(mode="auto"), recipe, shapes, [split] * 3, trials, room)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("model", [cuts.vit, cuts.bert])
+def test_models_without_dropout_are_cut_once_for_training_and_evaluation(model):
+    module, example = model(dropout_at="all")
+    split = {name: np.zeros((40, *one.shape), one.dtype) for name, one in example.items()}
+    trunk = trunk_without_dropout(cuts.task_of(module, example), split | {"label": np.zeros(40, np.int32)})
+    assert trunk.mode == "cached"
+    assert trunk.train is trunk.evaluate
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_what_draws_in_the_frozen_part_is_not_cached(noisy):
+    def init(key):
+        return {"stem": {"kernel": jnp.ones((6, 256))}, "head": {"kernel": jnp.ones((256, 3))}}
+
+    def apply(params, batch, dropout, keys):
+        x = batch["x"]
+        if noisy and keys is not None:
+            x = x + jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys)
+        x = jnp.tanh(jnp.tanh(x @ params["stem"]["kernel"]) @ jnp.ones((256, 64)))
+        return x @ params["head"]["kernel"][:64]
+
+    trunk = trunk_without_dropout(from_functions(init, apply), data(10))
+    assert trunk.mode == ("shared" if noisy else "cached")

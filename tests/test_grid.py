@@ -7,7 +7,7 @@ import pytest
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.grid import digest, make_trials, parse_axes, parse_axis
-from finetune.hparams import NAMES
+from finetune.hparams import INTEGERS, NAMES
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,7 @@ def test_an_id_is_the_same_on_every_machine() -> None:
 
 
 def test_an_id_depends_on_everything() -> None:
-    axes = {name: [0.5] for name in NAMES if name not in ("batch_size", "epochs", "seed", "data_seed")}
-    axes |= {name: [3] for name in ("batch_size", "epochs", "seed", "data_seed")}
+    axes: dict = {name: [3] if name in INTEGERS else [0.5] for name in NAMES}
     axes |= {"trainable": ["all"], "optimizer.name": ["sgd"], "schedule": ["linear"]}
     [trial] = make_trials(Config(), {})
     ids = {trial.id("a"), trial.id("b")}

@@ -4,10 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from finetune.analysis.evidence import weigh
 from finetune.analysis.interactions import Shift, interactions
 from finetune.analysis.table import Trials, from_frame
 
 RATES, BATCHES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1), (8, 16, 64, 256)
+
+
+def _of(trials: Trials) -> tuple[tuple[Shift, ...], dict[tuple[str, str], pd.DataFrame]]:
+    return interactions(weigh(trials))
 
 
 def parabolas(exponent: float, noise: float, seeds: int, seed: int = 0) -> Trials:
@@ -21,7 +26,7 @@ def parabolas(exponent: float, noise: float, seeds: int, seed: int = 0) -> Trial
 
 
 def shift(trials: Trials, by: str = "batch_size") -> Shift:
-    shifts, _ = interactions(trials)
+    shifts, _ = _of(trials)
     return next(each for each in shifts if each.by == by)
 
 
@@ -86,11 +91,11 @@ def test_a_random_search_has_a_shift() -> None:
 def test_no_shift_without_a_learning_rate_or_with_gaps() -> None:
     trials = parabolas(0.5, noise=0.0, seeds=2)
     frame = trials.frame[~((trials.frame["batch_size"] == 8) & (trials.frame["learning_rate"] == 1e-3))]
-    assert interactions(trials._replace(frame=frame.reset_index(drop=True)))[0] == ()
+    assert _of(trials._replace(frame=frame.reset_index(drop=True)))[0] == ()
     other = from_frame(
         trials.frame.rename(columns={"learning_rate": "width"}), "value", False, hyperparameters=["width"]
     )
-    assert interactions(other) == ((), {})
+    assert _of(other) == ((), {})
 
 
 @pytest.mark.parametrize("minimize", [False, True])
@@ -100,10 +105,10 @@ def test_maps_hold_mean_best_count_and_divergence_of_each_cell(minimize: bool) -
             "x": [1, 1, 1, 1, 2, 2],
             "y": ["a", "a", "b", "b", "a", "a"],
             "z": [0, 1, 0, 1, 0, 1],
-            "score": [0.1, 0.3, 0.5, 0.9, 0.7, np.nan],
+            "score": [0.1, 0.3, 0.5, 0.9, 0.7, np.inf],
         }
     )
-    _, maps = interactions(from_frame(frame, "score", minimize))
+    _, maps = _of(from_frame(frame, "score", minimize))
     assert list(maps) == [("x", "y"), ("x", "z"), ("y", "z")]
     table = maps["x", "y"]
     worst = 0.9 if minimize else 0.1

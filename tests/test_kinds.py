@@ -63,9 +63,10 @@ def test_several_labels_by_micro_f1(tmp_path):
     digits = load_digits()
     y = np.stack([digits.target % 2 == 0, digits.target > 4], axis=1).astype(np.uint8)
     np.savez(tmp_path / "digits.npz", x_train=(digits.images * 15).astype(np.uint8), y_train=y)
-    config = config_of("multilabel", "micro_f1", str(tmp_path / "digits.npz"))
+    config = config_of("multilabel", "", str(tmp_path / "digits.npz"))
     config.evaluation.metrics = ("auc",)
     study.run(config, tmp_path / "work", {"learning_rate": [0.03], "label_smoothing": [0.0, 0.1]})
+    assert studies.document(tmp_path / "work", "config.json")["config"]["evaluation"]["metric"] == "micro_f1"
     row, labels, found = predicted(tmp_path / "work", config, tmp_path)
     shares = np.array([[float(each[f"p:{name}"]) for name in "01"] for each in found])
     chosen = [[float(name in each["label"].split("|")) for name in "01"] for each in found]

@@ -53,3 +53,15 @@ def test_a_holder_that_has_not_written_yet(tmp_path):
         (tmp_path / "lock").write_text("")
         with pytest.raises(UserError, match="in use by another process, allowed"), lock.held(tmp_path):
             pass
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_not_followed(tmp_path, there):
+    victim = tmp_path / "victim"
+    if there:
+        victim.write_text("theirs")
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "lock").symlink_to(victim)
+    with pytest.raises(UserError, match="lock cannot be written"), lock.held(tmp_path / "study"):
+        pass
+    assert [path.read_text() for path in tmp_path.glob("victim")] == ["theirs"] * there

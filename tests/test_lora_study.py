@@ -2,12 +2,14 @@
 
 import json
 import re
+import warnings
 
 import exports
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformers_forward
 from safetensors.numpy import load_file
 from studies import document, rows_of
 
@@ -87,6 +89,7 @@ def test_adapters_in_the_format_of_peft(workdir, tmp_path):
     written = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (written["r"], written["lora_alpha"], written["use_rslora"], written["bias"]) == (4, 16, True, "none")
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert tensors.pop("base_model.model.classifier.weight").size == 0  # no class with a head may take them
     assert len(tensors) == 2 * len(LAYERS)
     own = checkpoint.load(workdir / "checkpoints" / "trials" / row["id"] / "best")
     name = "base_model.model.encoder.layer.1.intermediate.dense.lora_"
@@ -113,6 +116,51 @@ def test_peft_gives_the_same_answers(workdir, tmp_path):
     weights = mask.numpy()[..., None] / mask.numpy().sum(1)[:, None, None]
     logits = (hidden * weights).sum(1) @ head["linear.weight"].T + head["linear.bias"]
     np.testing.assert_allclose(predict.probabilities(model, rows), jax.nn.softmax(logits), atol=1e-5)
+
+
+def baselines(workdir):
+    return document(workdir, "summary.json")["baseline"].keys()
+
+
+@pytest.mark.parametrize("task", ["regression", "tokens"])
+def test_adapters_with_the_head_where_a_class_has_it(tmp_path, task):
+    config = config_of(tmp_path)
+    config.model.pooling, config.data.task, config.data.name = "first", task, str(tmp_path / "rows.jsonl")
+    config.hparams.epochs = 1
+    with (tmp_path / "rows.jsonl").open("w") as file:
+        for number, text in enumerate(exports.texts(40)):
+            tags = [("O", "B-x", "I-x")[len(word) % 3] for word in text.split()]
+            label = tags if task == "tokens" else 50 + number
+            file.write(json.dumps({"review": text.split() if task == "tokens" else text, "verdict": label}) + "\n")
+    study.run(config, tmp_path / "study", {"lora_rank": [4]})
+    usual = {"regression": "rmse", "tokens": "entity_f1"}[task]
+    assert document(tmp_path / "study", "config.json")["config"]["evaluation"]["metric"] == usual
+    assert f"test_{usual}" in rows_of(tmp_path / "study")[0]["metrics"].keys() & baselines(tmp_path / "study")
+    for name, adapter in {"model": False, "adapter": True}.items():
+        export.export(tmp_path / "study", tmp_path / name, adapter=adapter)
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    whole = load_file(tmp_path / "model" / "model.safetensors")
+    head = {name: array for name, array in whole.items() if name.startswith(("classifier.", "bert.pooler."))}
+    assert len(tensors) == 2 * len(LAYERS) + len(head)
+    assert "base_model.model.bert.encoder.layer.1.output.dense.lora_B.weight" in tensors
+    for name, array in head.items():
+        np.testing.assert_array_equal(tensors[f"base_model.model.{name}"], array)
+    written = document(tmp_path / "adapter", "adapter_config.json")
+    kind, saved = ("TOKEN_CLS", ["classifier"]) if task == "tokens" else ("SEQ_CLS", ["classifier", "bert.pooler"])
+    assert (written["task_type"], sorted(written["modules_to_save"])) == (kind, sorted(saved))
+
+    torch = pytest.importorskip("torch")
+    transformers, peft = pytest.importorskip("transformers"), pytest.importorskip("peft")
+    name = f"AutoModelFor{'Token' if task == 'tokens' else 'Sequence'}Classification"
+    classes = document(tmp_path / "model", "finetune.json")["classes"]
+    model = getattr(transformers, name).from_pretrained(tmp_path, num_labels=max(len(classes), 1))
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of PEFT's use of transformers
+        model = peft.PeftModel.from_pretrained(model, tmp_path / "adapter").eval()
+    ids = torch.tensor(np.random.default_rng(0).integers(1, 8, (9, 6)))
+    with torch.no_grad():
+        found = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.numpy()
+    wanted = transformers_forward.logits(tmp_path / "model", ids.numpy(), np.ones((9, 6), int))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_what_has_no_adapters_in_that_format(workdir, tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def started(tmp_path, monkeypatch):
         return calls.pop()
 
     monkeypatch.setattr(study, "run", run)
-    monkeypatch.setattr(stop, "install", lambda last_words: None)
+    monkeypatch.setattr(stop, "install", lambda last_words, tell: None)
     return start
 
 
@@ -113,7 +113,7 @@ def test_an_interrupt_tells_how_to_continue(tmp_path, monkeypatch, capsys):
 
     (tmp_path / "config.py").write_text(CONFIG)
     monkeypatch.setattr(study, "run", interrupted)
-    monkeypatch.setattr(stop, "install", lambda last_words: None)
+    monkeypatch.setattr(stop, "install", lambda last_words, tell: None)
     monkeypatch.setattr(sys, "argv", ["finetune", f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/study"])
     sys.modules.pop("config_config", None)
     assert __main__.main() == 130

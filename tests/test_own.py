@@ -15,6 +15,7 @@ from own.networks import EXAMPLE, NNX, Linen, linen_task, nnx_task
 from finetune import Config, from_functions, from_linen, from_nnx, own
 from finetune.config import ModelConfig
 from finetune.errors import UserError
+from finetune.metric import Metric
 from finetune.models.layers import at_dense
 from finetune.models.parts import last_part
 from finetune.models.pretrained import leaves_hash
@@ -65,15 +66,114 @@ def test_the_hash_follows_the_program_and_its_constants():
     assert len({one, *(own.program_hash(task, SPLIT) for task in others)}) == 6
 
 
+def straight(scale):
+    """Returns a function whose values are those of `doubled`, and whose derivative is `scale`."""
+
+    @jax.custom_vjp
+    def function(x):
+        return 2 * x
+
+    function.defvjp(lambda x: (2 * x, None), lambda _, g: (scale * g,))
+    return function
+
+
+def tangent(scale):
+    """Returns the same with a rule for forward mode."""
+
+    @jax.custom_jvp
+    def function(x):
+        return 2 * x
+
+    function.defjvp(lambda primals, tangents: (2 * primals[0], scale * tangents[0]))
+    return function
+
+
+def called_back(factor):
+    """Returns a function of x that Python computes, and that has no derivative; all are called `f`."""
+
+    def f(x):
+        return np.asarray(factor * x, np.float32)
+
+    def function(x):
+        return jax.pure_callback(f, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    return function
+
+
+def layered(function, in_loss=False, frozen=False):
+    """Returns a task that applies `function` to the outputs of its first layer, to its loss, or to its inputs."""
+    task = plain()
+
+    def apply(params, batch, dropout, keys):
+        x = function(batch["x"]) if frozen else batch["x"]
+        hidden = x @ params["first"]["kernel"]
+        return (hidden if in_loss or frozen else function(hidden)) @ params["zero"]["kernel"]
+
+    def loss(outputs, batch, smoothing):
+        return task.loss(function(outputs) if in_loss else outputs, batch, smoothing)
+
+    return task._replace(apply=apply, loss=loss)
+
+
+def directed(larger):
+    return plain()._replace(metrics={"error": Metric(lambda outputs, batch: outputs[:, 0], larger_is_better=larger)})
+
+
+def updated(factor):
+    """Returns a task whose update scales what it gives in training, where only the head trains."""
+
+    def update(params, batch, dropout, keys, trained):
+        scale = factor if trained == {"zero/kernel"} else 1.0
+        return scale * batch["x"] @ params["first"]["kernel"] @ params["zero"]["kernel"], {}
+
+    return plain()._replace(update=update)
+
+
+TWINS = {  # each pair differs in training or in choosing, and in nothing that a forward pass shows
+    "fixed": (plain(), plain()._replace(fixed=("first",))),
+    "direction": (directed(True), directed(False)),
+    "custom_vjp": (layered(straight(1.0)), layered(straight(3.0))),
+    "custom_jvp": (layered(tangent(1.0)), layered(tangent(3.0))),
+    "custom_vjp of the loss": (layered(straight(1.0), in_loss=True), layered(straight(3.0), in_loss=True)),
+    "pure_callback": (layered(called_back(1.0), frozen=True), layered(called_back(3.0), frozen=True)),
+    "pure_callback in what trains": (layered(called_back(1.0)), layered(called_back(3.0))),
+    "update": (updated(1.0), updated(3.0)),
+}
+
+
+@pytest.mark.parametrize("pair", TWINS)
+def test_the_hash_holds_what_training_alone_shows(pair):
+    one, other = TWINS[pair]
+    assert own.program_hash(one, SPLIT) == own.program_hash(one, SPLIT) != own.program_hash(other, SPLIT)
+
+
+def test_a_rule_counts_where_a_part_has_no_derivative():
+    def task(scale):
+        return layered(lambda x: called_back(1.0)(straight(scale)(x)), in_loss=False)._replace(
+            loss=lambda outputs, batch, smoothing: straight(scale)(outputs)[:, 0]
+        )
+
+    assert own.program_hash(task(1.0), SPLIT) != own.program_hash(task(3.0), SPLIT)
+
+
+def test_what_cannot_be_compared_between_processes_is_refused():
+    generator = np.random.default_rng(0)
+    with pytest.raises(UserError, match="holds Generator.*cannot be compared between processes"):
+        own.program_hash(layered(called_back(generator), frozen=True), SPLIT)
+
+
+OTHERS = (plain(), *(one for one, _ in TWINS.values()))
+
+
 def test_the_hash_is_the_same_in_another_process():
     code = (
         "import tasks; from own.networks import linen_task, nnx_task; from finetune import own; import test_own;"
-        "print(*(own.program_hash(t, tasks.data(8)) for t in (linen_task(), nnx_task(), test_own.plain())))"
+        "print(*(own.program_hash(t, tasks.data(8)) for t in (linen_task(), nnx_task(), *test_own.OTHERS)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
     )
-    here = [own.program_hash(task, SPLIT) for task in (linen_task(), nnx_task(), plain())]
+    here = [own.program_hash(task, SPLIT) for task in (linen_task(), nnx_task(), *OTHERS)]
     assert done.stdout.split() == here
 
 

@@ -143,8 +143,8 @@ def test_frozen_statistics_are_cached_and_live_ones_refused(kind):
         trials = [Trial(row, {"trainable": trainable}) for row in rows]
         trunk = choose_trunk(TrunkConfig(mode="cached"), recipe, abstract(task), splits, trials, Room(10**9, 10**9))
         assert trunk.mode == "cached"
-        assert (trunk.train.refused is None) == (trainable == "head")
-        assert trainable == "head" or "reduce_sum" in trunk.train.refused
+        assert (trunk.train.mixes is None) == (trainable == "head")
+        assert trainable == "head" or "reduce_sum" in trunk.train.mixes
 
 
 def test_batch_sizes_are_kept_apart_where_statistics_are_live():

@@ -12,6 +12,7 @@ from test_resume import Crash, by_id, crash_after
 
 from finetune import checkpoint, export, predict, study, train
 from finetune.errors import UserError
+from finetune.models import exported
 
 HERE = Path(__file__).parent / "own"
 AXES = {"learning_rate": [0.01, 0.05], "dropout": [0.0, 0.3], "epochs": [1, 2], "seed": [0, 1]}
@@ -43,7 +44,7 @@ def test_a_network_with_statistics_that_is_left_goes_on_to_the_same_bits(tmp_pat
     assert not np.allclose(best["batch_stats/norm/mean"], 0)
     export.export(tmp_path / "whole", tmp_path / "exported")
     assert "of the study: build its task again" in (tmp_path / "exported" / "README.md").read_text()
-    assert "batch_stats/norm/mean" in predict.exported.parameters(tmp_path / "exported")
+    assert "batch_stats/norm/mean" in exported.parameters(tmp_path / "exported")
     with pytest.raises(UserError, match="a model of your own"):
         predict.load(tmp_path / "exported")
     config, other = prepared("linen")

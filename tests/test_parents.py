@@ -11,7 +11,7 @@ import tasks
 from studies import rows_of
 from training import relative, train_member
 
-from finetune import checkpoint, parents, study, train
+from finetune import checkpoint, parents, study, train, traits
 from finetune.config import Config
 from finetune.data.dataset import Dataset
 from finetune.errors import UserError
@@ -45,7 +45,8 @@ def small(monkeypatch: pytest.MonkeyPatch, float64: None) -> None:
     dataset = Dataset(split, split, split, ("a", "b", "c"), "content")
     found = Subject(
         task=task, shapes=abstract(task), base=tasks.base_leaves(task), pretrained=frozenset(STEM), dataset=dataset,
-        architecture={}, tokenizer=None, description={"model": "mlp"}, target=Target(0.0, 1.0), larger_is_better=True,
+        architecture={}, tokenizer=None, description={"model": "mlp"}, target=Target(0.0, 1.0), metric="loss",
+        larger_is_better=True, traits=traits.NONE,
     )  # fmt: skip
     monkeypatch.setattr(study, "load", lambda config, task: found)
     monkeypatch.setattr(study.reporting.Reporting, "update", lambda self: None)
@@ -149,23 +150,88 @@ def test_a_study_left_in_any_stage_ends_as_if_it_had_not_been(
     assert not SAID
 
 
-def test_a_later_extension_trains_what_it_starts_from_again_and_leaves_the_rest(whole: Any, tmp_path: Any) -> None:
-    axes = {**AXES, "trainable": ["head", "head>last:1"], "seed": [1]}
-    workdir = tmp_path / "study"
-    study.run(settings(keep=0), workdir, axes)
+def check_same(found: dict[Any, dict[str, Any]], whole: dict[Any, dict[str, Any]]) -> None:
+    """Checks rows of seed 1 against those of a study that was trained at once."""
+    assert found.keys() <= whole.keys()
+    for key, row in found.items():
+        for name in ("id", "parent", "ancestors", "status", "steps"):
+            assert row.get(name) == whole[key].get(name)
+        assert row["metrics"] == pytest.approx(whole[key]["metrics"], rel=1e-10)
+
+
+def rates(stages: int, *values: float) -> dict[str, Any]:
+    """Returns axes of seed 1 whose chains have up to so many stages; of AXES, head is better at 0.1."""
+    chains = ["head", "head>last:1", "head>last:1>all"][:stages]
+    return {"trainable": chains, "learning_rate": list(values), "seed": [1]}
+
+
+def test_a_later_extension_ends_as_if_all_had_been_asked_for_at_once(whole: Any, tmp_path: Any) -> None:
+    undisturbed, workdir = whole(), tmp_path / "study"
+    study.run(settings(), workdir, rates(3, 0.02))
     before = rows(workdir)
-    parent = before["head>last:1", 0.02, 1]["parent"]
-    rates = [*AXES["learning_rate"], 0.3]
-    study.run(settings(keep=0), workdir, axes | {"learning_rate": rates})
+    study.run(settings(), workdir, rates(3, 0.02, 0.1))
     after = rows(workdir)
-    assert len(SAID) == 1  # of the two heads there were only the better one, whose weights were dropped
-    assert parent in SAID[0]
-    for key, row in before.items():
-        assert after[key]["metrics"] == row["metrics"]
-        assert after[key].get("parent") == row.get("parent")
-    best = min((after["head", rate, 1] for rate in rates), key=lambda row: row["metrics"]["val_loss"])
-    assert best["hparams"]["learning_rate"] == 0.3
-    assert after["head>last:1", 0.3, 1]["parent"] == best["id"] != parent
+    assert len(after) == 6
+    check_same(after, rows(undisturbed))
+    assert all(after[key]["id"] == row["id"] for key, row in before.items())
+    assert after["head>last:1", 0.02, 1]["metrics"] != before["head>last:1", 0.02, 1]["metrics"]
+    again = [after["head>last:1", 0.02, 1]["id"], after["head>last:1>all", 0.02, 1]["id"]]
+    assert [line.split(": ")[0] for line in SAID] == [f"trial {identity} is trained again" for identity in again]
+    curves = [(row["id"], row["epoch"]) for row in rows_of(workdir, "curves.jsonl")]
+    assert sorted(curves) == sorted((row["id"], epoch) for row in after.values() for epoch in (1, 2, 3))
+    for trial in (workdir / "checkpoints" / "trials").iterdir():  # what is kept is what was trained last
+        kept = checkpoint.load(undisturbed / "checkpoints" / "trials" / trial.name / "best")
+        for path, leaf in checkpoint.load(trial / "best").items():
+            assert relative(leaf, kept[path]) < 1e-10
+
+
+def test_an_extension_that_is_no_better_trains_nothing_again(tmp_path: Any) -> None:
+    study.run(settings(), tmp_path / "study", rates(2, 0.1))
+    before = rows(tmp_path / "study")
+    study.run(settings(), tmp_path / "study", rates(2, 0.02, 0.1))
+    after = rows(tmp_path / "study")
+    assert not SAID
+    assert len(after) == 4
+    assert {key: after[key] for key in before} == before
+
+
+def test_a_parent_whose_weights_are_gone_is_trained_again(tmp_path: Any) -> None:
+    study.run(settings(keep=0), tmp_path / "study", rates(2, 0.1))
+    before = rows(tmp_path / "study")
+    study.run(settings(keep=0), tmp_path / "study", rates(2, 0.02, 0.1))
+    after = rows(tmp_path / "study")
+    assert len(SAID) == 1
+    assert before["head>last:1", 0.1, 1]["parent"] in SAID[0]
+    assert {key: after[key]["metrics"] for key in before} == {key: row["metrics"] for key, row in before.items()}
+    assert after["head>last:1", 0.02, 1]["parent"] == before["head>last:1", 0.1, 1]["parent"]
+
+
+def test_a_smaller_study_starts_from_what_it_holds_itself(tmp_path: Any) -> None:
+    study.run(settings(keep=0), tmp_path / "study", rates(2, 0.02, 0.1))
+    parent = rows(tmp_path / "study")["head>last:1", 0.02, 1]["parent"]
+    study.run(settings(keep=0), tmp_path / "study", rates(2, 0.02))
+    study.run(settings(keep=0), tmp_path / "alone", rates(2, 0.02))
+    found, alone = (rows(tmp_path / name)["head>last:1", 0.02, 1] for name in ("study", "alone"))
+    assert found["parent"] == alone["parent"] != parent
+    assert found["metrics"] == pytest.approx(alone["metrics"], rel=1e-10)
+
+
+def test_what_was_on_its_way_from_another_parent_starts_again(
+    whole: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed, train_epoch, left = whole(), train._train_epoch, iter(range(4))
+
+    def counted(*arguments: Any) -> Any:
+        if next(left, None) is None:
+            raise Crash
+        return train_epoch(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_train_epoch", counted)
+        with pytest.raises(Crash):
+            study.run(settings(), tmp_path / "study", rates(2, 0.02))
+    study.run(settings(), tmp_path / "study", rates(2, 0.02, 0.1))
+    check_same(rows(tmp_path / "study"), rows(undisturbed))
 
 
 def test_a_trial_without_one_to_start_from_fails_and_says_why(tmp_path: Any) -> None:

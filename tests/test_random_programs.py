@@ -124,6 +124,7 @@ FOUND = {
     "a number that larger batches change": ([("sized_of_few", 0), ("layer", 0, 2)], [], 8),
     "a place that larger batches change": ([("sized_column_of_few", 0), ("layer", 0, 2)], [], 8),
     "an axis that larger batches change": ([("square", 0), ("layer", 0, 2)], [], 4),
+    "a program as long as the batch": ([("layer", 0, 2), ("unrolled_batch", 0)], [], 4),
     "two by chance, and a batch of two": (
         [("layer", 0, 2), ("layer", 0, 1), ("twofold", 0), ("layer", 0, 2), ("sized", 0)],
         [],

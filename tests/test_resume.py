@@ -153,7 +153,7 @@ def test_a_damaged_snapshot_is_told_and_the_one_before_is_used(tmp_path, undistu
 
 
 def test_a_failed_save_of_a_snapshot_ends_with_one_line(tmp_path, undisturbed, monkeypatch):
-    describe = manifest._describe
+    describe = manifest.describe
 
     def full(file):
         if "population" in str(file):
@@ -161,7 +161,7 @@ def test_a_failed_save_of_a_snapshot_ends_with_one_line(tmp_path, undisturbed, m
         return describe(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(manifest, "_describe", full)
+        patch.setattr(manifest, "describe", full)
         with pytest.raises(UserError, match="cannot be written .No space left on device., allowed: a disk with space"):
             study.run(settings(), tmp_path / "study", AXES)
     study.run(settings(), tmp_path / "study", AXES)
@@ -212,6 +212,8 @@ def _check_document(file, original):
         found = records.read_document(file)
     except UserError:
         return
+    if not file.exists():  # dropped
+        return
     assert found == _without(json.loads(original.read_text())) or file.stat().st_size == 0
 
 
@@ -250,7 +252,7 @@ def test_damaged_weights_are_told_and_can_be_trained_again(tmp_path, undisturbed
 
 def test_an_older_format_is_refused_in_one_line(tmp_path, undisturbed):
     workdir = shutil.copytree(undisturbed, tmp_path / "study")
-    for change in ({"crc32": None, "format": None}, {"format": 1}):
+    for change in ({"crc32": None, "format": None}, {"format": 1}, {"format": 2}):
         config = document(undisturbed, "config.json") | change
         config = {name: value for name, value in config.items() if value is not None}
         if "format" in config:
@@ -258,7 +260,7 @@ def test_an_older_format_is_refused_in_one_line(tmp_path, undisturbed):
             records.write(workdir / "config.json", config)
         else:
             (workdir / "config.json").write_text(json.dumps(config))
-        with pytest.raises(UserError, match="a study of format 1, allowed: format 2; use a new directory"):
+        with pytest.raises(UserError, match="a study of format [12], allowed: format 3; use a new directory"):
             study.run(settings(), workdir, AXES)
 
 

@@ -14,6 +14,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from finetune import study
 from finetune.config import DataConfig, ModelConfig
+from finetune.data import load
 
 
 def picture(label):
@@ -64,7 +65,7 @@ def prepared_set(directory):
 
 
 @pytest.mark.parametrize("make, classes", [(image_folder, 2), (table, 2), (prepared_set, 2)])
-def test_sources(tmp_path, monkeypatch, make, classes):
+def test_sources(tmp_path, monkeypatch, capsys, make, classes):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
     name = make(tmp_path / "data")
     config = digits()
@@ -79,4 +80,10 @@ def test_sources(tmp_path, monkeypatch, make, classes):
     assert results.exit_status == 0
     assert len(document(tmp_path / "study", "config.json")["classes"]) == classes
     assert results.trials[0]["metrics"]["test_accuracy"] == 1.0
+    # Two inputs, again and again: what is held out is in train too, and told.
+    held = len(load(config.data, None).test["label"])
+    counts = document(tmp_path / "study", "config.json")["data"]["duplicates"]
+    assert (counts["test_in_train"], counts["of_test"]) == (held, held)
+    assert document(tmp_path / "study", "summary.json")["data"]["duplicates"] == counts
+    assert f"note: {held} of {held} test examples (100.0%) are in train too" in capsys.readouterr().out
     assert (tmp_path / "study" / "tokenizer.json").exists() == (make is table)

@@ -227,3 +227,20 @@ def test_out_of_memory_goes_on_in_smaller_chunks(tmp_path, monkeypatch):
     found = study.run(digits(), tmp_path / "scarce", axes)
     assert sizes == [4, 2, 2]
     close(found.trials, expected.trials, 1e-5)
+
+
+def test_results_have_a_row_for_each_asked_assignment_in_that_order(copied):
+    asked = [
+        {"learning_rate": 0.03, "batch_size": 16, "epochs": 2, "seed": 1},
+        {"learning_rate": 0.003, "batch_size": 8, "epochs": 1, "seed": 0},
+        {"learning_rate": np.float32(0.03), "batch_size": np.int64(16), "epochs": 2.0, "seed": "1"},  # the first again
+        {"learning_rate": 0.03, "batch_size": 8, "epochs": 1, "seed": 0},
+    ]
+    found = study.run(digits(), copied, sweep=asked)
+    rows = [{name: float(value) for name, value in each.items()} for each in asked]
+    rows[2]["learning_rate"] = 0.03
+    assert [{name: row["hparams"][name] for name in AXES} for row in found.trials] == rows
+    assert found.table()[list(AXES)].astype(float).to_dict("records") == rows
+    by_id = {row["id"]: row["metrics"]["val_loss"] for row in rows_of(copied)}
+    assert found.table()["val_loss"].tolist() == [by_id[row["id"]] for row in found.trials]
+    assert len(set(found.table()["val_loss"])) == 3

@@ -3,23 +3,28 @@
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from finetune.analysis import decomposition, importance
 from finetune.analysis.decomposition import NOISE, REST, Share
-from finetune.analysis.importance import GOOD
+from finetune.analysis.design import ADAPTIVE
+from finetune.analysis.paired import arrange
 from finetune.analysis.table import Trials
 
 __all__ = ["NOISE", "REST", "Anova", "Share", "anova", "good_region"]
 
 _LEAST_TRIALS = 8  # fewer say nothing about shares
+GOOD = 0.25  # share of the settings that count as good
+_SINGLE = "Each setting ran once: interactions, which are small as a rule, stand for chance (Tukey 1949)."
 _WORST, _MOST = 0.05, 0.5  # the worst trials, and the share of the variance above which they decide everything
 
 
 class Anova(NamedTuple):
     """Shares of the variance among trials drawn from the searched ranges, largest first.
 
-    method: "exact" on full grids, else "random forest fANOVA" or "PED-ANOVA"; region: "all" or "good"; ranges: name of
-    the axis -> what was searched, such as `0.0001 to 0.1 (7 values)`.
+    method: "exact" on full grids, else "random forest fANOVA"; region: "all" or "good"; ranges: name of the axis ->
+    what was searched, such as `0.0001 to 0.1 (7 values)`; single: whether nothing was repeated, so that interactions
+    stand for chance.
     """
 
     method: str
@@ -28,55 +33,63 @@ class Anova(NamedTuple):
     ranges: dict[str, str]
     trials: int
     note: str
+    single: bool
+
+    @property
+    def evident(self) -> tuple[Share, ...]:
+        """The shares of hyperparameters and pairs that differ from chance."""
+        return tuple(share for share in self.shares if share.evident and share.terms not in (NOISE, REST))
 
 
 def anova(trials: Trials, region: str = "all") -> Anova | None:
     """Returns the shares of axes, pairs, the rest and chance; None if there are too few trials or none differ.
 
-    region "good" restricts the ranges as `good_region` does; there tables that are no full grid are analysed by what
-    sets their best quarter apart.
+    region "good" restricts the ranges of a full grid as `good_region` does. Trials that were chosen by looking at
+    results are not drawn from the ranges: they have no shares.
     """
     cut = good_region(trials) if region == "good" else trials
-    if not cut.axes or len(cut.frame) < _LEAST_TRIALS or not np.isfinite(cut.filled).all():
+    if not cut.axes or np.isfinite(cut.filled).sum() < _LEAST_TRIALS or trials.design == ADAPTIVE:
         return None
-    if cut.complete:
-        method, (found, note) = "exact", _exact(cut)
+    cells = cube(cut)
+    single = True
+    if cells is not None:
+        single = bool((np.isfinite(cells).sum(-1) < 2).all())
+        method, found, note = "exact", decomposition.shares(cells, tuple(cut.names)), _SINGLE if single else ""
     elif region == "good":
-        cut = trials
-        method, (found, note) = "PED-ANOVA", importance.best_quarter(trials)
+        return None
     else:
         method, (found, note) = "random forest fANOVA", importance.forest(cut)
     if not found:
         return None
-    notes = [note, _outliers(cut), _extent(trials, cut) if region == "good" and cut.complete else ""]
+    notes = [note, _outliers(cut), _extent(trials, cut) if region == "good" else ""]
     ranges = {axis.name: axis.describe() for axis in cut.axes}
-    return Anova(method, region, tuple(found), ranges, len(cut.frame), " ".join(each for each in notes if each))
+    said = " ".join(each for each in notes if each)
+    return Anova(method, region, tuple(found), ranges, int(np.isfinite(cut.filled).sum()), said, single)
 
 
-def cube(trials: Trials) -> np.ndarray:
-    """Returns the utilities of a full grid, [values of axis 1, ..., values of axis k, seeds]."""
-    places = [axis.indices(trials.frame[axis.name].to_numpy()) for axis in trials.axes]
-    labels, seeds = np.unique(trials.frame["seed"].astype(str), return_inverse=True)
-    utilities = np.empty([*(len(axis.values) for axis in trials.axes), len(labels)])
-    utilities[(*places, seeds)] = trials.filled
-    return utilities
+def cube(trials: Trials) -> np.ndarray | None:
+    """Returns the utilities of a full grid, [values of axis 1, ..., values of axis k, repeats], NaN where none counts.
 
-
-def _exact(trials: Trials) -> tuple[list[Share], str]:
-    utilities = cube(trials)
-    note = ""
-    if utilities.shape[-1] == 1:
-        note = (
-            "One trial a setting: chance is not known, it is part of every share; repeat with seeds to tell it apart."
-        )
-    return decomposition.shares(utilities, tuple(trials.names)), note
+    None where a combination of values has no result.
+    """
+    shape = tuple(len(axis.values) for axis in trials.axes)
+    if np.prod(shape, dtype=float) > len(trials.frame):
+        return None
+    repeats = arrange(trials._replace(frame=trials.frame.assign(utility=trials.filled)))
+    first = pd.Series(repeats.setting).drop_duplicates().index.to_numpy()
+    places = tuple(axis.indices(trials.frame[axis.name].to_numpy()[first]) for axis in trials.axes)
+    utilities = np.full((*shape, repeats.utility.shape[1]), np.nan)
+    utilities[places] = repeats.utility
+    return utilities if np.isfinite(utilities).any(-1).all() else None
 
 
 def _outliers(trials: Trials) -> str:
     """Returns a warning where few trials make up most of the variance, so that the shares are theirs."""
-    squares = np.sort((trials.filled - trials.filled.mean()) ** 2 * (trials.filled < trials.filled.mean()))[::-1]
+    utility = trials.filled[np.isfinite(trials.filled)]
+    squares = (utility - utility.mean()) ** 2
     worst = max(1, int(_WORST * len(squares)))
-    part = squares[:worst].sum() / max(np.sum((trials.filled - trials.filled.mean()) ** 2), np.finfo(float).tiny)
+    low = np.sort(squares * (utility < utility.mean()))[::-1]
+    part = low[:worst].sum() / max(squares.sum(), np.finfo(float).tiny)
     return f"The worst {worst} trials make up {part:.0%} of the variance: see the good region." if part > _MOST else ""
 
 

@@ -2,17 +2,18 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from finetune.analysis.anova import Anova, anova
+from finetune.analysis.anova import Anova
 from finetune.analysis.arms import Arms, arms
-from finetune.analysis.condition import by_place, comparable, own_axes
+from finetune.analysis.condition import comparable
 from finetune.analysis.cost import pareto
 from finetune.analysis.diagnosis import Finding, diagnose
 from finetune.analysis.effects import Effect, effects
+from finetune.analysis.evidence import Evidence, weigh
 from finetune.analysis.headline import headline
 from finetune.analysis.interactions import Shift, interactions
+from finetune.analysis.points import Gain, Loss, gain, losses
 from finetune.analysis.recommendation import Recommendation, recommend
 from finetune.analysis.table import Trials
 
@@ -21,6 +22,7 @@ class Answer(NamedTuple):
     """Everything that is said about a table of trials; parts that it does not allow are None or empty."""
 
     trials: Trials
+    evidence: Evidence
     effects: tuple[Effect, ...]
     anova: Anova | None
     good_anova: Anova | None
@@ -28,41 +30,39 @@ class Answer(NamedTuple):
     heat_maps: dict[tuple[str, str], pd.DataFrame]
     findings: tuple[Finding, ...]
     recommendation: Recommendation
+    gain: Gain | None
+    losses: tuple[Loss, ...]
     pareto: pd.DataFrame
     arms: Arms | None
     headline: tuple[str, ...]
 
 
-def analyse(trials: Trials) -> Answer:
-    """Returns the answer to any table of trials, one trial or thousands, with results or without."""
-    has_results = bool(np.isfinite(trials.frame["utility"]).any())
-    own = own_axes(trials)
-    whole = _whole(trials, own) if has_results else None
-    good = anova(trials, region="good") if has_results and not own else None
-    shifts, heat_maps = interactions(trials) if has_results else ((), {})
-    shifts = tuple(shift for shift in shifts if shift.rate not in own and shift.by not in own)
+def analyse(trials: Trials, worth: float | None = None) -> Answer:
+    """Returns the answer to any table of trials, one trial or thousands, with results or without.
+
+    worth: the smallest difference of the metric that matters in practice; None: as the study says, or any does.
+    """
+    if worth is None:
+        worth = ((trials.provenance.get("config") or {}).get("evaluation") or {}).get("worth") or None
+    evidence = weigh(trials)
+    findings = diagnose(evidence)
+    recommendation = recommend(evidence, findings)
+    shifts, heat_maps = interactions(evidence) if evidence.has_results else ((), {})
     heat_maps = {pair: each for pair, each in heat_maps.items() if comparable(trials, pair)}
-    findings, recommendation = diagnose(trials), recommend(trials)
+    gained, lost = gain(evidence), losses(evidence)
     return Answer(
         trials,
-        tuple(each for each in effects(trials) if each.axis.name not in own) if has_results else (),
-        whole,
-        good,
+        evidence,
+        tuple(each for each in effects(evidence) if each.axis.name not in evidence.own) if evidence.has_results else (),
+        evidence.whole,
+        evidence.good,
         shifts,
         heat_maps,
         findings,
         recommendation,
+        gained,
+        lost,
         pareto(trials),
-        arms(trials),
-        headline(trials, whole, good, shifts, findings, recommendation),
+        arms(evidence),
+        headline(evidence, shifts, findings, recommendation, gained, lost, worth),
     )
-
-
-def _whole(trials: Trials, own: tuple[str, ...]) -> Anova | None:
-    """Returns the shares of all trials; values of axes with ranges of their own count by their place in these."""
-    found = anova(by_place(trials))
-    if found is None or not own:
-        return found
-    ranges = {name: "each choice its own range" if name in own else text for name, text in found.ranges.items()}
-    note = f"{' and '.join(own)} counts by its place in the range of each choice."
-    return found._replace(ranges=ranges, note=f"{found.note} {note}".strip())

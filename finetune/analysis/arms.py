@@ -9,10 +9,9 @@ import numpy as np
 from finetune.analysis import experiment
 from finetune.analysis.condition import condition, within
 from finetune.analysis.cost import known
+from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import count, listed, metric_words, number, percent
-from finetune.analysis.paired import arrange, compare
 from finetune.analysis.setting import Setting, make_settings
-from finetune.analysis.standing import standing
 from finetune.analysis.table import Axis, Trials
 
 _LEAST_VALUES = 3  # of a range that has an inside
@@ -22,9 +21,10 @@ _CHEAPER = 0.95  # share of the best arm's seconds below which another is called
 class Arm(NamedTuple):
     """One value of the choice at the best of its own settings.
 
-    setting: None where no trial has come to a result. settings, trials, lost: how many there were, and came to none.
-    behind, half: how far the metric lies behind the best arm's, paired by seed, and half of the 95 % interval that
-    holds for all arms at once; NaN where unknown and 0 of the best arm itself. tied: whether that interval holds 0.
+    setting: None where no trial has come to a result that counts. settings, trials, lost: how many there were, and came
+    to none. behind, low, high: how far the best of its settings lies behind the best of all, with the 95 % interval
+    that holds for all arms at once, whichever settings are truly the best; NaN where unknown. tied: whether one of its
+    settings may be the best of all. first: whether it has the one with the largest mean.
     trained_parameters, seconds and bytes of a trial: None where unknown. edges: (axis, end) of the best values that lie
     at an end of the arm's own range.
     """
@@ -36,8 +36,10 @@ class Arm(NamedTuple):
     trials: int
     lost: int
     behind: float
-    half: float
+    low: float
+    high: float
     tied: bool
+    first: bool
     trained_parameters: float | None
     seconds: float | None
     bytes: float | None
@@ -53,31 +55,41 @@ class Arms(NamedTuple):
     sentences: tuple[str, ...]
 
 
-def arms(trials: Trials) -> Arms | None:
+def arms(evidence: Evidence) -> Arms | None:
     """Returns the arms of the first choice that varies; None where none does or nothing came to a result."""
+    trials = evidence.trials
     found = condition(trials)
-    if found is None or not np.isfinite(trials.frame["utility"]).any():
+    if found is None or not evidence.has_results:
         return None
-    made = _compared(trials, [_arm(within(trials, found.by, value), value) for value in found.by.values])
+    made = [_arm(evidence, found.by, value) for value in found.by.values]
     sign = 1 if trials.maximize else -1
-    made.sort(key=lambda arm: (arm.half != 0, -sign * arm.setting.mean if arm.setting else math.inf))
+    made.sort(key=lambda arm: (not arm.first, -sign * arm.setting.mean if arm.setting else math.inf))
     return Arms(found.by, found.own, tuple(made), _sentences(trials, found.by.name, found.own, made))
 
 
-def _arm(part: Trials, value: str) -> Arm:
-    """Returns an arm that has not been compared yet; `part` are its trials."""
-    stands = standing(part)
-    best = make_settings(part, stands, stands.order[:1])[0] if len(stands.order) else None
+def _arm(evidence: Evidence, by: Axis, value: str) -> Arm:
+    """Returns an arm, as it stands among all settings of the study."""
+    stands, part = evidence.stands, within(evidence.trials, by, value)
+    mine = np.flatnonzero(stands.table[by.name].to_numpy()[stands.order] == by.values.index(value))
+    best = make_settings(evidence.trials, stands, stands.order[mine[:1]], len(mine))[0] if len(mine) else None
+    if best:
+        best = best._replace(values={name: each for name, each in best.values.items() if name != by.name})
+    behind = low = high = math.nan
+    if best and stands.comparison is not None:
+        behind, low, high = stands.comparison.behind_best(mine, len(by.values))
+    settings = int((stands.table[by.name] == by.values.index(value)).sum())
     return Arm(
         value,
         best,
         part.axes,
-        settings=len(stands.table),
+        settings=settings,
         trials=len(part.frame),
         lost=int(part.frame["utility"].isna().sum()),
-        behind=math.nan,
-        half=math.nan,
-        tied=False,
+        behind=behind,
+        low=low,
+        high=high,
+        tied=bool(stands.comparison is not None and stands.comparison.tied[mine].any()),
+        first=bool(len(mine) and mine[0] == 0),
         trained_parameters=_mean(part, "trained_parameters"),
         seconds=_mean(part, "seconds"),
         bytes=_mean(part, "bytes"),
@@ -100,24 +112,6 @@ def _edges(axes: Sequence[Axis], best: Setting) -> tuple[tuple[str, str], ...]:
                 if at_end and experiment.beyond(axis, upward=place == -1):
                     found.append((axis.name, end))
     return tuple(found)
-
-
-def _compared(trials: Trials, made: Sequence[Arm]) -> list[Arm]:
-    """Returns the arms, the best setting of each compared with that of the best arm."""
-    with_result = [arm for arm in made if arm.setting is not None]
-    without = [arm for arm in made if arm.setting is None]
-    repeats, place = arrange(trials), dict(zip(trials.frame["id"], range(len(trials.frame)), strict=True))
-    rows = [int(repeats.setting[place[arm.setting.ids[0]]]) for arm in with_result if arm.setting]
-    comparison = compare(repeats.utility[rows])
-    if comparison is None:
-        return [*with_result, *without]
-    compared = [
-        arm._replace(
-            behind=float(behind), half=0.0 if i == comparison.leader else float(half), tied=bool(behind <= half)
-        )
-        for i, (arm, behind, half) in enumerate(zip(with_result, comparison.behind, comparison.half, strict=True))
-    ]
-    return [*compared, *without]
 
 
 def _sentences(trials: Trials, name: str, own: tuple[str, ...], made: Sequence[Arm]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """An axis: one hyperparameter that varies, its values, and the scale on which they were searched."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ LOG, LINEAR, CATEGORY = "log", "linear", "category"
 _LEAST_RATIO = 4.0  # of largest to smallest: below it a logarithm changes no picture
 _LEAST_RATIO_OF_TWO = 8.0  # two values have no spacing to look at
 _LEAST_RATIO_OF_MANY = 30.0
+# Rates and decays are searched by factors, even where a list such as 0.001, 0.005, 0.01 is not spaced so.
+_BY_FACTORS = re.compile(r"(.*[^a-z])?(lr|learning_?rate|weight_?decay|wd|l1|l2|l2_sp)|rate|decay")
 
 
 class Axis(NamedTuple):
@@ -92,17 +95,28 @@ class Axis(NamedTuple):
 def make_axis(name: str, column: Sequence[Any], scale: str | None = None) -> Axis:
     """Returns the axis of a column without missing cells; the scale is guessed from the spacing if not given.
 
-    A column that holds anything but numbers is of categories.
+    A column that holds anything but numbers is of categories; rates and decays are log where that matters.
     """
     numeric = all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in column)
     if not numeric or scale == CATEGORY:
         return Axis(name, CATEGORY, tuple(dict.fromkeys(column)))
     values = np.unique(np.asarray(column, float))
-    return Axis(name, scale or _scale(values), tuple(_plain(value) for value in values))
+    return Axis(
+        name,
+        scale or (LOG if _is_by_factors(name, values) else _scale(values)),
+        tuple(_plain(value) for value in values),
+    )
 
 
 def _plain(number: float) -> float | int:
     return int(number) if number == int(number) and abs(number) < 2**53 else float(number)
+
+
+def _is_by_factors(name: str, values: np.ndarray) -> bool:
+    """Says whether numbers have the name of a rate or decay, and reach far enough for a logarithm to matter."""
+    positive = values[values > 0]
+    named = _BY_FACTORS.fullmatch(re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower())
+    return bool(named and values[0] >= 0 and len(positive) > 1 and positive[-1] >= _LEAST_RATIO_OF_TWO * positive[0])
 
 
 def _scale(values: np.ndarray) -> str:

@@ -1,51 +1,51 @@
 """Which columns of a table that came from elsewhere are hyperparameters, which are outcomes, and which are neither."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
-from finetune.errors import one_of
+from finetune.analysis import measured, names
+from finetune.analysis.direction import Direction
+from finetune.analysis.names import short
+from finetune.errors import UserError, one_of
 
-_PREFIX = re.compile(r"^(?:params?|config|hparams?|hyperparameters?|hp|args)[._/:]+(?=.)", re.IGNORECASE)
-_OUTCOME_PREFIX = ("metrics.", "metrics/", "metrics_", "summary.", "summary/", "user_attrs_", "user_attrs.", "values_")
-
-SEEDS = ("seed", "data_seed", "random_seed", "random_state", "repeat", "replicate", "fold")
-IDS = ("id", "trial_id", "run_id", "number", "trial", "trial_number", "run")
-STATUSES = ("status", "state")
-_MEASURED = {  # what a trial cost or did: name of ours -> names of others
-    "best_epoch": ("best_epoch",),
-    "epochs": ("epochs",),
-    "train_loss": ("train_loss", "train/loss", "training_loss"),
-    "val_loss": ("val_loss", "val/loss", "validation_loss", "valid_loss", "eval_loss", "eval/loss"),
-    "seconds": ("seconds", "duration", "runtime", "_runtime", "wall_time", "train_runtime", "mean_fit_time", "time"),
-    "flops": ("flops", "total_flos"),
-    "bytes": ("bytes",),
-    "trained_parameters": ("trained_parameters", "trainable_parameters", "trainable_params"),
-}
-
-# Words in a column's name that make it an outcome, unless it also holds a word that only hyperparameters have.
-_OUTCOME = re.compile(
-    "loss|acc|accuracy|top1|top5|f1|auc|auroc|auprc|roc|mcc|bleu|rouge|perplexity|ppl|error|err|rmse|mse|mae|mape|r2|"
-    "recall|score|iou|dice|kappa|wer|cer|reward|metrics?|objective|brier|ece|logloss|nll|bpc"
-)
-_SPLIT = re.compile("train|training|val|valid|validation|test|eval|dev|best|final|last|mean|std|split[0-9]+")
-_HYPERPARAMETER = re.compile(
-    "size|batch|lr|weight|coef|coefficient|lambda|alpha|scale|smoothing|dropout|decay|threshold|function|fn|type|kind|"
-    "fraction|ratio|examples|samples|epochs|augmentation|interpolation|scheduler|schedule|clip|norm|hidden|rate"
-)
-_WEIGHTED = re.compile("weight|coef|coefficient|lambda|scale|threshold")  # of an outcome, as in loss_weight
-_PROVENANCE = re.compile(
-    "ids?|uuid|host|hostname|pid|gpu|commit|git|user|notes|tags|created|updated|started|ended|finished|sweep|path|dir|"
-    "directory|url|hash|timestamp|time|datetime|date|runtime|duration|elapsed|seconds|version|state"
-)
-_PROVENANCE_NAME = re.compile(
-    "name|_?step|steps|global_step|iterations?|epoch|index|rank|unnamed.*|reason|error|params|flops|bytes|system_attrs.*|"
-    "group|project|entity|job|train(ed|able)_param(eter)?s"
-)
 _LONGEST_CATEGORY = 80  # characters: longer strings are notes
-_MOST_CATEGORIES = 20
+_FEW_ROWS = 3  # below it every text is of its own
+_OWN_TEXT = 0.95  # share of rows with a text of their own above which texts are names of runs
+_MOST_HYPERPARAMETERS = 64  # that vary: with more nobody chose them, and no page can show them
+
+RESERVED = {"id", "seed", "status", "value", "utility", "test", "n", "mean", "std", "low", "high", "test_mean"}
+RESERVED |= {"diverged", *names.MEASURED} - {"epochs"}
+
+MEASURED = "measured, not chosen"
+OWN_TEXT = "a text of its own in nearly every row"
+LONG_TEXT = "texts too long for a category"
+EMPTY = "empty"
+OUTCOME = "they look like outcomes"
+PROVENANCE = "they say when, where or by whom"
+UNPREFIXED = "without the prefix of a hyperparameter"
+UNCLEAR = "they may be chosen or noted"
+CHOSEN = ""
+NOT_NAMED = "not named in --hyperparameters"
+IGNORED = "as --ignore says"
+PARTIAL = "empty in many rows"
+DOUBTFUL = (
+    OWN_TEXT,
+    LONG_TEXT,
+    UNPREFIXED,
+    UNCLEAR,
+    PARTIAL,
+)  # reasons that leave it open whether the column was chosen
+
+
+class Asked(NamedTuple):
+    """What the user says of the columns: names of hyperparameters, of columns to pass over, and of the seeds."""
+
+    hyperparameters: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] = ()
+    seed_column: str | None = None
 
 
 class Roles(NamedTuple):
@@ -60,116 +60,174 @@ class Roles(NamedTuple):
     hyperparameters: dict[str, str]  # name without prefix -> column; those that do not vary too
     passed_over: dict[str, str]  # column -> why
 
-
-def short(column: str) -> str:
-    """Returns the name of a column without the prefix that other tools put before hyperparameters.
-
-    >>> short("params_lr"), short("config.optimizer.name"), short("param_C")
-    ('lr', 'optimizer.name', 'C')
-    """
-    return _PREFIX.sub("", column)
+    def is_ignored(self, column: str) -> bool:
+        """Says whether the user asked to pass over a column."""
+        return self.passed_over.get(column) == IGNORED
 
 
-def _find(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """Returns the first column that goes by one of `names`, whatever its prefix and case."""
-    bare = {_bare(column): column for column in reversed(columns)}
-    return next((bare[name] for name in names if name in bare), None)
-
-
-def _bare(column: str) -> str:
-    name = short(column)
-    for prefix in _OUTCOME_PREFIX:
-        name = name.removeprefix(prefix)
-    return name.lower()
+def _find(columns: Sequence[str], wanted: Sequence[str]) -> str | None:
+    """Returns the first column that goes by one of `wanted`, whatever its prefix and case."""
+    bare = {names.bare(column): column for column in reversed(columns)}
+    return next((bare[name] for name in wanted if name in bare), None)
 
 
 def metric_column(columns: Sequence[str], metric: str) -> str:
     """Returns the column that holds `metric`; raises UserError naming the nearest if there is none."""
-    found = metric if metric in columns else _find(columns, [metric.lower()])
+    return column_of("--metric", columns, metric)
+
+
+def objective(columns: Sequence[str], metric: str, directions: Mapping[str, Direction]) -> str:
+    """Returns the column of a metric; that of an Optuna study's only objective may be called value.
+
+    Raises UserError if there is none, or if it may be one of several.
+    """
+    if metric == "value" and metric not in columns and directions:
+        if len(directions) == 1:
+            return next(iter(directions))
+        listed = ", ".join(f"{name} ({each.word}d)" for name, each in directions.items())
+        raise UserError(f"--metric is 'value' of a study with {len(directions)} objectives, allowed: {listed}")
+    return metric_column(columns, metric)
+
+
+def column_of(what: str, columns: Sequence[str], name: str) -> str:
+    """Returns the column called `name`, with or without prefix; raises UserError naming the nearest if none is."""
+    found = name if name in columns else _find(columns, [name.lower()])
     if found is None:
-        raise one_of("--metric", metric, columns)
+        raise one_of(what, name, columns)
     return found
 
 
-def assign(frame: pd.DataFrame, metric: str, hyperparameters: Sequence[str] | None) -> Roles:
-    """Returns the role of each column; `hyperparameters` names those that are known to be some, if they are known."""
-    columns = [str(column) for column in frame.columns]
-    value = metric_column(columns, metric)
-    plain = [column for column in columns if not _PREFIX.match(column)]
-    found = {name: _find(columns if name == "epochs" else plain, names) for name, names in _MEASURED.items()}
-    measured = {name: column for name, column in found.items() if column is not None}
-    identity, status, test = (_find(plain, names) for names in (IDS, STATUSES, _names_on_test(value)))
-    seeds = tuple(column for column in columns if short(column).lower() in SEEDS)
-    passed_over: dict[str, str] = {}
-    if hyperparameters is None:
-        taken = {value, identity, status, test, *measured.values()} - {found["epochs"]}
-        hyperparameters = [column for column in columns if column not in taken and column not in seeds]
-        passed_over = _passed_over(frame[hyperparameters])
-    chosen = [column for column in hyperparameters if column not in passed_over and column not in seeds]
-    return Roles(value, test, identity, status, seeds, measured, _named(chosen), passed_over)
+def asked(columns: Sequence[str], wanted: Asked, metric: str) -> Asked:
+    """Returns what the user says, with whole names of columns; raises UserError for what is none or contradicts."""
+    flags = {"--hyperparameters": wanted.hyperparameters or (), "--ignore": wanted.ignore}
+    flags["--seed_column"] = () if wanted.seed_column is None else (wanted.seed_column,)
+    found = {flag: tuple(column_of(flag, columns, each) for each in given) for flag, given in flags.items()}
+    used: dict[str, str] = {metric_column(columns, metric): "--metric"}
+    for flag, given in found.items():
+        for column in given:
+            if column in used:
+                raise UserError(f"column {column!r} is given in {used[column]} and {flag}, allowed: one of them")
+            used[column] = flag
+    chosen, ignored, seeds = found.values()
+    if wanted.hyperparameters is not None and not chosen:
+        raise UserError("--hyperparameters names no column, allowed: names of columns with commas between them")
+    return Asked(chosen or None, ignored, seeds[0] if seeds else None)
 
 
-def _passed_over(frame: pd.DataFrame) -> dict[str, str]:
+def assign(frame: pd.DataFrame, metric: str, wanted: Asked) -> Roles:
+    """Returns the role of each column; raises UserError if too many could be hyperparameters."""
+    value = metric_column([str(column) for column in frame.columns], metric)
+    columns = [str(column) for column in frame.columns if column not in wanted.ignore]
+    plain = [column for column in columns if not names.is_prefixed(column)]
+    costs = {name: _find(columns if name == "epochs" else plain, known) for name, known in names.MEASURED.items()}
+    found = {name: column for name, column in costs.items() if column not in (None, value)}
+    identity, status = (_find(plain, known) for known in (names.IDS, names.STATUSES))
+    test = _on_test(columns, value)
+    seeds = tuple(c for c in columns if names.is_seed(c)) if wanted.seed_column is None else (wanted.seed_column,)
+    left = dict.fromkeys(wanted.ignore, IGNORED)
+    taken = {value, identity, status, test, *found.values(), *seeds} - ({costs["epochs"]} - {value})
+    candidates = [column for column in columns if column not in taken]
+    if wanted.hyperparameters is None:
+        left |= _passed_over(frame, candidates, seeds)
+        chosen = [column for column in candidates if column not in left]
+        _check_number(frame, chosen)
+    else:
+        chosen = [column for column in wanted.hyperparameters if column not in seeds]
+        left |= {column: NOT_NAMED for column in candidates if column not in chosen}
+        status, test, identity = (None if each in chosen else each for each in (status, test, identity))
+        found = {name: column for name, column in found.items() if name == "epochs" or column not in chosen}
+    return Roles(value, test, identity, status, seeds, found, _named(chosen), left)
+
+
+def _check_number(frame: pd.DataFrame, chosen: Sequence[str]) -> None:
+    varying = [column for column in chosen if frame[column].nunique() > 1]
+    if len(varying) > _MOST_HYPERPARAMETERS:
+        raise UserError(
+            f"{len(varying):,} columns could be hyperparameters, such as {', '.join(varying[:3])}, allowed: up to "
+            f"{_MOST_HYPERPARAMETERS}; --hyperparameters=NAME,NAME names them"
+        )
+
+
+def _passed_over(frame: pd.DataFrame, candidates: Sequence[str], seeds: Sequence[str]) -> dict[str, str]:
     """Returns why columns are no hyperparameters; where some that vary have the prefix of one, none without it is."""
-    columns = list(frame.columns)
-    reasons = {column: why for column in columns if (why := _why_not(frame[column], column))}
-    if not any(_PREFIX.match(column) and frame[column].astype(str).nunique() > 1 for column in columns):
+    reasons = {column: why for column in candidates if (why := _why_not(frame[column], column))}
+    varies = {column: frame[column].nunique() > 1 for column in candidates}
+    if any(names.is_prefixed(column) and varies[column] for column in candidates):
+        for column in candidates:
+            if not names.is_prefixed(column):
+                reasons[column] = reasons.get(column, UNPREFIXED)
+            elif reasons.get(column) not in (OWN_TEXT, LONG_TEXT, EMPTY, None) and not names.is_technical(column):
+                del reasons[column]
         return reasons
-    plain = {column: "without the prefix of a hyperparameter" for column in columns if not _PREFIX.match(column)}
-    return plain | {c: why for c, why in reasons.items() if _PREFIX.match(c) and why in (_TOO_MANY, _EMPTY)}
+    sure = [column for column in candidates if column not in reasons]
+    reasons |= _decided(frame, sure, reasons)
+    chosen = [column for column in candidates if reasons.get(column, CHOSEN) is CHOSEN]
+    unnamed = [column for column in chosen if not names.is_known(column)]
+    reasons |= dict.fromkeys(measured.by_values(frame, chosen, unnamed, seeds), MEASURED)
+    return {column: why for column, why in reasons.items() if why is not CHOSEN}
+
+
+def _decided(frame: pd.DataFrame, sure: Sequence[str], reasons: dict[str, str]) -> dict[str, str]:
+    """Returns CHOSEN or MEASURED for columns whose names leave it open, where values beside the `sure` ones say it."""
+    unclear = [column for column, why in reasons.items() if why == UNCLEAR]
+    found = [each for each in unclear if measured.is_chosen(frame, each, sure, names.is_known(each))]
+    unsure = [each for each in unclear if names.is_noted(each) or not names.is_known(each)]
+    noted = [each for each in unsure if measured.is_counted(frame[each])]
+    own = [column for column, why in reasons.items() if why == OWN_TEXT]
+    alone = not any(measured.varies(frame[column]) for column in [*sure, *found])
+    return dict.fromkeys(noted, MEASURED) | dict.fromkeys([*found, *(own if alone else [])], CHOSEN)
 
 
 def say(passed_over: dict[str, str]) -> list[str]:
-    """Returns sentences that name the columns passed over, one for each reason."""
-    reasons = dict.fromkeys(passed_over.values())
+    """Returns sentences that name the columns passed over, one for each reason that was not given by the user."""
+    reasons = dict.fromkeys(why for why in passed_over.values() if why not in (NOT_NAMED, IGNORED))
     return [
         f"columns passed over ({why}): {', '.join(column for column, each in passed_over.items() if each == why)}"
         for why in reasons
     ]
 
 
-def _names_on_test(metric: str) -> list[str]:
-    bare = _bare(metric)
-    base = re.sub(r"^(?:val|valid|validation|eval|dev)[_/. -]", "", bare)
-    return [name for name in (f"test_{base}", f"test/{base}", f"test.{base}", f"test {base}") if name != bare]
+_VALIDATION = re.compile("val|valid|validation|eval|evaluation|dev|best")
+
+
+def _on_test(columns: Sequence[str], metric: str) -> str | None:
+    """Returns the column with this metric on the test split: val_acc and test_acc, val and test, acc and test_acc."""
+    parts = names.words(names.bare(metric))
+    if "test" in parts:
+        return None
+    base = sorted(part for part in parts if not _VALIDATION.fullmatch(part))
+    spelled = {column: names.words(names.bare(column)) for column in columns}
+    return next((c for c, each in spelled.items() if "test" in each and sorted(each) == sorted([*base, "test"])), None)
 
 
 def _named(columns: Sequence[str]) -> dict[str, str]:
     """Returns name -> column, without prefixes where that leaves the names distinct and free."""
-    names: dict[str, str] = {}
+    found: dict[str, str] = {}
     for column in columns:
         name = short(column)
-        names[column if name in names or name in RESERVED else name] = column
-    return {f"param_{name}" if name in RESERVED else name: column for name, column in names.items()}
-
-
-RESERVED = {"id", "seed", "status", "value", "utility", "test", "n", "mean", "std", "low", "high", "test_mean"}
-RESERVED |= {"diverged", *_MEASURED} - {"epochs"}
-_TOO_MANY = "a text of its own in nearly every row"
-_EMPTY = "empty"
-_AN_OUTCOME = "they look like outcomes"
+        found[column if name in found or name in RESERVED else name] = column
+    return {f"param_{name}" if name in RESERVED else name: column for name, column in found.items()}
 
 
 def _why_not(column: pd.Series, name: str) -> str | None:
     """Returns why a column is no hyperparameter, None if it may be one."""
     present = column.dropna()
     if not len(present):
-        return _EMPTY
-    if _PROVENANCE_NAME.fullmatch(short(name).lower()) or _has(name, _PROVENANCE):
-        return "they say when, where or by whom"
+        return EMPTY
     if pd.api.types.is_datetime64_any_dtype(column) or pd.api.types.is_timedelta64_dtype(column):
         return "times"
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-        texts = present.astype(str)
-        distinct = texts.nunique()
-        many = distinct > _MOST_CATEGORIES and 2 * distinct > len(texts)
-        return _TOO_MANY if many or texts.str.len().max() > _LONGEST_CATEGORY else None
-    if _has(name, _OUTCOME) and not _has(name, _WEIGHTED):
-        return _AN_OUTCOME
-    return _AN_OUTCOME if _has(name, _SPLIT) and not _has(name, _HYPERPARAMETER) else None
-
-
-def _has(name: str, words: re.Pattern[str]) -> bool:
-    """Says whether one of the words of a column's name is among `words`."""
-    parts = re.split(r"[^a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1_\2", short(name)).lower())
-    return any(words.fullmatch(part) for part in parts)
+    kind, numeric = names.kind(name), measured.is_numeric(column)
+    if kind == "provenance" or (kind == "measured" and numeric):
+        return PROVENANCE if kind == "provenance" else MEASURED
+    if numeric:
+        return OUTCOME if kind == "outcome" else None if kind is None else UNCLEAR
+    texts = present.astype(str)
+    if (
+        len(texts) >= _FEW_ROWS
+        and texts.nunique() > _OWN_TEXT * len(texts)
+        and (names.is_noted(name) or not names.is_known(name))
+    ):
+        return OWN_TEXT
+    if texts.str.len().max() > _LONGEST_CATEGORY:
+        return LONG_TEXT
+    return UNCLEAR if kind == "either" else None

@@ -53,11 +53,11 @@ def expected_best(trials: Trials) -> pd.DataFrame:
 
     Columns: n, expected, low, high; 90 % of all draws lie between low and high, in units of the metric. The
     distribution of the largest of n draws is the n-th power of the empirical one (Dodge et al. 2019, Show Your Work,
-    equation 7). A trial without a result counts as the worst.
+    equation 7). A trial that diverged counts as the worst.
     """
-    utility = np.sort(trials.filled)
+    utility = np.sort(trials.filled[np.isfinite(trials.filled)])
     size = len(utility)
-    if not size or np.isnan(utility).any():
+    if not size:
         return pd.DataFrame({name: [] for name in ("n", "expected", "low", "high")}, dtype=float)
     budgets = np.unique(np.geomspace(1, size, _POINTS).round().astype(int))
     sign = 1.0 if trials.maximize else -1.0

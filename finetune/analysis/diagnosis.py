@@ -8,10 +8,12 @@ from finetune import records
 from finetune.analysis import experiment
 from finetune.analysis.axis import MANY
 from finetune.analysis.condition import condition, own_axes, within
-from finetune.analysis.finding import NOTE, WARNING, Finding, count, listed, metric_words, number, percent, value_words
+from finetune.analysis.evidence import Evidence
+from finetune.analysis.finding import NOTE, WARNING, Finding, count, listed, number, percent, value_words
 from finetune.analysis.standing import Standing, standing
 from finetune.analysis.table import Axis, Trials
 from finetune.analysis.training import diagnose_training
+from finetune.analysis.trust import against_baseline, agreement, collapsed, confounded, split_error
 
 __all__ = ["Finding", "diagnose"]
 
@@ -23,19 +25,21 @@ _FLAT = 0.8  # share of an axis that settings near the best take if it makes no 
 _OUTER = 0.05  # share of a sampled axis that is its edge
 
 
-def diagnose(trials: Trials) -> tuple[Finding, ...]:
+def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
     """Returns what is worth knowing about a search, warnings first."""
-    stands = standing(trials)
-    found = [*_lost(trials)]
+    trials, stands = evidence.trials, evidence.stands
+    found = [*_lost(trials), *collapsed(evidence), *confounded(trials)]
     if len(stands.order):
         found += [
+            *against_baseline(evidence),
             *_noise(trials, stands),
-            *_edges(trials, stands, leave_out=own_axes(trials)),
+            *_edges(trials, stands, leave_out=evidence.own),
             *_edges_of_choices(trials, stands),
             *_cliffs(trials, stands),
             *_coverage(trials, stands),
             *diagnose_training(trials, stands),
-            *_split(trials, stands),
+            *split_error(trials, stands),
+            *agreement(evidence),
         ]
     return tuple(sorted(found, key=lambda finding: finding.severity != WARNING))
 
@@ -95,7 +99,7 @@ def _noise(trials: Trials, stands: Standing) -> list[Finding]:
         if len(stands.table) <= 30 and experiment.has_command(trials):
             command = experiment.command(trials, {}, SEEDS)
         sentence = (
-            f"All {count(len(stands.table), 'setting')} ran once, so nothing tells luck from merit: "
+            f"All {count(len(stands.table), 'setting')} ran once, so the best may have been lucky: "
             "repeat the best with other seeds."
         )
         return [Finding("noise", WARNING, sentence, "seed", command)]
@@ -221,17 +225,3 @@ def _coverage(trials: Trials, stands: Standing) -> list[Finding]:
             command = experiment.command(trials, grid | {axis.name: sorted(values)})
             found.append(Finding("coverage", NOTE, sentence, axis.name, command))
     return found
-
-
-def _split(trials: Trials, stands: Standing) -> list[Finding]:
-    """Says how far an accuracy may be off because the validation split is a sample."""
-    examples = trials.provenance.get("config", {}).get("data", {}).get("validation_examples", 0)
-    share = float(stands.table["mean"].to_numpy()[stands.order[0]])
-    if not examples or trials.metric != "val_accuracy" or not 0 <= share <= 1:
-        return []
-    half = 1.96 * np.sqrt(share * (1 - share) / examples)
-    sentence = (
-        f"With {examples:,} validation examples {metric_words(trials)} is known to ±{number(half)}, one example being "
-        f"{number(1 / examples)}; that error is common to all settings."
-    )
-    return [Finding("split", NOTE, sentence)]

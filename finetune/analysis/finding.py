@@ -11,7 +11,7 @@ _NOTHING = 1e-12  # what is left of a difference of equal floats
 
 
 class Finding(NamedTuple):
-    """kind: coverage, diverged, edge, epochs, failed, fit, noise, split. severity: note or warning."""
+    """kind: what it is about, such as edge, epochs, failed, noise. severity: note or warning."""
 
     kind: str
     severity: str
@@ -35,6 +35,17 @@ def number(value: float) -> str:
     return f"{value:.4f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
 
 
+def rounded(value: float, width: float) -> str:
+    """Returns a metric as text, with the digits that an interval of this width allows; as `number` if it is unknown.
+
+    >>> rounded(0.95604, 0.0028), rounded(0.95604, 0.3), rounded(0.95604, float("nan"))
+    ('0.9560', '0.96', '0.9560')
+    """
+    if not math.isfinite(value) or not math.isfinite(width) or width <= 0 or not 0.001 <= abs(value) < 1000:
+        return number(value)
+    return f"{value:.{min(max(1 - math.floor(math.log10(width)), 0), 4)}f}"
+
+
 def setting_words(trials: Trials, values: Mapping[str, Any]) -> str:
     """Returns a setting as text, such as `learning_rate 0.003, weight_decay 0`."""
     return ", ".join(f"{axis.name} {value_words(values[axis.name])}" for axis in trials.axes)
@@ -46,7 +57,9 @@ def value_words(value: Any) -> str:
 
 
 def percent(share: float) -> str:
-    """Returns a share in percent: one decimal below 10."""
+    """Returns a share in percent: one decimal below 10, and no zero for what is not none."""
+    if 0 < share < 0.0005:
+        return "under 0.1"
     return f"{100 * share:.0f}" if share >= 0.0995 or share == 0 else f"{100 * share:.1f}"
 
 

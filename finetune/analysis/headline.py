@@ -4,11 +4,14 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from finetune import records
 from finetune.analysis.anova import NOISE, REST, Anova
 from finetune.analysis.condition import condition
 from finetune.analysis.decomposition import Share
+from finetune.analysis.design import ADAPTIVE
+from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import (
     WARNING,
     Finding,
@@ -17,13 +20,16 @@ from finetune.analysis.finding import (
     metric_words,
     number,
     percent,
+    rounded,
     setting_words,
     value_words,
 )
 from finetune.analysis.interactions import Shift
+from finetune.analysis.points import MEDIAN, Gain, Loss, within
 from finetune.analysis.recommendation import Recommendation, Setting
 from finetune.analysis.table import Trials
 
+_FIRST = ("baseline", "collapsed", "confounded")  # warnings that come before everything else
 _LINES = 10
 _VISIBLE = 0.005  # share of all differences below which a hyperparameter is said to make none
 _MOST_AXES = 3  # named in a line
@@ -34,52 +40,60 @@ _CHEAPER = 0.95  # share of the cost of the best, below which a setting is calle
 
 
 def headline(
-    trials: Trials,
-    whole: Anova | None,
-    good: Anova | None,
+    evidence: Evidence,
     shifts: tuple[Shift, ...],
     findings: tuple[Finding, ...],
     recommendation: Recommendation,
+    gained: Gain | None,
+    lost: Sequence[Loss],
+    worth: float | None = None,
 ) -> tuple[str, ...]:
     """Returns at most ten lines: what was run, what mattered, what to use, how sure, what to know, what to try next."""
-    lines = [_run(trials), *_mattered(trials, whole, good, recommendation), *_use(trials, recommendation)]
-    lines.append(f"How sure: {recommendation.sentence}")
+    trials = evidence.trials
+    lines = [_run(trials), *_mattered(evidence, recommendation), *_use(trials, recommendation)]
+    lines += [*_points(evidence, gained, lost, worth), f"How sure: {recommendation.sentence}"]
+    first = [f"Warning: {each.sentence}" for each in findings if each.kind in _FIRST and each.severity == WARNING]
     last = [f"Try next: {recommendation.next_reason}"]
     if recommendation.next_command:
         last.append(f"    {recommendation.next_command}")
-    room = _LINES - len(lines) - len(last)
+    room = _LINES - len(lines) - len(first) - len(last)
     more = [*_shifted(shifts), *_told(findings, recommendation.next_reason)[:_FINDINGS]]
-    return (*lines, *more[:room], *last)
+    return (lines[0], *first, *lines[1:], *more[: max(room, 0)], *last)
 
 
 def _run(trials: Trials) -> str:
     """Says what was run, and by what it is judged."""
     trained = len(trials.frame)
     settings = len(trials.frame[trials.names].drop_duplicates()) if trials.axes else 1
-    seeds = trained / settings
-    each = "trained once each" if seeds == 1 else f"trained with {count(int(seeds), 'seed')} each"
-    if seeds != int(seeds):
-        each = f"trained with {seeds:.1f} seeds each on average"
+    repeats = trials.frame.groupby(trials.names, dropna=False).size() if trials.axes else pd.Series([trained])
+    low, high = int(repeats.min()), int(repeats.max())
+    each = "trained once each" if high == 1 else f"trained with {count(high, 'seed')} each"
+    if low < high:
+        each = f"trained with {low} to {high} seeds each"
     aim = "higher" if trials.maximize else "lower"
     settings_words = f"{count(settings, 'setting')}, {each}" if trained > 1 else "one setting, trained once"
     return f"{count(trained, 'trial')}: {settings_words}; judged by {metric_words(trials)}, {aim} is better."
 
 
-def _mattered(trials: Trials, whole: Anova | None, good: Anova | None, recommendation: Recommendation) -> list[str]:
-    """Says which share of all differences each hyperparameter accounts for, and over which range."""
+def _mattered(evidence: Evidence, recommendation: Recommendation) -> list[str]:
+    """Says which share of the variance each hyperparameter accounts for, and over which range."""
+    trials, whole, good = evidence.trials, evidence.whole, evidence.good
     varied = [f"{axis.name} ({_range(axis.describe())})" for axis in trials.axes]
     if not varied:
         return ["What mattered: unknown, since no hyperparameter varied."]
-    if recommendation.best is None and recommendation.tied:
+    if trials.design == ADAPTIVE:
+        chosen = "trials that were chosen by looking at the results of others"
+        return [f"What mattered: not to be read off {chosen}; varied were {listed(varied)}."]
+    if evidence.stands.comparison is not None and not evidence.differ:
         return [f"What mattered: nothing by more than chance; varied were {listed(varied)}."]
     if whole is None:
         return [f"What mattered: too few results, or too much alike, to say; varied were {listed(varied)}."]
-    shares = _shares(whole, {name: f" ({_range(text)})" for name, text in whole.ranges.items()})
-    lines = [f"What mattered: {shares.replace(' %', ' % of all differences', 1)}."]
-    if good is not None and good.trials < whole.trials and good.method == whole.method:
-        cut = [f"{name} {_range(text)}" for name, text in good.ranges.items() if text != whole.ranges.get(name)]
-        cut += [f"one {name}" for name in whole.ranges if name not in good.ranges]
-        lines.append(f"Among the good settings ({listed(cut)}): {_shares(good, {})}.")
+    lines = [f"What mattered: {_shares(whole, evidence.mattered)}."]
+    cut = good is not None and good.trials < whole.trials and good.method == whole.method
+    if good is not None and cut and evidence.differ and good.evident:
+        ends = [f"{name} {_range(text)}" for name, text in good.ranges.items() if text != whole.ranges.get(name)]
+        ends += [f"one {name}" for name in whole.ranges if name not in good.ranges]
+        lines.append(f"Among the good settings ({listed(ends)}): {_shares(good._replace(ranges={}), good.evident)}.")
     return lines
 
 
@@ -88,49 +102,93 @@ def _range(text: str) -> str:
     return re.sub(r" \(\d+ values\)$", "", text)
 
 
-def _shares(anova: Anova, ranges: dict[str, str]) -> str:
-    """Returns the shares in words, largest first; those that chance may explain are named together."""
-    found = [share for share in anova.shares if share.terms not in (NOISE, REST)]
-    seen = [share for share in found if share.share >= _VISIBLE and share.low > 0]
-    words = []
+def _shares(anova: Anova, evident: Sequence[Share]) -> str:
+    """Returns the shares of the variance in words, largest first; those that chance may explain are named together."""
+    seen = [share for share in evident if share.share >= _VISIBLE]
+    words: list[str] = []
     for share in seen[:_MOST_AXES]:
-        over = ranges.get(share.terms[0], "") if len(share.terms) == 1 else ""
-        words.append(f"{' with '.join(share.terms)}{over} makes {_interval(share)}")
-    named = {name for share in seen for name in share.terms}
-    silent = [f"{name}{ranges.get(name, '')}" for name in anova.ranges if name not in named]
+        over = _over(anova, share.terms[0]) if len(share.terms) == 1 else ""
+        whole = " of the variance" if not words else ""
+        words.append(f"{' with '.join(share.terms)}{over} makes {_interval(share, whole)}")
+    named = {name for share in evident for name in share.terms}
+    silent = [f"{name}{_over(anova, name)}" for name in anova.ranges if name not in named]
     if silent:
         words.append(f"{listed(silent, 'or')} makes none that stands out from chance")
-    names = {NOISE: "chance, from seed to seed,", REST: "several together"}
-    words += [f"{names[share.terms]} {_interval(share)}" for share in anova.shares if share.terms in names]
+    rest = "interactions or chance, which single runs do not tell apart," if anova.single else "three and more together"
+    if anova.method != "exact":
+        rest = "not explained, by chance or interaction,"
+    names = {NOISE: "chance, from seed to seed,", REST: rest}
+    told = [share for share in anova.shares if share.terms in names and share.share >= _VISIBLE]
+    told = [share for share in told if share.terms == NOISE or share.evident or anova.single or anova.method != "exact"]
+    words += [f"{names[share.terms]} {_interval(share)}" for share in told]
     return "; ".join(words)
 
 
-def _interval(share: Share) -> str:
+def _over(anova: Anova, name: str) -> str:
+    return f" ({_range(anova.ranges[name])})" if name in anova.ranges else ""
+
+
+def _interval(share: Share, whole: str = "") -> str:
     if not np.isfinite([share.low, share.high]).all():
-        return f"{percent(share.share)} %"
-    return f"{percent(share.share)} % ({percent(share.low)} to {percent(share.high)} %)"
+        return f"about {percent(share.share)} %{whole}"
+    low, middle, high = (percent(each) for each in (share.low, share.share, share.high))
+    return f"{middle} %{whole}" + ("" if low == high else f" ({low} to {high} %)")
+
+
+def _points(evidence: Evidence, gained: Gain | None, lost: Sequence[Loss], worth: float | None) -> list[str]:
+    """Says in points of the metric what the choice gains, and what is lost with a hyperparameter left as it was."""
+    if not evidence.differ:
+        return []
+    parts = []
+    if gained is not None:
+        step = gained.high - gained.low
+        interval = f"{rounded(gained.low, step)} to {rounded(gained.high, step)}"
+        against = gained.against
+        if gained.against == MEDIAN:
+            against += f" ({setting_words(evidence.trials, gained.values)})"
+        parts.append(f"{rounded(gained.gain, step)} ({interval}) over {against}")
+    for each in [each for each in lost if each.low > 0][:_MOST_AXES]:
+        step = each.high - each.low
+        words = f"{rounded(each.loss, step)} ({rounded(each.low, step)} to {rounded(each.high, step)})"
+        parts.append(f"{words} is lost with {each.axis} left at {value_words(each.value)}")
+    if worth is not None:
+        sure, perhaps = within(evidence, worth)
+        parts.append(f"{sure:,} to {perhaps:,} settings lie less than {number(worth)} behind the best")
+    return [f"In points: {'; '.join(parts)}."] if parts else []
 
 
 def _use(trials: Trials, recommendation: Recommendation) -> list[str]:
-    """Says which setting to use, what it reached, and which others are as good."""
-    best = recommendation.best
-    if best is None:
-        nothing = "whatever is cheapest or simplest: no setting stands out" if recommendation.tied else "nothing yet"
-        return [f"Use: {nothing}."]
-    name = setting_words(trials, best.values) or "the one setting there is"
-    lines = [f"Use: {name}; {_reached(trials, best)}."]
+    """Says which setting to use, what it reached, and which others may be as good."""
+    choice = recommendation.choice
+    if choice is None:
+        return ["Use: nothing yet."]
+    name = setting_words(trials, choice.values) or "the one setting there is"
+    if recommendation.best is None:
+        why = "the cheapest" if choice is recommendation.cheapest else "the first by what was seen"
+        return [f"Use: any; {name} is {why}, with {_reached(trials, choice)}."]
+    lines = [f"Use: {name}; {_reached(trials, choice)}."]
     if len(recommendation.tied) > 1:
         lines.append(f"As good: {_alternatives(trials, recommendation)}.")
     return lines
 
 
 def _reached(trials: Trials, setting: Setting) -> str:
-    interval = f" ({number(setting.low)} to {number(setting.high)}, 95 % interval from {setting.seeds} seeds)"
-    words = f"{metric_words(trials)} {number(setting.mean)}{interval if np.isfinite(setting.low) else ' in one run'}"
+    step = setting.high - setting.low
+    ends = f"{rounded(setting.low, step)} to {rounded(setting.high, step)}"
+    seeds = "best seen, ran once" if setting.seeds == 1 else f"{setting.seeds} seeds"
+    interval = f" ({ends}, 95 % interval, {seeds})"
+    words = f"{metric_words(trials)} {rounded(setting.mean, step)}{interval if np.isfinite(step) else _in_one(setting)}"
+    if setting.lost:
+        words += f", {setting.lost} of its {setting.lost + setting.seeds} runs failed"
     if setting.test is None:
         return words
-    plus_minus = f" ± {number(setting.test_half)}" if np.isfinite(setting.test_half) else ""
-    return f"{words}, on the test split {number(setting.test)}{plus_minus}"
+    half = setting.test_half
+    plus_minus = f" ± {rounded(half, half)}" if np.isfinite(half) else ""
+    return f"{words}, on the test split {rounded(setting.test, half)}{plus_minus}"
+
+
+def _in_one(setting: Setting) -> str:
+    return ", best seen, ran once" if setting.seeds == 1 else f", mean of {setting.seeds} runs"
 
 
 def _alternatives(trials: Trials, recommendation: Recommendation) -> str:
@@ -165,7 +223,7 @@ def _taken(trials: Trials, settings: Sequence[Setting]) -> str:
 
 def _shifted(shifts: tuple[Shift, ...]) -> list[str]:
     """Says where the best learning rate depends on another hyperparameter, the clearest case only."""
-    clear = [shift for shift in shifts if abs(shift.octaves) >= _SHIFT and shift.low * shift.high > 0]
+    clear = [shift for shift in shifts if abs(shift.octaves) >= _SHIFT and shift.evident]
     if not clear:
         return []
     shift = max(clear, key=lambda each: abs(each.octaves))
@@ -181,7 +239,7 @@ def _shifted(shifts: tuple[Shift, ...]) -> list[str]:
 def _told(findings: tuple[Finding, ...], said: str) -> list[str]:
     """Returns the findings that are worth a line of the headline: warnings first."""
     rank = {kind: place for place, kind in enumerate(_TOLD)}
-    others = [each for each in findings if each.sentence != said and each.kind != "noise"]
+    others = [each for each in findings if each.sentence != said and each.kind not in ("noise", *_FIRST)]
     others = [each for each in others if each.severity == WARNING or each.kind in rank]
     others.sort(key=lambda each: (each.severity != WARNING, rank.get(each.kind, 0)))
     return [f"{'Warning' if each.severity == WARNING else 'Note'}: {each.sentence}" for each in others]

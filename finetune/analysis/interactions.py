@@ -8,8 +8,8 @@ import pandas as pd
 
 from finetune.analysis.axis import LOG, Axis
 from finetune.analysis.effects import levels
+from finetune.analysis.evidence import Evidence
 from finetune.analysis.resampling import Resampled, interval, resample
-from finetune.analysis.table import Trials
 
 _RATES = ("learning_rate", "lr", "base_lr", "peak_lr", "max_lr", "eta", "step_size")
 _BATCHES = ("batch_size", "batch", "bs", "train_batch_size", "per_device_train_batch_size")
@@ -21,6 +21,7 @@ class Shift(NamedTuple):
 
     points has columns value (of `by`), best, low, high (95 % interval, NaN if unknown), at_edge (the best is the first
     or last rate searched, and may lie beyond). octaves is log2 of the best at the last value over that at the first.
+    evident: whether the two are shown to depend on each other, and the interval of octaves leaves out 0.
     exponent is the slope of log best against log batch size, only where `by` is it.
     """
 
@@ -33,20 +34,22 @@ class Shift(NamedTuple):
     exponent: float | None
     exponent_low: float | None
     exponent_high: float | None
+    evident: bool
 
 
-def interactions(trials: Trials) -> tuple[tuple[Shift, ...], dict[tuple[str, str], pd.DataFrame]]:
+def interactions(evidence: Evidence) -> tuple[tuple[Shift, ...], dict[tuple[str, str], pd.DataFrame]]:
     """Returns (the shifts of the best learning rate, if that is an axis; a table for each pair of axes).
 
     Tables have a row for each cell: a, b (values, or medians of bins), mean over the other axes and best, in units of
     the metric, n (trials) and diverged (share of trials without a result).
     """
+    trials = evidence.counted
     rate = next((axis for axis in trials.axes if _goes_by(axis, _RATES) and axis.scale == LOG), None)
     shifts: list[Shift] = []
-    if rate is not None and np.isfinite(trials.filled).all():
+    if rate is not None and rate.name not in evidence.own and np.isfinite(trials.filled).any():
         resampled = resample(trials)
-        others = (axis for axis in trials.axes if axis is not rate)
-        shifts = [shift for axis in others if (shift := _shift(resampled, rate, axis)) is not None]
+        others = (axis for axis in trials.axes if axis is not rate and axis.name not in evidence.own)
+        shifts = [shift for axis in others if (shift := _shift(evidence, resampled, rate, axis)) is not None]
     settings = trials.settings()
     coded = {axis.name: levels(axis, settings) for axis in trials.axes}
     pairs = itertools.combinations(trials.names, 2)
@@ -57,7 +60,7 @@ def _goes_by(axis: Axis, names: tuple[str, ...]) -> bool:
     return axis.is_number and axis.name.lower().replace("-", "_").rpartition(".")[2] in names
 
 
-def _shift(resampled: Resampled, rate: Axis, by: Axis) -> Shift | None:
+def _shift(evidence: Evidence, resampled: Resampled, rate: Axis, by: Axis) -> Shift | None:
     """Returns the shift of the best rate with `by`, None where some pair of values was never tried."""
     rates, rate_cells = levels(rate, resampled.settings)
     values, by_cells = levels(by, resampled.settings, _MOST_LEVELS)
@@ -74,13 +77,20 @@ def _shift(resampled: Resampled, rate: Axis, by: Axis) -> Shift | None:
     low, high = interval(drawn)
     octaves = (drawn[:, -1] - drawn[:, 0]) * np.log2(10)
     points = pd.DataFrame({"value": values, "best": 10 ** best[0], "low": 10**low, "high": 10**high})
+    least, most = (float(bound) for bound in interval(octaves))
+    together = any(set(share.terms) == {rate.name, by.name} for share in evidence.mattered)
+    exponent, exponent_low, exponent_high = _exponent(by, values, best, drawn)
     return Shift(
-        rate.name,
-        by.name,
-        points.assign(at_edge=at_edge[0]),
-        float((best[0, -1] - best[0, 0]) * np.log2(10)),
-        *(float(bound) for bound in interval(octaves)),
-        *_exponent(by, values, best, drawn),
+        rate=rate.name,
+        by=by.name,
+        points=points.assign(at_edge=at_edge[0]),
+        octaves=float((best[0, -1] - best[0, 0]) * np.log2(10)),
+        low=least,
+        high=most,
+        exponent=exponent,
+        exponent_low=exponent_low,
+        exponent_high=exponent_high,
+        evident=together and least * most > 0,
     )
 
 

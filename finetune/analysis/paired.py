@@ -1,45 +1,48 @@
-"""Which settings may be the best: each against the leader, on shared seeds, corrected for how many there are."""
+"""Which settings may be the best: each against all others, on shared seeds, corrected for how many there are."""
 
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from finetune.analysis.table import Trials
 from finetune.analysis.variance import Noise, seed_noise
 
 LEVEL = 0.05  # the probability with which the truly best setting may be left out
 POWER = 0.8  # the probability with which a number of seeds is to show a difference
+_PAIRED = 4  # shared seeds from which the differences seed by seed are looked at too
+_LEAST = 1e-9  # of the common variance, which the variance of differences seed by seed is not below
+_RIVALS = 64  # settings, the best ones, that others are compared with
+_TRIES = 16  # settings of a part, its best ones, that may be its best
 
 
 class Repeats(NamedTuple):
     """Trials arranged by setting and seed.
 
-    setting: int [trials], the row of each trial. utility: float [settings, seeds], NaN where there is no result.
-    finished: bool [settings], whether every trial of a setting has a result.
+    setting, column: int [trials], where each trial stands. utility: float [settings, seeds], NaN without a result.
     """
 
     setting: np.ndarray
+    column: np.ndarray
     utility: np.ndarray
-    finished: np.ndarray
 
 
 class Comparison(NamedTuple):
-    """Every setting against the leader, the one with the largest mean; arrays [settings].
+    """How settings compare; arrays [settings].
 
-    behind: how far the mean lies behind the leader's, on shared seeds. spread: the standard deviation of that
-    difference from seed to seed. half: of the 95 % interval of `behind`, of all settings at once (Bonferroni). tied:
-    whether chance may explain it. deviation: the leader's own standard deviation
-    over seeds, without what seeds do to all settings alike. evident: whether settings differ at all (F test).
+    leader: the one with the largest mean. behind: how far each mean lies behind the leader's. tied: whether it may be
+    the best one: the truly best is tied with a probability of at least 1 − LEVEL. evident: whether settings differ at
+    all. deviation: the leader's own standard deviation over seeds, without what seeds do to all settings alike.
     """
 
+    utility: np.ndarray
+    noise: Noise
     leader: int
     behind: np.ndarray
-    spread: np.ndarray
-    half: np.ndarray
     tied: np.ndarray
-    deviation: float
     evident: bool
+    chance: float
+    deviation: float
 
     def seeds_to_tell(self, setting: int) -> float:
         """Returns how many seeds would show the difference to `setting`, if it is as large as it looks."""
@@ -47,7 +50,57 @@ class Comparison(NamedTuple):
             return np.inf
         others = max(int(self.tied.sum()) - 1, 1)
         quantiles = stats.norm.isf(LEVEL / others) + stats.norm.ppf(POWER)
-        return float(np.ceil((quantiles * self.spread[setting] / self.behind[setting]) ** 2)) + 1
+        spread = np.sqrt(self.noise.typical[[self.leader, setting]].sum())
+        return float(np.ceil((quantiles * spread / self.behind[setting]) ** 2)) + 1
+
+    def bounds(
+        self, first: np.ndarray, second: np.ndarray, chance_below: float, chance_above: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the ends of intervals of mean[first] − mean[second], outside of which it lies with these chances."""
+        return -self._reach(second, first, chance_below), self._reach(first, second, chance_above)
+
+    def _reach(self, first: np.ndarray, second: np.ndarray, chance: float) -> np.ndarray:
+        """Returns the upper ends of mean[first] − mean[second], beyond which it lies with this chance."""
+        by_seed = _by_seed(self.utility, self.noise, first, second)
+        half = self.noise.of_difference(first, second).half(chance / (1 + by_seed.shared.any()))
+        plain = self.noise.means[first] - self.noise.means[second] + half
+        return np.minimum(plain, np.where(by_seed.shared, by_seed.mean + by_seed.half(chance / 2), np.inf))
+
+    def behind_best(self, part: np.ndarray, parts: int = 1) -> tuple[float, float, float]:
+        """Returns (how far the best of some settings lies behind the best of all, ends of its 95 % interval).
+
+        part: places of settings; parts: for how many such parts at once the intervals are to hold. It holds whichever
+        settings are truly the best. The lower end takes the rival that leads by most over all of the part, and allows
+        for having chosen that rival; the upper end takes the setting of the part that lies nearest, and allows for
+        having chosen that one (Bonferroni).
+        """
+        order = np.argsort(-self.noise.means, kind="stable")
+        rivals, tries = order[:_RIVALS], part[np.argsort(-self.noise.means[part], kind="stable")][:_TRIES]
+        first, second = np.repeat(rivals, len(tries)), np.tile(tries, len(rivals))
+        level = LEVEL / 2 / parts
+        low, high = self.bounds(first, second, level / max(len(order) - 1, 1), level / len(part))
+        same = first == second
+        low, high = (np.where(same, 0.0, each).reshape(len(rivals), len(tries)) for each in (low, high))
+        least = max(0.0, float(low.min(1).max())) if self.evident else 0.0
+        return float(self.behind[part].min()), least, max(least, float(high.min(1).max()))
+
+
+class BySeed(NamedTuple):
+    """Differences of settings seed by seed [pairs]: means, standard errors, seeds, and whether these are enough."""
+
+    mean: np.ndarray
+    error: np.ndarray
+    seeds: np.ndarray
+    shared: np.ndarray
+
+    def chance(self) -> np.ndarray:
+        """Returns the one-sided probability of a difference as large; 1 where there are too few seeds."""
+        statistic = np.divide(self.mean, self.error, out=np.zeros_like(self.mean), where=self.error > 0)
+        return np.where(self.shared, special.stdtr(np.maximum(self.seeds - 1, 1), -statistic), 1.0)
+
+    def half(self, chance: float) -> np.ndarray:
+        """Returns the error that is exceeded with this one-sided probability."""
+        return special.stdtrit(np.maximum(self.seeds - 1, 1), 1 - chance) * self.error
 
 
 def arrange(trials: Trials) -> Repeats:
@@ -61,74 +114,72 @@ def arrange(trials: Trials) -> Repeats:
     crossed = labels.max(initial=0) < 2 * (order.max(initial=0) + 1)  # few labels, so that settings share them
     distinct = len(np.unique(rows * len(frame) + labels)) == len(frame)
     columns = labels if crossed and distinct else order
-    values = frame["utility"].to_numpy(float)
     utility = np.full((rows.max(initial=-1) + 1, columns.max(initial=-1) + 1), np.nan)
-    utility[rows, columns] = values
-    finished = np.bincount(rows, ~np.isfinite(values), len(utility)) == 0
-    return Repeats(rows, utility, finished)
+    utility[rows, columns] = frame["utility"].to_numpy(float)
+    return Repeats(rows, columns, utility)
 
 
-def compare(utility: np.ndarray) -> Comparison | None:
+def compare(utility: np.ndarray, step: float | None = None) -> Comparison | None:
     """Returns how settings [settings, seeds], each with a result, compare; None where nothing was repeated.
 
-    Paired t statistics with moderated variances, one-sided, corrected by Holm (1979): the truly best setting is tied
-    with a probability of at least 1 − LEVEL.
+    A setting may be the best unless another one is better than it beyond chance (multiple comparisons with the best,
+    Hsu 1984): differences of means over moderated variances, one-sided, corrected for the number of others; from
+    4 shared seeds the differences seed by seed as well, for half of the probability each. step: see `seed_noise`.
     """
-    noise = seed_noise(utility)
+    noise = seed_noise(utility, step)
     if noise is None:
         return None
-    repeats = np.isfinite(utility).sum(axis=1)
-    means = np.where(2 * repeats > repeats.max(), noise.means, -np.inf)  # a single lucky trial does not lead
-    leader = int(np.argmax(means))
-    shared = np.isfinite(utility) & np.isfinite(utility[leader])
-    if not shared.any(axis=1).all():
-        return compare(_in_order(utility))
-    seeds = shared.sum(axis=1)
-    behind = np.where(shared, utility[leader] - utility, 0.0).sum(axis=1) / seeds
-    spread = np.sqrt(noise.variance + noise.variance[leader])
-    scale = spread / np.sqrt(seeds)
-    statistic = np.divide(behind, scale, out=np.where(behind > 0, np.inf, -np.inf), where=scale > 0)
-    freedom = _freedom(noise, leader)
-    chance = stats.t.sf(statistic, freedom)
-    half = scale * stats.t.isf(LEVEL / 2 / max(len(behind) - 1, 1), freedom)
-    chance[leader] = 1.0
-    evident = _chance_of_no_difference(noise, repeats) < LEVEL
-    tied = ~_holm(chance) if evident else np.ones(len(chance), bool)
-    return Comparison(leader, behind, spread, half, tied, float(np.sqrt(noise.variance[leader])), evident)
+    leader = int(np.argmax(noise.means))
+    behind = noise.means[leader] - noise.means
+    chance = _chance_of_no_difference(noise)
+    tied = np.ones(len(behind), bool)
+    if chance < LEVEL:
+        tied = ~_beaten(utility, noise)
+    deviation = float(np.sqrt(noise.typical[leader]))
+    return Comparison(utility, noise, leader, behind, tied, chance < LEVEL, chance, deviation)
 
 
-def _in_order(utility: np.ndarray) -> np.ndarray:
-    """Returns `utility` with the values of every row moved to its front."""
-    return np.take_along_axis(utility, np.argsort(~np.isfinite(utility), axis=1, kind="stable"), axis=1)
+def _beaten(utility: np.ndarray, noise: Noise) -> np.ndarray:
+    """Returns which settings lie behind another one by more than chance, bool [settings]."""
+    order = np.argsort(-noise.means, kind="stable")
+    beaten = np.zeros(len(order), bool)
+    for rival in order[:_RIVALS]:
+        if beaten[rival]:
+            continue
+        others = np.flatnonzero(~beaten & (noise.means < noise.means[rival]))
+        beaten[others] |= _chances(utility, noise, np.full(len(others), rival), others) < LEVEL / (len(order) - 1)
+    return beaten
 
 
-def _freedom(noise: Noise, leader: int) -> np.ndarray:
-    """Returns the degrees of freedom of variance + variance[leader] (Welch 1947), at most those of all data."""
-    variance, freedom = noise.variance, np.maximum(noise.freedom, 1e-9)
-    parts = variance**2 / freedom + variance[leader] ** 2 / freedom[leader]
-    total = np.full(len(parts), noise.total)
-    return np.minimum(np.divide((variance + variance[leader]) ** 2, parts, out=total.copy(), where=parts > 0), total)
+def _chances(utility: np.ndarray, noise: Noise, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns the probability under no difference that `first` lies as far ahead of `second`, one-sided."""
+    plain = noise.of_difference(first, second).chance(noise.means[first] - noise.means[second])
+    by_seed = _by_seed(utility, noise, first, second)
+    return np.minimum(1.0, 2 * np.minimum(plain, by_seed.chance())) if by_seed.shared.any() else plain
 
 
-def _holm(chance: np.ndarray) -> np.ndarray:
-    """Returns which hypotheses fall; the leader, with a chance of 1, is not one of them."""
-    order = np.argsort(chance, kind="stable")
-    left = np.maximum(len(chance) - 1 - np.arange(len(chance)), 1)
-    fallen = np.zeros(len(chance), bool)
-    fallen[order] = np.logical_and.accumulate(chance[order] <= LEVEL / left)
-    return fallen
+def _by_seed(utility: np.ndarray, noise: Noise, first: np.ndarray, second: np.ndarray) -> BySeed:
+    apart = utility[first] - utility[second]
+    known = np.isfinite(apart)
+    seeds = known.sum(-1)
+    mean = np.where(known, apart, 0.0).sum(-1) / np.maximum(seeds, 1)
+    squares = np.where(known, (apart - mean[:, None]) ** 2, 0.0).sum(-1)
+    squares = np.maximum(squares, _LEAST * noise.pooled * seeds)  # seeds that agree to the last digit
+    error = np.sqrt(squares / np.maximum(seeds - 1, 1) / np.maximum(seeds, 1))
+    return BySeed(mean, error, seeds, seeds >= _PAIRED)
 
 
-def _chance_of_no_difference(noise: Noise, repeats: np.ndarray) -> float:
+def _chance_of_no_difference(noise: Noise) -> float:
     """Returns the p-value of the F test of settings, seeds being blocks: 1 for a single setting.
 
-    Unequal variances lower its degrees of freedom (Box 1954, Some theorems on quadratic forms).
+    Unequal variances lower its degrees of freedom (Box 1954, Some theorems on quadratic forms), for each prior.
     """
-    between = len(repeats) - 1
+    between = len(noise.repeats) - 1
     if not between:
         return 1.0
-    squares = float(repeats @ (noise.means - np.average(noise.means, weights=repeats)) ** 2)
+    squares = float(noise.repeats @ (noise.means - np.average(noise.means, weights=noise.repeats)) ** 2)
     if noise.pooled == 0:
         return float(squares == 0)
-    even = noise.variance.sum() ** 2 / (noise.variance**2).sum() / len(repeats)  # 1 if all variances are equal
-    return float(stats.f.sf(squares / between / noise.pooled, between * even, noise.total * even))
+    even = noise.evenness
+    statistic = squares / between / noise.pooled
+    return float(noise.weight @ stats.f.sf(statistic, between * even, noise.total * even))

@@ -9,12 +9,13 @@ import pandas as pd
 from finetune.analysis import diagnosis, experiment, robust
 from finetune.analysis.condition import condition, within
 from finetune.analysis.cost import expected_best
-from finetune.analysis.finding import count, number
+from finetune.analysis.evidence import Evidence, weigh
+from finetune.analysis.finding import Finding, count, number
 from finetune.analysis.setting import Setting, make_settings
-from finetune.analysis.standing import Standing, standing
+from finetune.analysis.standing import Standing
 from finetune.analysis.table import Trials
 
-__all__ = ["Recommendation", "Setting", "recommend"]
+__all__ = ["Recommendation", "Setting", "advise", "recommend"]
 
 _MOST_SEEDS = 100  # more are not worth a difference that small
 _USUAL_SEEDS = 20  # the most that a next experiment asks for
@@ -26,13 +27,15 @@ _LEVERS = ("learning_rate", "batch_size", "trainable", "epochs", "weight_decay",
 class Recommendation(NamedTuple):
     """What to use and what to do next.
 
-    best: None if no setting stands out. tied: the settings that may be the truly best one, which is among them with a
-    probability of at least 95 %, best first; empty where nothing was repeated. cheapest, robust: of the tied ones.
-    confident: one setting is left. seeds_needed: how many seeds would tell the best from the second (or, where nothing
-    stands out, the best from the worst); None if more than 100. best_of_n: see `cost.expected_best`.
+    best: None if no setting stands out. choice: what is used and exported: the best, or the cheapest where none stands
+    out; None only if no trial came to a result. tied: the settings that may be the truly best one, which is among them
+    with a probability of at least 95 %, best first; empty where nothing was repeated. cheapest, robust: of the tied
+    ones. confident: one setting is left. seeds_needed: how many seeds would tell the best from the second (or, where
+    nothing stands out, the best from the worst); None if more than 100. best_of_n: see `cost.expected_best`.
     """
 
     best: Setting | None
+    choice: Setting | None
     tied: tuple[Setting, ...]
     cheapest: Setting | None
     robust: Setting | None
@@ -44,32 +47,56 @@ class Recommendation(NamedTuple):
     next_reason: str
 
 
-def recommend(trials: Trials) -> Recommendation:
-    """Returns the recommendation for any table of trials."""
-    stands = standing(trials)
+def advise(trials: Trials) -> Recommendation:
+    """Returns the recommendation for a table of trials, the same as its answer has."""
+    evidence = weigh(trials)
+    return recommend(evidence, diagnosis.diagnose(evidence))
+
+
+def recommend(evidence: Evidence, findings: Sequence[Finding]) -> Recommendation:
+    """Returns the recommendation; `findings` are those of `diagnose`."""
+    trials, stands = evidence.trials, evidence.stands
     budget = expected_best(trials)
-    if not len(stands.order):
+    if not evidence.has_results:
         sentence = f"Nothing can be recommended: no trial of {len(trials.frame):,} came to a result."
-        command, reason = next_experiment(trials, stands, None)
-        return Recommendation(None, (), None, None, False, sentence, None, budget, command, reason)
+        command, reason = next_experiment(evidence, findings, None)
+        return Recommendation(None, None, (), None, None, False, sentence, None, budget, command, reason)
     repeated, single = stands.comparison is not None, len(stands.table) == 1
     tied = make_settings(trials, stands, stands.tied)
     leader = tied[0] if tied else make_settings(trials, stands, stands.order[:1])[0]
     needed = seeds_needed(stands)
-    command, reason = next_experiment(trials, stands, needed)
-    priced = [each for each in tied if each.cost is not None]
+    command, reason = next_experiment(evidence, findings, needed)
+    cheapest = _cheapest(tied)
+    best = leader if stands.evident or single or not repeated else None
     return Recommendation(
-        best=leader if stands.evident or single or not repeated else None,
+        best=best,
+        choice=best or cheapest or _surest(trials, tied) or leader,
         tied=tied,
-        cheapest=min(priced, key=lambda each: each.cost or 0.0, default=None),
+        cheapest=cheapest,
         robust=_most_robust(trials, tied),
         confident=stands.evident and len(tied) == 1 and not single,
-        sentence=_sentence(trials, stands, needed),
+        sentence=_sentence(evidence, needed),
         seeds_needed=needed,
         best_of_n=budget,
         next_command=command,
         next_reason=reason,
     )
+
+
+def _surest(trials: Trials, tied: Sequence[Setting]) -> Setting | None:
+    """Returns the setting whose interval begins highest: one that ran once does not win by luck."""
+    return max(tied, key=lambda each: each.low if trials.maximize else -each.high, default=None)
+
+
+def _cheapest(tied: Sequence[Setting]) -> Setting | None:
+    """Returns the cheapest of the settings, the better one of equals; None unless costs are known and differ.
+
+    Of settings that cost as much, such as ranks of one program, it is the one that trains the fewest parameters.
+    """
+    prices = [(each.cost, each.trained_parameters or 0.0) for each in tied if each.cost is not None]
+    if len(prices) < len(tied) or len(set(prices)) < 2:
+        return None
+    return tied[prices.index(min(prices))]
 
 
 def _most_robust(trials: Trials, tied: tuple[Setting, ...]) -> Setting | None:
@@ -96,18 +123,19 @@ def seeds_needed(stands: Standing) -> int | None:
     return max(int(needed), seeds + 1) if needed <= _MOST_SEEDS else None
 
 
-def _sentence(trials: Trials, stands: Standing, needed: int | None) -> str:
+def _sentence(evidence: Evidence, needed: int | None) -> str:
     """Says how sure the recommendation is."""
-    settings, lost = len(stands.table), len(stands.table) - len(stands.order)
-    seeds = count(int(stands.table["n"].max()), "seed")
-    left_out = f" Left out: {count(lost, 'setting')} where trials came to no result." if lost else ""
+    stands = evidence.stands
+    settings, lost = int((stands.table["n"] > 0).sum()), int((stands.table["n"] > 0).sum()) - len(stands.order)
+    seeds = _seeds(stands)
+    left_out = f" Left out: {count(lost, 'setting')} with failed runs." if lost else ""
     if settings == 1:
         return f"Only one setting was tried, with {seeds}: there is nothing to compare it with."
     if len(stands.order) == 1:
         return f"Of {settings} settings only this one has come to a result in all its trials."
     if stands.comparison is None:
         return (
-            f"Each of {settings:,} settings ran once, so luck cannot be told from merit: "
+            f"Each of {settings:,} settings ran once, so the best seen may have been lucky: "
             f"that takes {diagnosis.SEEDS} seeds or more.{left_out}"
         )
     more = f"about {needed} seeds would" if needed else f"even {_MOST_SEEDS} seeds would not"
@@ -119,25 +147,37 @@ def _sentence(trials: Trials, stands: Standing, needed: int | None) -> str:
             f"No setting is better than another by more than chance: {settings:,} settings with {seeds}; "
             f"{more} show the largest difference seen, {largest}."
         )
-    tied, others = len(stands.tied), len(stands.order) - len(stands.tied)
+    tied = len(stands.tied)
+    once = " It ran once: repeat it." if stands.table["n"].iat[int(stands.order[0])] == 1 else ""
     if tied == 1:
-        return f"The other {count(others, 'setting')} are worse by more than chance, with {seeds} each.{left_out}"
-    worse = f", the other {others:,} are worse" if others else ""
+        others = "the other one is" if len(stands.order) == 2 else f"the other {len(stands.order) - 1:,} settings are"
+        return f"This setting is the best with 95 % confidence: {others} worse by more than chance.{once}{left_out}"
+    if tied == len(stands.order):
+        tell = f"{more} tell the first two apart.{once}{left_out}"
+        return f"None of {tied:,} settings can be ruled out as the best, with {seeds}; {tell}"
     return (
-        f"{tied:,} of {settings:,} settings cannot be told apart with {seeds}{worse}; "
-        f"{more} tell the best from the second.{left_out}"
+        f"The best of {settings:,} settings is one of {tied:,} with 95 % confidence ({seeds}); "
+        f"{more} tell the first two apart.{once}{left_out}"
     )
 
 
-def next_experiment(trials: Trials, stands: Standing, needed: int | None) -> tuple[str | None, str]:
+def _seeds(stands: Standing) -> str:
+    low, high = int(stands.table["n"].min()), int(stands.table["n"].max())
+    return (
+        count(high, "seed") + (" each" if high > 1 and low == high else "") if low == high else f"{low} to {high} seeds"
+    )
+
+
+def next_experiment(evidence: Evidence, findings: Sequence[Finding], needed: int | None) -> tuple[str | None, str]:
     """Returns (what to type, why) of the experiment that is most worth running."""
-    found = {finding.kind: finding for finding in reversed(diagnosis.diagnose(trials)) if finding.command}
+    trials, stands = evidence.trials, evidence.stands
+    found = {finding.kind: finding for finding in reversed(findings) if finding.command}
     for kind in _FIRST:
         if kind in found:
             return found[kind].command, found[kind].sentence
         if kind == "seeds" and needed and needed <= _USUAL_SEEDS and len(stands.tied) > 1:
             settings = [stands.values(trials, place) for place in stands.tied]
-            reason = "tell the best from the second" if stands.evident else "show whether any setting is better"
+            reason = "tell the first two apart" if stands.evident else "show whether any setting is better"
             return experiment.repeat(trials, settings, needed), f"{needed} seeds would {reason}."
     return _lever(trials, stands)
 

@@ -43,7 +43,8 @@ def resample(trials: Trials) -> Resampled:
     rng = np.random.default_rng(0)
     settings = trials.settings()
     means, n = settings["mean"].to_numpy(float)[None], settings["n"].to_numpy(float)[None]
-    if not trials.complete or n.min() < 2:
+    whole = trials.complete and np.isfinite(trials.filled).all()
+    if not whole or n.min() < 2:
         return Resampled(settings, means, rng.exponential(size=(_DRAWS, len(settings))) * n, False)
     repeats = int(n.min())
     keys = settings[trials.names].assign(row=np.arange(len(settings)))

@@ -9,6 +9,7 @@ from scipy import stats
 
 from finetune.analysis import robust
 from finetune.analysis.cost import cost
+from finetune.analysis.cost import known as known_of
 from finetune.analysis.standing import Standing
 from finetune.analysis.table import Trials
 from finetune.analysis.variance import resolution
@@ -17,9 +18,11 @@ from finetune.analysis.variance import resolution
 class Setting(NamedTuple):
     """One combination of axis values.
 
-    mean, low, high: the metric on the validation split over seeds, with a 95 % t-interval (NaN with one seed). test:
-    the mean metric on the test split, None if unknown; test_half: half of its interval. seeds: trials with a result.
-    cost: mean of its trials. reach: for each axis the (lowest, highest) value that stays within one seed deviation of
+    mean, low, high: the metric on the validation split over seeds, of trials that did not fail, with a 95 % interval
+    that allows for its having been chosen (NaN where nothing was repeated). test: the mean metric on the test split,
+    None if unknown; test_half: half of its t-interval. seeds: trials that count; lost: those that diverged or
+    collapsed. ids: of all its trials. cost, trained_parameters: means of its trials.
+    reach: for each axis the (lowest, highest) value that stays within one seed deviation of
     the best, others equal.
     """
 
@@ -30,45 +33,57 @@ class Setting(NamedTuple):
     test: float | None
     test_half: float
     seeds: int
+    lost: int
     ids: tuple[str, ...]
     cost: float | None
+    trained_parameters: float | None
     reach: robust.Reach
 
 
-def make_settings(trials: Trials, stands: Standing, places: Iterable[int]) -> tuple[Setting, ...]:
-    """Returns the settings in these rows of `stands.table`, each with at least one result."""
+def make_settings(
+    trials: Trials, stands: Standing, places: Iterable[int], among: int | None = None
+) -> tuple[Setting, ...]:
+    """Returns the settings in these rows of `stands.table`, each with at least one result that counts.
+
+    among: the number of settings that each is the best seen of, which its interval allows for; None: of those tied.
+    """
     good = np.zeros(len(stands.table), bool)
     if stands.comparison is not None:
         means = stands.table["mean"].to_numpy()[stands.order]
         good[stands.order] = means >= means[0] - stands.comparison.deviation
     reach = robust.reaches(trials, stands.table, good)
-    value, test, spent = (trials.frame["value"].to_numpy(), trials.frame["test"].to_numpy(), cost(trials).values)
-    step, test_step = resolution(value), resolution(test)
+    frame, spent, sign = trials.frame, cost(trials).values, 1 if trials.maximize else -1
+    counts = ~stands.failures.collapsed[stands.place] & np.isfinite(frame["value"].to_numpy(float))
+    trained = known_of(trials, "trained_parameters")
     made = []
     for place in map(int, places):
         rows = stands.rows[place]
-        mean, half = _interval(value[rows], step)
-        test_mean, test_half = _interval(test[rows], test_step)
-        setting_cost = _interval(spent[rows], 0.0)[0]
+        kept = rows[counts[rows]]
+        low, high = sorted(sign * end for end in stands.interval(place, len(stands.tied) if among is None else among))
+        test_mean, test_half = _interval(frame["test"].to_numpy(float)[kept])
+        known = spent[rows][np.isfinite(spent[rows])]
         made.append(
             Setting(
                 values=stands.values(trials, place),
-                mean=mean,
-                low=mean - half,
-                high=mean + half,
+                mean=float(frame["value"].to_numpy(float)[kept].mean()),
+                low=low,
+                high=high,
                 test=None if math.isnan(test_mean) else test_mean,
                 test_half=test_half,
-                seeds=int(np.isfinite(value[rows]).sum()),
-                ids=tuple(trials.frame["id"].to_numpy()[rows]),
-                cost=None if math.isnan(setting_cost) else setting_cost,
+                seeds=len(kept),
+                lost=int(stands.table["lost"].iat[place]),
+                ids=tuple(frame["id"].to_numpy()[rows]),
+                cost=float(known.mean()) if len(known) else None,
+                trained_parameters=None if trained is None else float(trained[rows].mean()),
                 reach=reach[place],
             )
         )
     return tuple(made)
 
 
-def _interval(values: np.ndarray, step: float) -> tuple[float, float]:
-    """Returns (mean, half of its 95 % t-interval); values that agree are still known to a step only. NaN if unknown."""
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    """Returns (mean, half of its 95 % t-interval); values that agree are still rounded. NaN if unknown."""
+    step = resolution(values)
     values = values[np.isfinite(values)]
     if len(values) < 2:
         return (float(values[0]) if len(values) else math.nan), math.nan

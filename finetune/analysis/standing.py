@@ -1,12 +1,15 @@
-"""Where every setting stands: its mean, its repeats, and whether chance may explain how far it lies behind the best."""
+"""Where every setting stands: its mean, its repeats, its failures, and whether it may be the best."""
 
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from finetune.analysis.paired import Comparison, arrange, compare
+from finetune import records
+from finetune.analysis.failures import Failures, failures
+from finetune.analysis.paired import LEVEL, Comparison, arrange, compare
 from finetune.analysis.table import Trials
 
 _TOP = 0.1  # share of settings that count as near the best where nothing was repeated
@@ -15,20 +18,26 @@ _TOP = 0.1  # share of settings that count as near the best where nothing was re
 class Standing(NamedTuple):
     """Settings in order of appearance, and how they compare.
 
-    table: one row a setting: for each axis the place of its value, n (trials), finished (whether all have a result),
-    mean (utility of those that have one). rows: the trials of each setting. order: finished settings, or else those
-    with any result, best first. comparison: of those in `order`, in that order; None where nothing was repeated.
+    table: one row a setting: for each axis the place of its value, n (trials with a result or a divergence), results
+    (those that count), lost (those that diverged or collapsed), mean (utility of those that count). rows: the trials of
+    each setting, and place: the (setting, column) of each trial. order: settings that can be chosen, best first.
+    utility: [settings, repeats], NaN where nothing counts. comparison: of those in `order`, in that order; None where
+    nothing was repeated.
     """
 
     table: pd.DataFrame
     rows: list[np.ndarray]
+    place: tuple[np.ndarray, np.ndarray]
     order: np.ndarray
+    utility: np.ndarray
+    failures: Failures
     comparison: Comparison | None
 
     @property
     def evident(self) -> bool:
-        """Whether settings differ by more than chance, or some have come to no result."""
-        return self.comparison is not None and (self.comparison.evident or len(self.order) < len(self.table))
+        """Whether settings differ by more than chance, or some were left out for their failures."""
+        left_out = len(self.order) < int((self.table["n"] > 0).sum())
+        return self.comparison is not None and (self.comparison.evident or left_out)
 
     @property
     def tied(self) -> np.ndarray:
@@ -50,24 +59,57 @@ class Standing(NamedTuple):
         """Returns the values of a setting's axes, as the axes hold them."""
         return {axis.name: axis.values[self.table[axis.name].iat[setting]] for axis in trials.axes}
 
+    def interval(self, setting: int, among: int) -> tuple[float, float]:
+        """Returns the 95 % interval of what a setting reaches over seeds, as utility; NaN where that is not known.
+
+        among: the number of settings of which it is the best seen. Such a one has had luck: the lower end allows for
+        that (Bonferroni). What seeds do to all settings alike is known only as well as seeds are many.
+        """
+        place = np.flatnonzero(self.order == setting)
+        if self.comparison is None or not len(place):
+            return math.nan, math.nan
+        noise = self.comparison.noise
+        error = noise.of_mean(place)
+        common = 0.0
+        if noise.seeds > 1:
+            common = float(stats.t.isf(LEVEL / 2, noise.seeds - 1)) * math.sqrt(
+                noise.of_seeds / noise.repeats[place[0]]
+            )
+        mean = float(noise.means[place[0]])
+        down, up = (float(error.half(LEVEL / 2 / parts)[0]) for parts in (max(among, 1), 1))
+        return mean - math.hypot(common, down), mean + math.hypot(common, up)
+
 
 def standing(trials: Trials) -> Standing:
     """Returns where every setting stands."""
     repeats = arrange(trials)
     first = pd.Series(repeats.setting).drop_duplicates().index.to_numpy()
-    known = np.isfinite(repeats.utility)
-    counts = known.sum(axis=1)
-    sums = np.where(known, repeats.utility, 0.0).sum(axis=1)
+    diverged = np.zeros(repeats.utility.shape, bool)
+    diverged[repeats.setting, repeats.column] = (trials.frame["status"] == records.DIVERGED).to_numpy()
+    of_first = trials.frame.iloc[first]
+    values = {axis.name: of_first[axis.name].to_numpy() for axis in trials.axes}
+    failed = failures(repeats.utility, diverged, trials.axes, values)
+    utility = np.where(failed.lost, np.nan, repeats.utility)
+    counts = np.isfinite(utility).sum(axis=1)
+    sums = np.nansum(utility, axis=1)
     means = np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
     table = pd.DataFrame(
         {axis.name: axis.indices(trials.frame[axis.name].to_numpy()[first]) for axis in trials.axes}
-        | {"n": np.bincount(repeats.setting, minlength=len(counts)), "finished": repeats.finished, "mean": means}
+        | {"n": counts + failed.of_setting, "results": counts, "lost": failed.of_setting, "mean": means}
     )
-    candidates = np.flatnonzero(repeats.finished if repeats.finished.any() else counts > 0)
-    order = candidates[np.argsort(-means[candidates], kind="stable")]
-    comparison = compare(repeats.utility[order]) if len(order) else None
-    if comparison is not None and comparison.leader:  # one with few repeats may have a larger mean than the leader
-        order = np.concatenate([order[[comparison.leader]], np.delete(order, comparison.leader)])
-        comparison = compare(repeats.utility[order])
+    order = _candidates(counts, failed)
+    order = order[np.argsort(-means[order], kind="stable")]
+    comparison = compare(utility[order], trials.step) if len(order) else None
+    if comparison is not None:  # means freed of which seeds a setting had
+        order = order[np.argsort(-comparison.noise.means, kind="stable")]
+        comparison = compare(utility[order], trials.step)
     rows = trials.frame.groupby(repeats.setting, sort=True).indices
-    return Standing(table, [rows[i] for i in range(len(counts))], order, comparison)
+    place = repeats.setting, repeats.column
+    return Standing(table, [rows[i] for i in range(len(counts))], place, order, utility, failed, comparison)
+
+
+def _candidates(counts: np.ndarray, failed: Failures) -> np.ndarray:
+    """Returns the settings that can be chosen: those without failures, unless failures fall anywhere."""
+    some = counts > 0
+    safe = some & (failed.of_setting == 0)
+    return np.flatnonzero(some if failed.anywhere or not safe.any() else safe)

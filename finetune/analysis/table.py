@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from finetune.analysis import cells, columns, foreign, workdir
-from finetune.analysis.axis import Axis, make_axis
+from finetune import records
+from finetune.analysis import columns, direction, foreign, workdir
+from finetune.analysis.axis import Axis
+from finetune.analysis.design import TABLE
+from finetune.analysis.interpret import Found, interpret
+from finetune.analysis.reading import Reading
 from finetune.errors import UserError
 
 __all__ = ["Axis", "Trials", "from_frame", "read_study", "read_table"]
@@ -19,8 +22,9 @@ class Trials(NamedTuple):
     """What is known of a set of trials.
 
     frame has one row a trial: id, a column for each axis, seed, status, value (the metric on the validation split, NaN
-    if none), utility (value, or -value where less is better), test, and what else is known of: best_epoch, epochs,
-    train_loss, val_loss, seconds, flops, bytes, trained_parameters. curves has id, epoch, step, losses and metrics.
+    of a trial that is not complete), utility (value, or -value where less is better), test, and what else is known of:
+    best_epoch, epochs, train_loss, val_loss, seconds, flops, bytes, trained_parameters. curves has id, epoch, step,
+    losses and metrics.
     """
 
     frame: pd.DataFrame
@@ -32,6 +36,8 @@ class Trials(NamedTuple):
     notes: tuple[str, ...]
     source: str
     provenance: dict[str, Any]
+    design: str = TABLE  # how settings were chosen: grid, random, adaptive, table
+    reading: Reading | None = None  # how the table was read; None of one that was made otherwise
 
     @property
     def names(self) -> list[str]:
@@ -39,11 +45,18 @@ class Trials(NamedTuple):
         return [axis.name for axis in self.axes]
 
     @property
+    def step(self) -> float | None:
+        """What results are rounded to: one example of the validation split, None where that is not known."""
+        examples = (self.provenance.get("splits") or {}).get("validation")
+        return 1 / examples if examples and self.metric == "val_accuracy" else None
+
+    @property
     def filled(self) -> np.ndarray:
-        """Utility, float64 [trials]; where there is none, as after a divergence, the worst that any trial reached."""
+        """Utility, float64 [trials]; of a trial that diverged the worst that any reached, NaN of one that failed."""
         utility = self.frame["utility"].to_numpy(float)
         worst = np.nanmin(utility) if np.isfinite(utility).any() else np.nan
-        return np.where(np.isnan(utility), worst, utility)
+        diverged = (self.frame["status"] == records.DIVERGED).to_numpy()
+        return np.where(np.isnan(utility) & diverged, worst, utility)
 
     @property
     def complete(self) -> bool:
@@ -53,21 +66,17 @@ class Trials(NamedTuple):
         return bool(full and self.axes and not self.frame.duplicated([*self.names, "seed"]).any())
 
     def settings(self) -> pd.DataFrame:
-        """Returns one row per combination of axis values, best first.
+        """Returns one row per combination of axis values with a result or a divergence, best first.
 
-        Columns: the axes, n, mean and std of the utility over repeats, low and high (95 % t-interval of the mean; NaN
-        with one repeat), test_mean, diverged (share of trials without a result).
+        Columns: the axes, n (trials that ended in one or the other), mean and std of their utility, test_mean,
+        diverged (share of them that diverged).
         """
         frame = self.frame.assign(utility=self.filled, diverged=self.frame["utility"].isna())
+        frame = frame[frame["utility"].notna()]
         groups = frame.groupby(self.names or (lambda _: 0), sort=False)
         table = groups["utility"].agg(n="size", mean="mean", std="std")
-        half = stats.t.ppf(0.975, np.maximum(table["n"] - 1, 1)) * table["std"] / np.sqrt(table["n"])
-        table = table.assign(
-            low=table["mean"] - half,
-            high=table["mean"] + half,
-            test_mean=groups["test"].mean(),
-            diverged=groups["diverged"].mean(),
-        ).reset_index(drop=not self.axes)
+        table = table.assign(test_mean=groups["test"].mean(), diverged=groups["diverged"].mean())
+        table = table.reset_index(drop=not self.axes)
         return table.sort_values("mean", ascending=False, kind="stable", na_position="last", ignore_index=True)
 
 
@@ -85,19 +94,40 @@ def read_study(path: Path) -> Trials:
         source=str(path),
         curves=study.curves,
         provenance=study.provenance,
+        found=Found(direction="as the study says"),
     )
 
 
-def read_table(path: Path | str, metric: str, minimize: bool) -> Trials:
+def read_table(
+    path: Path | str, metric: str, minimize: bool | None = None, asked: columns.Asked | None = None
+) -> Trials:
     """Returns the trials of a file: .csv, .tsv, .json, .jsonl, or an Optuna storage `sqlite:///FILE#STUDY`.
 
-    Raises UserError if there is no such file, no such metric, or nothing in it that varies.
+    minimize: whether less is better, None to follow the study or the metric's name; asked: what is said of columns.
+    Raises UserError if there is no such file, no such column, nothing that varies, or no telling what is better.
     """
     table = foreign.read(path)
-    trials = from_frame(table.frame, metric, minimize, source=str(path), scales=table.scales, notes=table.notes)
+    if not len(table.frame):
+        raise _no_rows(str(path))
+    names = [str(name) for name in table.frame.columns]
+    column = columns.objective(names, metric, table.directions)
+    known = table.directions.get(column) or direction.from_ranks(table.frame, column)
+    decided = direction.decide(column, minimize, known)
+    trials = from_frame(
+        table.frame,
+        column,
+        decided.minimize,
+        source=str(path),
+        asked=columns.asked(names, asked or columns.Asked(), column),
+        found=Found(table.scales, table.notes, decided.why, table.sampler, ordered=True),
+    )
     if not trials.axes:
         raise UserError(f"--trials is {str(path)!r}, where no hyperparameter has two values, allowed: one that varies")
     return trials
+
+
+def _no_rows(source: str) -> UserError:
+    return UserError(f"{source} has no rows, allowed: a table with a row for each trial")
 
 
 def from_frame(
@@ -110,54 +140,30 @@ def from_frame(
     scales: Mapping[str, str] | None = None,
     curves: pd.DataFrame | None = None,
     provenance: dict[str, Any] | None = None,
-    notes: Sequence[str] = (),
+    asked: columns.Asked | None = None,
+    found: Found | None = None,
 ) -> Trials:
     """Returns the trials of a table with one row a trial.
 
-    hyperparameters names the columns that are some, guessed if None; scales maps names of axes to log or linear.
+    hyperparameters names the columns that are some, guessed if None; asked says more of the columns; scales maps names
+    of axes to log or linear; found is what is known of the table beside its cells. Raises UserError where rows cannot
+    be read as trials.
     """
     if not len(frame):
-        raise UserError(f"{source} has no rows, allowed: a table with a row for each trial")
+        raise _no_rows(source)
     frame = frame.rename(columns=str).reset_index(drop=True)
-    roles = columns.assign(frame, metric, hyperparameters)
-    table, said = cells.outcomes(frame, roles, minimize)
-    noted = [*notes, *columns.say(roles.passed_over), *said]
-    kept, said = _hyperparameters(frame.loc[table.index], roles)
-    table = table.loc[kept.index].join(kept)
-    axes, fixed = _axes(kept, scales or {})
-    table["seed"] = cells.seeds(frame.loc[kept.index], roles, _settings(kept), said)
+    asked = asked or columns.Asked(None if hyperparameters is None else tuple(hyperparameters))
+    made = interpret(frame, metric, minimize, asked, found or Found(scales=scales or {}))
     return Trials(
-        table.drop(columns=[name for name in fixed if name != "epochs"]).reset_index(drop=True),
-        axes,
-        fixed,
-        roles.metric,
+        made.table,
+        made.axes,
+        made.fixed,
+        made.metric,
         not minimize,
         pd.DataFrame() if curves is None else curves,
-        (*noted, *said),
+        made.notes,
         source,
         provenance or {},
+        made.reading.design.kind,
+        made.reading,
     )
-
-
-def _hyperparameters(frame: pd.DataFrame, roles: columns.Roles) -> tuple[pd.DataFrame, list[str]]:
-    """Returns (the columns of hyperparameters, without rows that miss a number; notes)."""
-    found = {name: cells.hyperparameter(frame[column], name) for name, column in roles.hyperparameters.items()}
-    table = pd.DataFrame({name: each.values for name, each in found.items() if each.values is not None}, frame.index)
-    notes = [each.note for each in found.values() if each.note]
-    missing = table.isna()
-    if missing.any(axis=None):
-        names = ", ".join(table.columns[missing.any()])
-        notes.append(f"{missing.any(axis=1).sum()} trials without a value of {names} are left out")
-    return table[~missing.any(axis=1)], notes
-
-
-def _axes(table: pd.DataFrame, scales: Mapping[str, str]) -> tuple[tuple[Axis, ...], dict[str, Any]]:
-    """Returns (axes: hyperparameters that vary; values of those that do not)."""
-    axes = [make_axis(name, table[name].tolist(), scales.get(name)) for name in table]
-    fixed = {axis.name: axis.values[0] for axis in axes if len(axis.values) == 1}
-    return tuple(axis for axis in axes if len(axis.values) > 1), fixed
-
-
-def _settings(table: pd.DataFrame) -> pd.Series:
-    """Returns a label of each row's combination of hyperparameters."""
-    return table.groupby(list(table.columns)).ngroup() if len(table.columns) else pd.Series(0, table.index)

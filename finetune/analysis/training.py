@@ -6,6 +6,7 @@ import pandas as pd
 from finetune.analysis import experiment
 from finetune.analysis.cost import known
 from finetune.analysis.finding import NOTE, WARNING, Finding, metric_words, number
+from finetune.analysis.lag import lagging
 from finetune.analysis.standing import Standing
 from finetune.analysis.table import Trials
 
@@ -20,7 +21,8 @@ def diagnose_training(trials: Trials, standing: Standing) -> list[Finding]:
     """Returns what the curves of the trials near the best say, as far as they are known."""
     near = standing.trials_near()
     curves = _curves(trials, near)
-    return [*_length(trials, standing, near, curves), *_fit(trials, near, curves)]
+    lag = lagging(curves)
+    return [*_length(trials, standing, near, curves), *([lag] if lag else _fit(trials, near, curves))]
 
 
 def _curves(trials: Trials, near: np.ndarray) -> pd.DataFrame:

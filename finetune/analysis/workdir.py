@@ -1,5 +1,6 @@
 """Reads the work directory of a study of ours as a table: results, curves, and what each trial cost."""
 
+import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,8 +51,10 @@ def read(workdir: Path) -> Study:
 
 
 def _curves(workdir: Path, ids: set[str]) -> pd.DataFrame:
-    rows = [row for row in records.read(workdir / "curves.jsonl") if isinstance(row, dict) and row.get("id") in ids]
-    curves = pd.DataFrame(rows)
+    rows = (row for row in records.stream(workdir / "curves.jsonl") if row.get("id") in ids)
+    names = list(first) if (first := next(rows, None)) else []
+    values = [tuple(map(row.get, names)) for row in itertools.chain([first] if first else [], rows)]
+    curves = pd.DataFrame(values, columns=names)  # from tuples: a study may have a million rows
     return curves.drop_duplicates(["id", "epoch"], keep="last", ignore_index=True) if len(curves) else curves
 
 
@@ -65,8 +68,16 @@ def _cost(hparams: dict[str, Any], plan: dict[str, Any]) -> dict[str, float]:
     group = max(groups, key=lambda each: each["signature"].get("micro_batch", 0))
     shares = {"seconds": group["trials"], "flops": group["trials"], "bytes": group["chunk"]}
     costs = {name: group[name] / members for name, members in shares.items() if group.get(name)}
-    trained = {name: group[name] for name in ("trained_parameters",) if name in group}
-    return costs | trained
+    return costs | _trained(hparams, group)
+
+
+def _trained(hparams: dict[str, Any], group: dict[str, Any]) -> dict[str, float]:
+    """Returns how many parameters a trial trains: of a group's adapters those of its own rank."""
+    if "trained_parameters" not in group:
+        return {}
+    rank, largest = hparams.get("lora_rank"), group.get("adapter_rank")
+    idle = group["adapter_parameters"] * (1 - rank / largest) if rank and largest else 0
+    return {"trained_parameters": group["trained_parameters"] - idle}
 
 
 def _before(rows: list[dict[str, Any]], own: dict[str, float]) -> list[float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from finetune.data import memory
-from finetune.data.source import SPLITS, Examples, Source
+from finetune.data.source import SPLITS, Examples, Source, split_of, unlabelled
 from finetune.errors import UserError, one_of
 
 _UINT8_MAX = 255
@@ -17,12 +17,16 @@ _UINT8_MAX = 255
 def read(file: Path, task: str = "classification") -> Source:
     """Returns images [H, W, C] uint8 or float32 (x_* has 3 or 4 axes), or feature vectors [D] float32 (2 axes).
 
-    Classes are the whole numbers of y_*, in their order; for multilabel y_* is [N, C] of 0 and 1, and classes are the
-    columns; for regression it holds any numbers [N]. Raises UserError for a damaged file, pickled objects,
-    unknown or missing arrays, shapes that do not agree, images of whole numbers outside 0..255, values that are not
-    finite, and labels that are not whole numbers of 0 or more.
+    A test split without y_test is left out. Classes are the whole numbers of y_*, in their order; for multilabel y_* is
+    [N, C] of 0 and 1, and classes are the columns; for regression it holds any numbers [N]. Raises UserError for a
+    damaged file, pickled objects, unknown or missing arrays, shapes that do not agree, images of whole numbers outside
+    0..255, values that are not finite, and labels that are not whole numbers of 0 or more.
     """
     arrays = _load(file, [f"{letter}_{split}" for split in SPLITS for letter in "xy"])
+    notes = []
+    if "x_test" in arrays and "y_test" not in arrays:
+        del arrays["x_test"]
+        notes.append(unlabelled(f"x_test of {file}"))
     present = [split for split in SPLITS if f"x_{split}" in arrays or f"y_{split}" in arrays]
     for split in present:
         if not {f"x_{split}", f"y_{split}"} <= arrays.keys():
@@ -33,11 +37,11 @@ def read(file: Path, task: str = "classification") -> Source:
         read_labels = _numbers if task == "regression" else _columns
         found = {split: read_labels(file, f"y_{split}", arrays[f"y_{split}"], len(inputs[split])) for split in present}
         order = tuple(map(str, range(arrays[f"y_{present[0]}"].shape[1]))) if task == "multilabel" else ()
-        return Source("array", {split: Examples(inputs[split], found[split]) for split in present}, order)
+        return Source("array", {split: Examples(inputs[split], found[split]) for split in present}, order, tuple(notes))
     labels = {split: _labels(file, f"y_{split}", arrays[f"y_{split}"], len(inputs[split])) for split in present}
     numbers = {number for split in present for number in labels[split]}
     splits = {split: Examples(inputs[split], [str(number) for number in labels[split]]) for split in present}
-    return Source("array", splits, order=tuple(map(str, sorted(numbers))))
+    return Source("array", splits, tuple(map(str, sorted(numbers))), tuple(notes))
 
 
 def read_inputs(file: Path) -> np.ndarray:
@@ -48,13 +52,15 @@ def read_inputs(file: Path) -> np.ndarray:
 def _load(file: Path, allowed: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(file) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            stored = {name.removesuffix(".npy"): _canonical(name.removesuffix(".npy")) for name in archive.namelist()}
             memory.check_fits(sum(entry.file_size for entry in archive.infolist()), f"arrays of {file}")
-        for name in names:
-            if name not in allowed:
+        for name, wanted in stored.items():
+            if wanted not in allowed:
                 raise one_of(f"array in {file}", name, allowed)
+            if list(stored.values()).count(wanted) > 1:
+                raise UserError(f"{file} holds {wanted} under two names, one of them {name!r}, allowed: one")
         with np.load(file, allow_pickle=False) as archive:
-            return {name: np.asarray(archive[name]) for name in names}
+            return {wanted: np.asarray(archive[name]) for name, wanted in stored.items()}
     except UserError:
         raise
     # RuntimeError: a damaged header can ask for encryption or an unknown compression.
@@ -69,6 +75,12 @@ def _load(file: Path, allowed: Sequence[str]) -> dict[str, np.ndarray]:
         zlib.error,
     ) as error:
         raise UserError(f"{file} is not a whole .npz file of plain arrays: {error}") from error
+
+
+def _canonical(name: str) -> str:
+    """Returns the name of an array with that of its split in full."""
+    letter, underscore, split = name.partition("_")
+    return letter + underscore + split_of(split)
 
 
 def _inputs(file: Path, name: str, x: np.ndarray) -> np.ndarray:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune.config import DataConfig
-from finetune.data import splits, targets
+from finetune import files
+from finetune.config import USUAL_MAX_LENGTH, DataConfig
+from finetune.data import delimited, duplicates, splits, targets
 from finetune.data.source import SPLITS, Examples, Source
 from finetune.errors import UserError, one_of
 
@@ -28,6 +29,9 @@ class Dataset(NamedTuple):
     [N, C], 1 where an example has the class; regression: float32 [N], and `classes` is empty; tokens: int32 [N, T],
     -1 where a token has none.
     content_hash: sha256 in hex over names, dtypes, shapes and bytes of all arrays, and the class names.
+    facts: what is known of the data, as plain JSON values: "duplicates", see `duplicates.count`; of texts "cut_share",
+        how many of all are longer than max_length.
+    notes: what the user is told of the data, a line each.
     """
 
     train: Split
@@ -35,6 +39,8 @@ class Dataset(NamedTuple):
     test: Split
     classes: tuple[str, ...]
     content_hash: str
+    facts: dict[str, Any] = {}  # noqa: RUF012 (nothing changes it)
+    notes: tuple[str, ...] = ()
 
 
 def load(config: DataConfig, tokenizer_file: Path | None) -> Dataset:
@@ -48,11 +54,12 @@ def load(config: DataConfig, tokenizer_file: Path | None) -> Dataset:
     except OSError as error:
         raise UserError(f"cannot read data.name {config.name!r}: {error}") from error
     if config.task == "classification":
-        source = _keep_classes(source, config.classes)
+        source = _keep_classes(targets.as_whole(source), config.classes)
     classes, labels = targets.encode(source, config)
     chosen = _choose(source, labels, config)
-    file = Path(config.tokenizer).expanduser() if config.tokenizer else tokenizer_file
+    file = files.expanded(config.tokenizer) if config.tokenizer else tokenizer_file
     arrays = _encode(source.kind, [item for inputs, _ in chosen for item in inputs], config, file)
+    cut = arrays.pop("cut", None)
     if config.task == "tokens":
         word = np.split(arrays.pop("word"), np.cumsum([len(labels) for _, labels in chosen])[:-1])
         chosen = [
@@ -63,7 +70,16 @@ def load(config: DataConfig, tokenizer_file: Path | None) -> Dataset:
     train, validation, test = (
         {key: pieces[key][number] for key in pieces} | {"label": labels} for number, (_, labels) in enumerate(chosen)
     )
-    return Dataset(train, validation, test, classes, _content_hash((train, validation, test), classes))
+    counts = duplicates.count(train, validation, test)
+    facts = {"duplicates": counts} | ({} if cut is None else {"cut_share": float(cut.mean())})
+    notes = (*source.notes, *_told_of_cut(cut), *duplicates.told(counts))
+    return Dataset(train, validation, test, classes, _content_hash((train, validation, test), classes), facts, notes)
+
+
+def _told_of_cut(cut: np.ndarray | None) -> list[str]:
+    if cut is None or not cut.any():
+        return []
+    return [f"{cut.sum():,} of {len(cut):,} texts ({cut.mean():.1%}) are longer than data.max_length and cut"]
 
 
 def _read(config: DataConfig) -> Source:
@@ -74,7 +90,7 @@ def _read(config: DataConfig) -> Source:
         return packaged.read(config.name)
     if config.name.startswith(tfds.PREFIX):
         return tfds.read_name(config.name.removeprefix(tfds.PREFIX), config)
-    path = Path(config.name).expanduser()
+    path = files.expanded(config.name)
     if path.is_dir():
         return _read_directory(path, config)
     if path.is_file():
@@ -85,21 +101,21 @@ def _read(config: DataConfig) -> Source:
 
 
 def _read_file(path: Path, config: DataConfig) -> Source:
-    from finetune.data import arrays, delimited
+    from finetune.data import arrays
 
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return arrays.read(path, config.task)
-    if path.suffix in delimited.SUFFIXES:
+    if delimited.is_delimited(path):
         return delimited.read(path, config)
     raise one_of(f"ending of {path}", path.suffix, [".npz", *delimited.SUFFIXES])
 
 
 def _read_directory(path: Path, config: DataConfig) -> Source:
-    from finetune.data import delimited, tfds
+    from finetune.data import tfds
 
     if (path / "dataset_info.json").exists():
         return tfds.read_directory(path, config)
-    if any(file.suffix in delimited.SUFFIXES for file in path.iterdir()):
+    if any(map(delimited.is_delimited, path.iterdir())):
         return delimited.read(path, config)
     from finetune.data import images
 
@@ -169,11 +185,11 @@ def _encode(kind: str, inputs: list[Any], config: DataConfig, tokenizer_file: Pa
     if kind == "text":
         from finetune.data import text
 
-        return text.encode(inputs, tokenizer_file, config.max_length)
+        return text.encode(inputs, tokenizer_file, config.max_length or USUAL_MAX_LENGTH)
     if kind == "words":
         from finetune.data import text
 
-        return text.encode_words(inputs, tokenizer_file, config.max_length)
+        return text.encode_words(inputs, tokenizer_file, config.max_length or USUAL_MAX_LENGTH)
     if kind == "array" and inputs[0].ndim == 1:
         return {"features": np.stack(inputs)}
     if kind == "array" and not config.image_size:

@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from finetune.data import memory
-from finetune.data.source import SPLITS, Examples, Source
+from finetune.data.source import SPLITS, Examples, Source, split_of, unlabelled
 from finetune.errors import UserError, one_of
 
 _GREY = ("1", "L", "LA")
+_BACKGROUND = (255, 255, 255, 255)  # white, behind what is transparent, as browsers and paper have it
+_ON_ITS_SIDE = (5, 6, 7, 8)  # values of the EXIF orientation that swap width and height
+_LITTER = ("thumbs.db", "desktop.ini")  # what Windows leaves in folders of images
 _SIXTEEN_BIT_OR_MORE = ("I", "F")
 # Pillow would hand others, such as EPS, to programs outside.
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -29,28 +32,45 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)  # else it prints lines of i
 
 
 def read(directory: Path) -> Source:
-    """Returns the images of directory/split/class/file as paths; hidden files are passed over.
+    """Returns the images of directory/split/class/file as paths, or of directory/class/file, all as train.
 
-    Raises UserError for a split that is not train, validation or test, and for one without images.
+    Hidden files are passed over, and a test split whose files are in no class is left out. Raises UserError for a split
+    that is not train, validation or test beside one that is, and for one without images.
     """
-    splits = {}
-    for folder in _visible(directory):
-        if not folder.is_dir():
-            continue
-        if folder.name not in SPLITS:
+    folders = {folder: split_of(folder.name) for folder in _visible(directory) if folder.is_dir()}
+    if not set(folders.values()) & set(SPLITS) and (examples := _of_classes(directory)).inputs:
+        return Source("image", {"train": examples})
+    splits: dict[str, Examples] = {}
+    notes = []
+    for folder, split in folders.items():
+        if split not in SPLITS:
             raise one_of(f"split folder in {directory}", folder.name, SPLITS)
-        files = [file for group in _visible(folder) if group.is_dir() for file in _visible(group)]
-        if not files:
+        if split in splits:
+            raise UserError(f"split {split} is in two folders, one of them {folder}, allowed: one folder a split")
+        examples = _of_classes(folder)
+        if split == "test" and not examples.inputs and any(file.is_file() for file in _visible(folder)):
+            notes.append(unlabelled(folder))
+            continue
+        if not examples.inputs:
             raise UserError(f"{folder} has no images, allowed: {folder}/CLASS/FILE")
-        splits[folder.name] = Examples(files, [file.parent.name for file in files])
+        splits[split] = examples
     if not splits:
-        raise UserError(f"{directory} holds no data, allowed: train.csv (.tsv, .jsonl) or train/CLASS/IMAGE and so on")
-    return Source("image", splits)
+        raise UserError(
+            f"{directory} holds no data, allowed: train.csv (.tsv, .jsonl), CLASS/IMAGE, or train/CLASS/IMAGE and so on"
+        )
+    return Source("image", splits, notes=tuple(notes))
+
+
+def _of_classes(directory: Path) -> Examples:
+    """Returns the files of directory/class/file."""
+    groups = [group for group in _visible(directory) if group.is_dir()]
+    files = [file for group in groups for file in _visible(group) if file.is_file()]
+    return Examples(files, [file.parent.name for file in files])
 
 
 def files_below(directory: Path) -> list[Path]:
     """Returns the files below a directory, sorted, hidden ones left out; raises UserError if there are none."""
-    files = [file for file in sorted(directory.rglob("*")) if file.is_file()]
+    files = [file for file in sorted(directory.rglob("*")) if file.is_file() and not _is_litter(file)]
     files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(directory).parts)]
     if not files:
         raise UserError(f"{directory} has no images, allowed: a folder that holds some")
@@ -58,11 +78,17 @@ def files_below(directory: Path) -> list[Path]:
 
 
 def _visible(directory: Path) -> list[Path]:
-    return sorted(entry for entry in directory.iterdir() if not entry.name.startswith("."))
+    return sorted(entry for entry in directory.iterdir() if not entry.name.startswith(".") and not _is_litter(entry))
+
+
+def _is_litter(file: Path) -> bool:
+    return file.name.lower() in _LITTER
 
 
 def decode(files: Sequence[Path | bytes], image_size: int) -> np.ndarray:
     """Returns uint8 [N, H, W, C] of image files or their bytes; C = 1 if all are grey, else 3 (RGB).
+
+    Images stand as their EXIF orientation says, what is transparent shows white, of several frames the first counts.
 
     image_size: pixels, edge of the square that images are scaled to; 0 = as stored. Raises UserError for a file that
     cannot be read, for more than 8 bits a channel, and for sizes that differ when image_size is 0.
@@ -74,7 +100,7 @@ def decode(files: Sequence[Path | bytes], image_size: int) -> np.ndarray:
             if image.mode.startswith(_SIXTEEN_BIT_OR_MORE):
                 raise UserError(f"{_told(index, file)} has pixels of mode {image.mode}, allowed: 8 bits a channel")
             grey = grey and image.mode in _GREY
-            shapes.setdefault(image.size, _told(index, file))
+            shapes.setdefault((0, 0) if image_size else _upright_size(image), _told(index, file))
     if not image_size and len(shapes) > 1:
         told = ", ".join(f"{file} is {width} x {height}" for (width, height), file in list(shapes.items())[:2])
         raise UserError(f"images differ in size: {told}; set data.image_size to scale them")
@@ -84,11 +110,26 @@ def decode(files: Sequence[Path | bytes], image_size: int) -> np.ndarray:
     pixels = np.empty(shape, np.uint8)
     for index, file in enumerate(files):
         with _opened(index, file) as image:
-            converted = image.convert("L" if grey else "RGB")
+            converted = _upright_opaque(image).convert("L" if grey else "RGB")
             if converted.size != size:
                 converted = converted.resize(size, Image.Resampling.BILINEAR)
             pixels[index] = np.asarray(converted).reshape(pixels.shape[1:])
     return pixels
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Returns width and height of an image that is turned as its EXIF orientation says."""
+    # Of a TIFF, Pillow gives the size so already.
+    turned = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
+    return image.size[::-1] if turned else image.size
+
+
+def _upright_opaque(image: Image.Image) -> Image.Image:
+    upright = ImageOps.exif_transpose(image)
+    if not upright.has_transparency_data:
+        return upright
+    upright = upright.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", upright.size, _BACKGROUND), upright)
 
 
 def resize(images: np.ndarray, image_size: int) -> np.ndarray:

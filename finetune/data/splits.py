@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from finetune.permutation import permutation
+
 
 def stratify(labels: np.ndarray, total: int, key: tuple[int, ...], leave: int = 0) -> np.ndarray:
     """Returns a mask bool [N] of `total` examples, drawn from each class of `labels` int [N] in proportion.
@@ -11,7 +13,7 @@ def stratify(labels: np.ndarray, total: int, key: tuple[int, ...], leave: int = 
     """
     counts = np.bincount(labels)
     quota = quotas(counts, total, np.maximum(counts - leave, 0))
-    order = _permutation(len(labels), key)
+    order = permutation(len(labels), key)
     grouped = order[np.argsort(labels[order], kind="stable")]
     rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     chosen = np.zeros(len(labels), bool)
@@ -43,8 +45,3 @@ def quotas(counts: np.ndarray, total: int, limits: np.ndarray) -> np.ndarray:
         else:
             quota[np.argmin(np.where(quota > least, owed, np.iinfo(np.int64).max))] -= 1
     return quota
-
-
-def _permutation(count: int, key: tuple[int, ...]) -> np.ndarray:
-    # NumPy promises a stable raw stream of a bit generator, but not of Generator.permutation.
-    return np.argsort(np.random.PCG64(key).random_raw(count), kind="stable")

@@ -1,15 +1,19 @@
 """Targets: what an example is labelled with, as arrays: one class, several of them, a number, or a class a word."""
 
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from finetune.config import DataConfig
-from finetune.data.source import Source, is_unicode
+from finetune.data.source import Examples, Source, is_number, is_unicode
 from finetune.errors import UserError, one_of
 
 Targets = tuple[tuple[str, ...], dict[str, np.ndarray]]  # (classes, split -> label [N, ...])
+
+_POINT_ZERO = re.compile(r"([+-]?\d+)\.0+")
 
 
 def encode(source: Source, config: DataConfig) -> Targets:
@@ -27,6 +31,26 @@ def encode(source: Source, config: DataConfig) -> Targets:
     return _ENCODERS[config.task](source, config)
 
 
+def as_whole(source: Source) -> Source:
+    """Returns `source` with class names such as 1.0 written 1 in the splits that hold no others, where another has 1.
+
+    Many tools write a column of whole numbers so when it had an empty field once. Where one split holds 1 and 1.0, they
+    are codes, and two.
+    """
+    written = {split: set(map(str, examples.labels)) for split, examples in source.splits.items()}
+    pointed = {split for split, names in written.items() if names and all(map(_POINT_ZERO.fullmatch, names))}
+    plain = set().union(*(names for split, names in written.items() if split not in pointed))
+    if any(map(_POINT_ZERO.fullmatch, plain)):
+        return source
+    kept, notes = dict(source.splits), list(source.notes)
+    for split in pointed:
+        names = {name: name.partition(".")[0] for name in written[split]}
+        if plain & set(names.values()):
+            kept[split] = Examples(source.splits[split].inputs, [names[label] for label in source.splits[split].labels])
+            notes.append(f"labels of split {split} such as {min(names)} are read as {names[min(names)]}")
+    return source._replace(splits=kept, notes=tuple(notes))
+
+
 def number(value: Any, where: str) -> float:
     """Returns a target as a number; raises UserError, which begins with `where`, unless it is finite in float32."""
     try:
@@ -42,12 +66,17 @@ def names(value: Any, separator: str, where: str) -> tuple[str, ...]:
     """Returns the labels in a field: the items of a JSON list, else what `separator` parts; empty ones are none."""
     items = value if isinstance(value, list) else str(value).split(separator)
     for item in items:
-        if isinstance(item, list | dict) or item is None:
+        if not _is_scalar(item):
             raise UserError(f"{where}: a label is {str(item)[:40]}, allowed: a text or a number")
     return tuple(dict.fromkeys(text for item in items if (text := str(item).strip())))
 
 
+def _is_scalar(item: Any) -> bool:
+    return isinstance(item, str | int) or (isinstance(item, float) and math.isfinite(item))
+
+
 def _one_class(source: Source, config: DataConfig) -> Targets:
+    _check_missing(source)
     classes = _classes(source, {split: examples.labels for split, examples in source.splits.items()})
     if len(classes) < 2:
         raise UserError(f"the data has one class only, {classes[0]!r}; allowed: two or more")
@@ -57,6 +86,13 @@ def _one_class(source: Source, config: DataConfig) -> Targets:
         for split, examples in source.splits.items()
     }
     return classes, labels
+
+
+def _check_missing(source: Source) -> None:
+    """Raises UserError for a label nan where all others are numbers: it is none."""
+    present = {label.lower() for examples in source.splits.values() for label in examples.labels}
+    if "nan" in present and len(present) > 1 and all(map(is_number, present)):
+        raise UserError("a label is nan where all others are numbers, allowed: a label for every example")
 
 
 def _classes(source: Source, labels: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
@@ -118,7 +154,7 @@ def words(value: Any, what: str, where: str) -> list[str]:
     if not isinstance(value, list) or not value:
         raise UserError(f"{where}: {what} is {str(value)[:40]!r}, allowed for tokens: a list, not empty")
     for item in value:
-        if not isinstance(item, str | int | float) or not str(item).strip() or not is_unicode(str(item)):
+        if not _is_scalar(item) or not str(item).strip() or not is_unicode(str(item)):
             raise UserError(f"{where}: {what} has {str(item)[:40]!r}, allowed: texts that are not empty")
     return [str(item).strip() for item in value]
 

@@ -1,10 +1,11 @@
 """Texts to token ids, by a tokenizer.json of the tokenizers library."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from finetune.errors import UserError
@@ -14,27 +15,31 @@ _TEXTS_AT_ONCE = 1024
 _LARGEST_ID = 2**31 - 1
 
 
-def encode(texts: Sequence[str], tokenizer_file: Path | None, max_length: int) -> dict[str, np.ndarray]:
-    """Returns "input_ids" uint16 [N, T], int32 for vocabularies above 65,536, and "length" int32 [N].
+def encode(texts: Sequence[str], tokenizer_file: Path | None, max_length: int, width: int = 0) -> dict[str, np.ndarray]:
+    """Returns "input_ids" uint16 [N, T], int32 for vocabularies above 65,536, "length" int32 [N] and "cut" bool [N].
 
-    T is the length of the longest text, special tokens included, at most `max_length`; shorter ones are padded at
-    the end. Raises UserError without a tokenizer, or for one that cannot be read.
+    T is the length of the longest text, special tokens included, at most `max_length` and at least `width`; shorter
+    ones are padded at the end, and longer ones are "cut". Raises UserError without a tokenizer, or for one that cannot
+    be read.
     """
     tokenizer, pad_id = _read(tokenizer_file, max_length)
-    rows: list[list[int]] = []
+    rows: list[tuple[list[int], bool]] = []
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         rows.extend(_encoded(tokenizer, texts[start : start + _TEXTS_AT_ONCE], max_length, tokenizer_file))
-    return _padded(rows, tokenizer, pad_id, tokenizer_file)
+    arrays = _padded([ids for ids, _ in rows], tokenizer, pad_id, tokenizer_file, width)
+    return arrays | {"cut": np.array([cut for _, cut in rows], bool)}
 
 
-def encode_words(texts: Sequence[Sequence[str]], tokenizer_file: Path | None, max_length: int) -> dict[str, np.ndarray]:
+def encode_words(
+    texts: Sequence[Sequence[str]], tokenizer_file: Path | None, max_length: int, width: int = 0
+) -> dict[str, np.ndarray]:
     """Returns what `encode` does of texts that are parted into words, and "word" int32 [N, T].
 
     "word" is the place of the word whose first token this is, and -1 for other tokens of it, special ones and padding.
-    Words beyond `max_length` are cut.
+    Words beyond `max_length` are "cut".
     """
     tokenizer, pad_id = _read(tokenizer_file, max_length)
-    rows, words = [], []
+    rows, words, cut = [], [], []
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         part = [list(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
         try:
@@ -43,7 +48,8 @@ def encode_words(texts: Sequence[Sequence[str]], tokenizer_file: Path | None, ma
             raise UserError(f"tokenizer {tokenizer_file} cannot encode the words: {error}") from error
         rows += [encoding.ids for encoding in encodings]
         words += [encoding.word_ids for encoding in encodings]
-    arrays = _padded(rows, tokenizer, pad_id, tokenizer_file)
+        cut += [bool(encoding.overflowing) for encoding in encodings]
+    arrays = _padded(rows, tokenizer, pad_id, tokenizer_file, width) | {"cut": np.array(cut, bool)}
     arrays["word"] = np.full(arrays["input_ids"].shape, -1, np.int32)
     for row, places in enumerate(words):
         starts = [i for i, place in enumerate(places) if place is not None and (not i or places[i - 1] != place)]
@@ -52,38 +58,56 @@ def encode_words(texts: Sequence[Sequence[str]], tokenizer_file: Path | None, ma
 
 
 def _padded(
-    rows: Sequence[list[int]], tokenizer: Tokenizer, pad_id: int, tokenizer_file: Path | None
+    rows: Sequence[list[int]], tokenizer: Tokenizer, pad_id: int, tokenizer_file: Path | None, width: int
 ) -> dict[str, np.ndarray]:
     length = np.array([len(row) for row in rows], np.int32)
     largest = max(tokenizer.get_vocab_size() - 1, pad_id, *(max(row, default=0) for row in rows))
     if largest > _LARGEST_ID:
         raise UserError(f"tokenizer {tokenizer_file} has token {largest}, allowed: at most {_LARGEST_ID}")
     dtype = np.uint16 if largest < 2**16 else np.int32
-    input_ids = np.full((len(rows), max(length)), pad_id, dtype)
+    input_ids = np.full((len(rows), max(width, *length)), pad_id, dtype)
     for index, row in enumerate(rows):
         input_ids[index, : len(row)] = row
     return {"input_ids": input_ids, "length": length}
 
 
-def _encoded(tokenizer: Tokenizer, texts: Sequence[str], max_length: int, file: Path | None) -> list[list[int]]:
+def _encoded(
+    tokenizer: Tokenizer, texts: Sequence[str], max_length: int, file: Path | None
+) -> list[tuple[list[int], bool]]:
     try:
-        return _token_ids(tokenizer, texts, max_length)
+        return [(encoding.ids, bool(encoding.overflowing)) for encoding in _encodings(tokenizer, texts, max_length)]
     except Exception as error:  # the library raises a bare Exception, as for a word without an unknown token
         raise UserError(f"tokenizer {file} cannot encode the texts: {error}") from error
 
 
-def _token_ids(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[list[int]]:
-    """Returns the ids of each text, cut at `max_length`, without tokenising all of a long text where possible."""
+def _encodings(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[Encoding]:
+    """Returns each text cut at `max_length`, without tokenising all of a long text where possible."""
     if not isinstance(tokenizer.pre_tokenizer, BertPreTokenizer):
-        return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
-    # This pre-tokenizer always splits at a space, so that the tokens of a text begin with those of its first words.
-    starts = [" ".join(text.split(" ", max_length)[:max_length]) for text in texts]
-    rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(starts)]
+        return tokenizer.encode_batch_fast(texts)
+    # This pre-tokenizer always splits at a space, so that the tokens of a text begin with those of its first words. One
+    # more than fit shows that a text is cut.
+    starts = [" ".join(text.split(" ", max_length + 1)[: max_length + 1]) for text in texts]
+    encodings = tokenizer.encode_batch_fast(starts)
     # Words of nothing but removed characters, or none between two spaces, can leave too few tokens.
     return [
-        row if len(row) == max_length or start == text else tokenizer.encode(text).ids
-        for row, start, text in zip(rows, starts, texts, strict=True)
+        encoding if encoding.overflowing or start == text else tokenizer.encode(text)
+        for encoding, start, text in zip(encodings, starts, texts, strict=True)
     ]
+
+
+def document(file: Path) -> str:
+    """Returns a tokenizer.json, which lower-cases first where sentence_bert_config.json beside it asks for that.
+
+    Raises OSError and ValueError for files that cannot be read.
+    """
+    content = file.read_text(encoding="utf-8")
+    beside = file.with_name("sentence_bert_config.json")
+    if not beside.is_file() or json.loads(beside.read_text(encoding="utf-8-sig")).get("do_lower_case") is not True:
+        return content
+    found = json.loads(content)
+    given = found.get("normalizer")
+    normalizers = [{"type": "Lowercase"}, *([] if given is None else [given])]
+    return json.dumps(found | {"normalizer": {"type": "Sequence", "normalizers": normalizers}}, ensure_ascii=False)
 
 
 def _read(file: Path | None, max_length: int) -> tuple[Tokenizer, int]:
@@ -93,7 +117,7 @@ def _read(file: Path | None, max_length: int) -> tuple[Tokenizer, int]:
     if not file.is_file():
         raise UserError(f"tokenizer {file}: no such file")
     try:
-        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer = Tokenizer.from_str(document(file))
     except Exception as error:  # the library raises a bare Exception
         raise UserError(f"tokenizer {file} is not a tokenizer.json of the tokenizers library: {error}") from error
     special = tokenizer.num_special_tokens_to_add(is_pair=False)

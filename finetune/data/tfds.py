@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune.config import DataConfig
-from finetune.data.source import SPLITS, Examples, Source
+from finetune.data.source import SPLITS, Examples, Source, labelled, split_of
 from finetune.errors import UserError
 
 PREFIX = "tfds:"
@@ -39,8 +39,8 @@ def read_name(name: str, config: DataConfig) -> Source:
 def read_directory(directory: Path, config: DataConfig) -> Source:
     """Returns the prepared set in `directory`, the one that holds dataset_info.json.
 
-    A split without labels is left out. Raises UserError for a missing column, a column that is neither text nor
-    image, and a set that is damaged or not in a format with random access (ArrayRecord).
+    A split whose labels are withheld is left out. Raises UserError for a missing column, inputs that are neither text
+    nor image, several labels an example, and a set that is damaged or has no random access (is no ArrayRecord).
     """
     import tensorflow_datasets
 
@@ -84,16 +84,25 @@ def _read(builder: Any, config: DataConfig) -> Source:
     names = getattr(builder.info.features[config.label_column], "names", None)
     splits = {}
     with _told(f"cannot read the tfds set {builder.name}"):
-        for split in [split for split in SPLITS if split in builder.info.splits]:
+        for split, stored in _splits(builder).items():
             try:
-                rows = builder.as_data_source(split=split, decoders=decoders)
+                rows = builder.as_data_source(split=stored, decoders=decoders)
             except NotImplementedError as error:
-                stored = builder.info.file_format.value
-                raise UserError(f"tfds set {builder.name} is stored as {stored}, allowed: array_record") from error
-            examples = _examples(rows, inputs, config.label_column, _text if kind == "text" else bytes, names)
-            if set(examples.labels) != {str(_UNLABELLED)}:
-                splits[split] = examples
-    return Source(kind, splits, order=tuple(names or ()))
+                form = builder.info.file_format.value
+                raise UserError(f"tfds set {builder.name} is stored as {form}, allowed: array_record") from error
+            splits[split] = _examples(rows, inputs, config.label_column, _text if kind == "text" else bytes, names)
+    return labelled(Source(kind, splits, order=tuple(names or ())))
+
+
+def _splits(builder: Any) -> dict[str, str]:
+    """Returns {one of SPLITS: the set's own name of it}; raises UserError where it has two."""
+    found: dict[str, str] = {}
+    for stored in builder.info.splits:
+        if (split := split_of(stored)) in SPLITS:
+            if split in found:
+                raise UserError(f"tfds set {builder.name} has splits {found[split]} and {stored}, allowed: one {split}")
+            found[split] = stored
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def _inputs(builder: Any, config: DataConfig) -> tuple[Literal["image", "text"], str]:
@@ -105,6 +114,11 @@ def _inputs(builder: Any, config: DataConfig) -> tuple[Literal["image", "text"],
     for needed, asked in ((column, config.text_column), (config.label_column, config.label_column)):
         if needed not in features:
             raise UserError(f"tfds set {builder.name}: no column {asked!r}, present: {', '.join(sorted(features))}")
+    if features[config.label_column].shape != ():
+        stored = type(features[config.label_column]).__name__
+        raise UserError(
+            f"tfds set {builder.name}: column {config.label_column!r} is {stored}, allowed: one label an example"
+        )
     if isinstance(features[column], tensorflow_datasets.features.Image):
         return "image", column
     if features[column].shape != ():

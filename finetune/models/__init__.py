@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from finetune.config import ModelConfig
 from finetune.errors import UserError, one_of
-from finetune.models import bert, efficientnet, pretrained, vit
+from finetune.models import bert, efficientnet, pretrained, settled, vit
 from finetune.models.block import at_least_float32
 from finetune.models.linen import from_linen
 from finetune.objective import Objective
@@ -44,7 +44,7 @@ def build(
     dtype = jnp.dtype(config.dtype)
     module = model.module(
         classes=classes,
-        pooling="none" if per_position else config.pooling,
+        pooling="none" if per_position else settled.pooling(config),
         dropout_at=config.dropout_at,
         dtype=dtype,
         param_dtype=at_least_float32(dtype),

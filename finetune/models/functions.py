@@ -26,7 +26,9 @@ def from_functions(
 
     stem, blocks, head, update, state: as in `Task`; the head is the last part with a matrix unless named.
     objective: classification, with logits [B, C] for outputs, unless given. weights: nested or {path: array}.
-    finetune.models.dropout.dropout(x, dropout, keys, site) drops as the other models do. Raises UserError for parts
+    Training always has keys, one of each example, evaluation has None.
+    finetune.models.dropout.dropout(x, dropout, keys, site) drops as the other models do; in a loop over layers, its
+    `site` tells them apart. Raises UserError for parts
     that the parameters do not have.
     """
     order: dict[str, int] = {}  # place of each top-level name, which a traced dict forgets

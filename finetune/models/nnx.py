@@ -7,10 +7,13 @@ from typing import Any
 
 import jax
 from flax import nnx, traverse_util
+from flax.errors import TraceContextError
+from flax.nnx.tracers import TraceState
 
 from finetune.models import parts
-from finetune.models.forward_pass import ForwardPass
+from finetune.models.forward_pass import ForwardPass, batch_key
 from finetune.models.layers import dense_output
+from finetune.models.place import Place, hashed, refusal
 from finetune.objective import Objective, classification
 from finetune.params import flatten, live_state
 from finetune.task import Batch, Params, Task
@@ -19,6 +22,7 @@ _STATE = "batch_stats"
 _PATH = "_finetune_path"  # attribute of a layer that runs: where it is
 
 _running: ContextVar[ForwardPass] = ContextVar("running")
+_outside: ContextVar[TraceState] = ContextVar("outside")  # of a transformation inside the model
 
 
 def from_nnx(
@@ -39,34 +43,38 @@ def from_nnx(
     call: (module, batch, train) -> outputs; else the module is called with the one array of the data.
     weights: a module like those that `make` makes, or a nested dict, that training starts from.
 
-    Dropout and batch normalisation behave as `from_linen` says. Raises UserError for parts that the module lacks.
+    Dropout, batch normalisation and a module's own random streams behave as `from_linen` says.
+    Raises UserError for parts that the module lacks.
     """
     first: dict[str, int] = {}  # place of each attribute, which a traced module forgets
 
     def init(key: jax.Array) -> Params:
         module = make(nnx.Rngs(key))
         first.update({name: place for place, name in enumerate(vars(module))})
-        return _tree(module)
+        return tree_of(module)
 
     shapes = jax.eval_shape(init, jax.random.key(0))
     state = tuple(name for name in (_STATE,) if name in shapes)
     parameters = {name: part for name, part in shapes.items() if name not in state}
     head = head or parts.last_part(parameters, first)
     parts.check(list(flatten(parameters)), stem, blocks, head)
-    rebuild = _rebuilder(make)
+    rebuild = rebuilder(make)
     called = call or parts.usual_call(type(nnx.eval_shape(lambda: make(nnx.Rngs(0)))), example)
 
     def run(module: nnx.Module, batch: Batch, train: bool, forward_pass: ForwardPass) -> Any:
         module.train() if train else module.eval()
+        if forward_pass.keys is not None:
+            _reseed(module, forward_pass.keys)
         for path, layer in list(nnx.iter_modules(module)):
             if isinstance(layer, tuple(_ANSWERS)):
                 layer.__class__ = _answering(type(layer))
                 setattr(layer, _PATH, "/".join(map(str, path)))
-        token = _running.set(forward_pass)
+        tokens = _running.set(forward_pass), _outside.set(TraceState())
         try:
             return called(module, batch, train)
         finally:
-            _running.reset(token)
+            _running.reset(tokens[0])
+            _outside.reset(tokens[1])
 
     def apply(params: Params, batch: Batch, dropout: jax.Array | float, keys: jax.Array | None) -> Any:
         return run(rebuild(params), batch, keys is not None, ForwardPass(dropout, keys))
@@ -77,14 +85,14 @@ def from_nnx(
         live = live_state(task, flatten(params), trained)
         module = rebuild(params)
         outputs = run(module, batch, True, ForwardPass(dropout, keys, live, batch.get("weight")))
-        leaves = flatten(_tree(module))
+        leaves = flatten(tree_of(module))
         return outputs, {path: leaves[path] for path in live}
 
     objective = objective or classification()
     task = Task(
         init, apply, objective.loss, objective.metrics, stem, blocks, head,
         update=update if state else None, state=state,
-        weights=parts.flat_weights(_tree(weights) if isinstance(weights, nnx.Module) else weights),
+        weights=parts.flat_weights(tree_of(weights) if isinstance(weights, nnx.Module) else weights),
     )  # fmt: skip
     return task
 
@@ -94,7 +102,7 @@ def _parts(module: nnx.Module) -> tuple[Any, ...]:
     return tuple(nnx.split(module, nnx.Param, nnx.BatchStat, ...))
 
 
-def _tree(module: nnx.Module) -> Params:
+def tree_of(module: nnx.Module) -> Params:
     """Returns parameters and state of a module as nested dicts with text for keys."""
     _, params, state, _ = _parts(module)
     tree, averages = (_renamed(nnx.to_pure_dict(part), str) for part in (params, state))
@@ -102,8 +110,8 @@ def _tree(module: nnx.Module) -> Params:
     return {**tree, _STATE: averages} if averages else tree
 
 
-def _rebuilder(make: Callable[[nnx.Rngs], nnx.Module]) -> Callable[[Params], nnx.Module]:
-    """Returns what makes a module with the leaves of `_tree`."""
+def rebuilder(make: Callable[[nnx.Rngs], nnx.Module]) -> Callable[[Params], nnx.Module]:
+    """Returns what makes a module with the leaves of `tree_of`."""
     graph, params, state, _ = _parts(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
     # Counters of random streams and what else a user's module holds: it stays as it was built.
     rest = jax.jit(lambda: _parts(make(nnx.Rngs(0)))[3])()
@@ -129,11 +137,45 @@ def _renamed(tree: Mapping[Any, Any], rename: Callable[[Any], Any]) -> dict[Any,
     return {rename(key): _renamed(part, rename) if isinstance(part, Mapping) else part for key, part in tree.items()}
 
 
+def _reseed(module: nnx.Module, keys: jax.Array) -> None:
+    """Lets the random streams of a module that trains depend on the examples' `keys`, but for those of dropout layers.
+
+    These stay as they were built: they tell where a layer is.
+    """
+    nodes = [node for _, node in nnx.iter_graph(module)]
+    places = {id(node.rngs) for node in nodes if isinstance(node, nnx.Dropout)}
+    for node in nodes:
+        if isinstance(node, nnx.RngStream) and id(node) not in places:
+            node.key[...] = batch_key(keys, node.key[...])
+
+
+def _loop_place(layer: Any) -> Place:
+    """Returns where in the loops that hold it a dropout layer is, by the stream that it was built with.
+
+    Raises UserError where it has none, or where a transformation that NNX does not know holds it.
+    """
+    if _outside.get().is_valid():
+        return 0
+    allowed = "NNX's own, such as nnx.scan, of a layer that is built with rngs"
+    if layer.rngs is None:
+        raise refusal(getattr(layer, _PATH), "and has no random stream", allowed)
+    try:
+        return hashed(layer.rngs())
+    except TraceContextError:
+        raise refusal(getattr(layer, _PATH), "of JAX's own, whose passes would draw the same", allowed) from None
+
+
 def _dropout(base: type, layer: Any, x: jax.Array, *, deterministic: bool | None = None, rngs: Any = None) -> jax.Array:
     """Drops at the trial's rate, by the random keys of the examples."""
     del base, rngs
-    off = layer.deterministic if deterministic is None else deterministic
-    return x if off else _running.get().drop(getattr(layer, _PATH), x, layer.rate, layer.broadcast_dims)
+    off, run, path = (
+        layer.deterministic if deterministic is None else deterministic,
+        _running.get(),
+        getattr(layer, _PATH),
+    )
+    if off or not run.drops(path, layer.rate):
+        return x
+    return run.drop(path, x, layer.rate, layer.broadcast_dims, _loop_place(layer))
 
 
 def _batch_norm(base: type, layer: Any, x: jax.Array, switch: bool | None = None, *, mask: Any = None, **_: Any) -> Any:

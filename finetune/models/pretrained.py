@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import assets
+from finetune import assets, files
 from finetune.config import ModelConfig
 from finetune.errors import UserError, one_of
-from finetune.models import augreg, efficientnet_pytorch, exported, huggingface, workdir
+from finetune.models import augreg, efficientnet_pytorch, exported, huggingface, sentence_transformers, workdir
+from finetune.models.sentence_transformers import Declared
 from finetune.params import matches
 
 _FORMATS = {".safetensors": huggingface, ".npz": augreg}  # of single files, by suffix
@@ -73,13 +74,17 @@ def tokenizer_file(config: ModelConfig) -> Path | None:
 
 
 def content_hash(config: ModelConfig) -> str:
-    """Returns the sha256 (hex) of the weights file, or of the arrays of a work directory; "" when there are none."""
+    """Returns the sha256 (hex) of the weights file, of the hashes of its shards, or of the arrays of a work directory.
+
+    Without weights it is "".
+    """
     source = _locate(config)
     if source is None:
         return ""
     if source.path.is_file():
         try:
-            return assets.sha256(source.path)
+            hashes = [assets.sha256(file) for file in huggingface.files(source.path)]
+            return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
         except OSError as error:
             raise UserError(f"cannot read {source.path}: {error.strerror}") from None
     return leaves_hash(source.format.parameters(source.path))
@@ -94,25 +99,45 @@ def leaves_hash(leaves: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _locate(config: ModelConfig) -> _Source | None:
-    if not config.pretrained:
-        return None
-    packaged = {
+def declared(config: ModelConfig) -> Declared:
+    """Returns the settings that weights come with, of a directory of sentence-transformers, an export or a study."""
+    if not config.pretrained or config.pretrained in _packaged():
+        return Declared()
+    path = files.expanded(config.pretrained)
+    root = path if path.is_dir() else path.parent
+    if (root / exported.FILE).is_file():
+        return exported.declared(root)
+    if (root / "checkpoints").is_dir() and (root / "config.json").is_file():
+        return workdir.declared(root)
+    return sentence_transformers.declared(root) if (root / sentence_transformers.FILE).is_file() else Declared()
+
+
+def _packaged() -> dict[str, str]:
+    """Returns {name of an asset that holds weights: their file}."""
+    return {
         name: file.name
         for name, asset in assets.ASSETS.items()
         for file in asset.members
         if Path(file.path).suffix in _PACKAGED
     }
+
+
+def _locate(config: ModelConfig) -> _Source | None:
+    if not config.pretrained:
+        return None
+    packaged = _packaged()
     if name := packaged.get(config.pretrained):
         path = assets.path(config.pretrained) / name
         return _Source(_PACKAGED[path.suffix], path)
-    path = Path(config.pretrained).expanduser()
+    path = files.expanded(config.pretrained)
     if not path.exists():
         raise one_of("model.pretrained", config.pretrained, [*packaged, "a path that exists"])
     if path.is_dir():
         return _in_directory(path)
     if path.suffix in _PICKLES:
         raise _pickled(path)
+    if path.name == huggingface.INDEX:
+        return _Source(huggingface, path)
     if path.suffix not in _FORMATS:
         raise UserError(f"model.pretrained is {config.pretrained!r}, allowed for a file: {', '.join(_FORMATS)}")
     return _Source(_FORMATS[path.suffix], path)
@@ -131,7 +156,10 @@ def _in_directory(path: Path) -> _Source:
         return _Source(exported, path)
     if (path / "checkpoints").is_dir() and (path / "config.json").is_file():
         return _Source(workdir, path)
-    if not (path / "model.safetensors").is_file():
+    if (path / sentence_transformers.FILE).is_file():
+        path = sentence_transformers.encoder_directory(path)
+    weights = [path / name for name in ("model.safetensors", huggingface.INDEX) if (path / name).is_file()]
+    if not weights:
         pickles = [file for file in sorted(path.iterdir()) if file.suffix in _PICKLES]
         if pickles:
             raise _pickled(pickles[0])
@@ -139,7 +167,7 @@ def _in_directory(path: Path) -> _Source:
             f"model.pretrained: {path} holds no model.safetensors, allowed: a directory with model.safetensors and "
             "config.json, the work directory of a study, or what finetune.export wrote"
         )
-    return _Source(huggingface, path / "model.safetensors")
+    return _Source(huggingface, weights[0])
 
 
 def _resized(position: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,15 +1,32 @@
 """python -m finetune.report WORKDIR [WORKDIR ...]: writes the report of a study again, or compares several studies.
 
-python -m finetune.report --trials=FILE --metric=NAME [--minimize]: reports on a table that came from elsewhere.
+python -m finetune.report --trials=FILE --metric=NAME [--minimize | --maximize]: reports on a table from elsewhere.
 """
 
-import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from finetune import command
 from finetune.errors import UserError
+
+if TYPE_CHECKING:  # it takes a second to import
+    from finetune.analysis.table import Trials
+
+
+_OF_TABLES: dict[
+    str, tuple[Callable[..., Any], str]
+] = {  # flags that go with --trials only: name -> how it is defined, what it says
+    "metric": (flags.DEFINE_string, "the column of the table that says how good a trial is"),
+    "minimize": (flags.DEFINE_bool, "less of the metric is better; asked for where its name does not say"),
+    "maximize": (flags.DEFINE_bool, "more of the metric is better; asked for where its name does not say"),
+    "hyperparameters": (flags.DEFINE_list, "the columns that are hyperparameters, instead of a guess"),
+    "ignore": (flags.DEFINE_list, "columns to read the table without"),
+    "seed_column": (flags.DEFINE_string, "the column that tells repeats of a setting apart"),
+}
 
 
 def _define_flags() -> flags.FlagValues:
@@ -20,8 +37,11 @@ def _define_flags() -> flags.FlagValues:
         "a table, one row a trial: .csv, .tsv, .json, .jsonl, or sqlite:///FILE#STUDY",
         flag_values=values,
     )
-    flags.DEFINE_string("metric", None, "the column of the table that says how good a trial is", flag_values=values)
-    flags.DEFINE_bool("minimize", False, "less of the metric is better", flag_values=values)
+    for name, (define, words) in _OF_TABLES.items():
+        define(name, None, words, flag_values=values)
+    flags.DEFINE_float(
+        "worth", None, "the smallest difference of the metric that matters in practice", 0.0, flag_values=values
+    )
     flags.DEFINE_string("to", None, "the directory to write to, instead of the study's own", flag_values=values)
     return values
 
@@ -44,12 +64,25 @@ def _parse(arguments: list[str]) -> tuple[flags.FlagValues, list[Path]]:
         raise UserError(f"{len(directories)} work directories and --trials={values.trials}, allowed: one of both")
     if values.trials and not values.metric:
         raise UserError("--metric is missing, allowed: a column of the table, such as --metric=accuracy")
-    if directories and (values.metric or values.minimize):
-        raise UserError("--metric and --minimize are given for a study, allowed: with --trials only")
+    if given := [f"--{name}" for name in _OF_TABLES if directories and values[name].value is not None]:
+        raise UserError(f"{' and '.join(given)} given for a study, allowed: with --trials only")
+    if values.minimize and values.maximize:
+        raise UserError("--minimize and --maximize are given, allowed: one of both")
     for directory in directories:
         if not directory.is_dir():
             raise UserError(f"work directory is {str(directory)!r}, which does not exist, allowed: that of a study")
     return values, directories
+
+
+def _read(values: flags.FlagValues) -> "Trials":
+    """Returns the trials of --trials, read as the flags say."""
+    from finetune.analysis.columns import Asked
+    from finetune.analysis.table import read_table
+
+    named = None if values.hyperparameters is None else tuple(values.hyperparameters)
+    asked = Asked(named, tuple(values.ignore or ()), values.seed_column)
+    minimize = True if values.minimize else False if values.maximize else None
+    return read_table(values.trials, values.metric, minimize, asked)
 
 
 def _beside(table: str) -> Path:
@@ -61,37 +94,28 @@ def _beside(table: str) -> Path:
 def _run(arguments: list[str]) -> None:
     values, directories = _parse(arguments)
     from finetune.analysis.answer import analyse  # after the arguments are known to be right: it takes a second
-    from finetune.analysis.table import read_study, read_table
-    from finetune.report import comparison, document, side, terminal
+    from finetune.analysis.table import read_study
+    from finetune.report import comparison, document, reading, side, terminal
 
     if values.trials:
-        answers = [analyse(read_table(values.trials, values.metric, values.minimize))]
+        answers = [analyse(_read(values), values.worth)]
     else:
-        answers = [analyse(read_study(directory)) for directory in directories]
+        answers = [analyse(read_study(directory), values.worth) for directory in directories]
     to = Path(values.to) if values.to else _beside(values.trials) if values.trials else directories[0]
     if len(answers) > 1:
         compared = comparison.compare(answers)
         print("\n".join([*compared.sentences, f"report: {side.write(compared, to)}"]))
     else:
         path = document.write(answers[0], to)
-        print("\n".join(terminal.lines(answers[0], path)))
+        read = reading.lines(answers[0].trials) if values.trials else []
+        print("\n".join([*read, *terminal.lines(answers[0], path)]))
 
 
 def main() -> int:
     """Runs the command line and returns its exit status."""
     arguments = sys.argv[1:]
-    try:
-        if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
-            _print_help()
-        else:
-            _run(arguments)
-        return 0
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader has gone, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    asks_help = bool({"--help", "-h", "-help", "--helpfull"} & set(arguments))
+    return command.run(_print_help if asks_help else lambda: _run(arguments))
 
 
 if __name__ == "__main__":

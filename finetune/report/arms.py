@@ -54,13 +54,13 @@ def _test(test: float | None, half: float, form: str) -> str:
 
 
 def _behind(arm: Arm) -> str:
-    """Returns how far an arm lies behind the first, with its interval, and whether chance may explain that."""
+    """Returns how far an arm lies behind the first, with its interval, and whether it may be the best all the same."""
     if not math.isfinite(arm.behind):
         return _UNKNOWN
-    if arm.half == 0:
+    if arm.first:
         return "first"
-    ends = " to ".join(number(arm.behind + sign * arm.half) for sign in (-1, 1))
-    return f"{number(arm.behind)} ({ends})" + (", perhaps chance" if arm.tied else "")
+    verdict = "may be as good" if arm.tied else "worse"
+    return f"{number(arm.behind)} ({number(arm.low)} to {number(arm.high)}), {verdict}"
 
 
 def _number(value: float | None) -> str:

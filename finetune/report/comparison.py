@@ -1,23 +1,29 @@
 """Studies side by side: the best of each, and runs paired by id, or by setting and seed."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from finetune.analysis.answer import Answer
+from finetune.analysis.paired import LEVEL
 from finetune.analysis.table import Trials
+from finetune.analysis.variance import resolution
 from finetune.errors import UserError
 from finetune.report import scale
 
-_DRAWS = 2000  # of the bootstrap
-
 
 class Pairs(NamedTuple):
-    """Runs of the first study beside those of another; the difference is another − first, in the metric's units."""
+    """Runs of the first study beside those of another; the difference is another − first, in the metric's units.
+
+    low, high: of the 95 % interval of the mean difference, for all studies at once; NaN below two seeds, since runs of
+    one seed have its luck in common. seeds: how many tell it.
+    """
 
     other: str
     by: str  # what a pair shares
@@ -25,6 +31,7 @@ class Pairs(NamedTuple):
     mean: float
     low: float
     high: float
+    seeds: int
 
 
 class Comparison(NamedTuple):
@@ -46,7 +53,7 @@ def compare(answers: Sequence[Answer]) -> Comparison:
                 f"{other.source} is chosen by {other.metric!r}, allowed: {first.metric!r}, as {first.source} is"
             )
     names = _names([answer.trials.source for answer in answers])
-    pairs = tuple(_pairs(first, other, name) for other, name in zip(others, names[1:], strict=True))
+    pairs = tuple(_pairs(first, other, name, len(others)) for other, name in zip(others, names[1:], strict=True))
     differing = _differing([answer.trials for answer in answers])
     made = Comparison(tuple(answers), names, differing, pairs, ())
     return made._replace(sentences=(_best(made), *(_sentence(first, names[0], each) for each in pairs)))
@@ -69,7 +76,7 @@ def _settings(trials: Trials) -> pd.DataFrame:
     )
 
 
-def _pairs(first: Trials, other: Trials, name: str) -> Pairs:
+def _pairs(first: Trials, other: Trials, name: str, others: int) -> Pairs:
     both = [
         each.frame[["id", "seed", "value"]].assign(key=_keys(each, *_shared(first, other))) for each in (first, other)
     ]
@@ -80,7 +87,8 @@ def _pairs(first: Trials, other: Trials, name: str) -> Pairs:
     frame = pd.DataFrame(
         {"id": joined["id"], "first": joined["value"], "other_id": joined["id_other"], "other": joined["value_other"]}
     )
-    return Pairs(name, by, frame, *_interval((frame["other"] - frame["first"]).to_numpy(float)))
+    by_seed = (frame["other"] - frame["first"]).groupby(joined["seed"].astype(str)).mean().to_numpy(float)
+    return Pairs(name, by, frame, *_interval(by_seed, LEVEL / max(others, 1)), len(by_seed))
 
 
 def _shared(first: Trials, other: Trials) -> tuple[str, ...]:
@@ -95,14 +103,14 @@ def _keys(trials: Trials, *names: str) -> list[str]:
     return [json.dumps(row, sort_keys=True, default=str) for row in rows]
 
 
-def _interval(differences: np.ndarray) -> tuple[float, float, float]:
-    """Returns the mean with a 95 % bootstrap interval over pairs; NaN without pairs."""
-    if not len(differences):
-        return (np.nan,) * 3
-    random = np.random.default_rng(0)
-    means = [random.choice(differences, len(differences)).mean() for _ in range(_DRAWS)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(differences.mean()), float(low), float(high)
+def _interval(by_seed: np.ndarray, level: float) -> tuple[float, float, float]:
+    """Returns the mean of differences, one a seed, and its t-interval; NaN where it is not known."""
+    if len(by_seed) < 2:
+        return (float(by_seed[0]) if len(by_seed) else math.nan), math.nan, math.nan
+    step = resolution(by_seed)
+    error = math.sqrt(max(float(np.var(by_seed, ddof=1)), step**2 / 12) / len(by_seed))
+    half = float(stats.t.isf(level / 2, len(by_seed) - 1)) * error
+    return float(by_seed.mean()), float(by_seed.mean()) - half, float(by_seed.mean()) + half
 
 
 def _differing(studies: Sequence[Trials]) -> dict[str, tuple[Any, ...]]:
@@ -141,9 +149,14 @@ def _sentence(first: Trials, name: str, pairs: Pairs) -> str:
     if not count:
         return f"{pairs.other} and {name} share no run with a value: they are compared by their best settings only."
     what = f"over {count:,} pair{'s' * (count > 1)} of runs with the same {pairs.by}"
-    if pairs.mean == 0 and pairs.low == pairs.high:
+    if (pairs.frame["first"] == pairs.frame["other"]).all():
         return f"{pairs.other} and {name} have the same values {what}."
-    ends = f"{pairs.mean:+{form}} (95 %: {pairs.low:+{form}} to {pairs.high:+{form}})"
+    if not math.isfinite(pairs.low):
+        return (
+            f"{pairs.other} is {pairs.mean:+{form}} from {name} {what}; with one seed that may be chance: "
+            "repeat both with others."
+        )
+    ends = f"{pairs.mean:+{form}} (95 %: {pairs.low:+{form}} to {pairs.high:+{form}}, {pairs.seeds} seeds)"
     if pairs.low <= 0 <= pairs.high:
         return f"{pairs.other} and {name} do not differ beyond chance: {ends} {what}."
     better = (pairs.mean > 0) == first.maximize

@@ -12,6 +12,8 @@ from typing import Any
 import altair
 import vl_convert
 
+from finetune import files
+from finetune.errors import UserError
 from finetune.report import theme
 from finetune.report.library import vega_lite_version
 
@@ -84,17 +86,20 @@ def _wrapped(text: str) -> list[str]:
 
 
 def save(figures: Sequence[Figure], directory: Path) -> None:
-    """Writes every figure as NAME.png and NAME.svg, without a browser."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda figure: _save(figure, directory), figures))
+    """Writes every figure as NAME.png and NAME.svg, without a browser; raises UserError if that cannot be."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda figure: _save(figure, directory), figures))
+    except OSError as error:
+        raise UserError(f"{directory} cannot be written ({error.strerror}), allowed: a directory to write to") from None
 
 
 def _save(figure: Figure, directory: Path) -> None:
     path = directory / file_name(figure)
     svg = vl_convert.vegalite_to_svg(json.loads(figure.for_file()), vl_version=vega_lite_version())
-    path.with_suffix(".svg").write_text(svg, encoding="utf-8")
-    path.with_suffix(".png").write_bytes(vl_convert.svg_to_png(svg, scale=_SCALE))
+    files.replace(path.with_suffix(".svg"), svg)
+    files.replace(path.with_suffix(".png"), vl_convert.svg_to_png(svg, scale=_SCALE))
 
 
 def file_name(figure: Figure) -> str:

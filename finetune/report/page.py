@@ -10,9 +10,9 @@ from typing import Any
 
 import finetune
 from finetune.analysis.answer import Answer
-from finetune.analysis.finding import count, metric_words, number
+from finetune.analysis.finding import count, metric_words, rounded
 from finetune.analysis.setting import Setting
-from finetune.report import arms, library, provenance, scale, table, theme
+from finetune.report import arms, library, provenance, reading, scale, table, theme
 from finetune.report.figure import Figure
 
 _HERE = Path(__file__).parent
@@ -99,7 +99,7 @@ def _about(answer: Answer) -> str:
 
 def _answer(answer: Answer) -> str:
     first = f'<div class="answer"><div class="sentences">{_sentences(answer)}</div>{_card(answer)}</div>'
-    return f'<section id="answer">{first}{_next(answer)}{_findings(answer)}</section>'
+    return f'<section id="answer">{first}{_next(answer)}{reading.block(answer.trials)}{_findings(answer)}</section>'
 
 
 def _sentences(answer: Answer) -> str:
@@ -123,30 +123,31 @@ def text(words: str) -> str:
 
 def _card(answer: Answer) -> str:
     trials, advice = answer.trials, answer.recommendation
-    if advice.best is None:
+    best = advice.choice
+    if best is None:
         return '<aside class="card"><h2>Use</h2>No setting can be recommended on this evidence.</aside>'
     axes = {axis.name: axis for axis in trials.axes}
-    values = [
-        (name, escape(scale.label(axes[name], value))) for name, value in advice.best.values.items() if name in axes
-    ]
-    title = "Use" if advice.confident else "Use, for now"
-    rows = _quality(answer, advice.best)
+    values = [(name, escape(scale.label(axes[name], value))) for name, value in best.values.items() if name in axes]
+    title = "Use" if advice.confident else "Use, for now" if advice.best else "Use any, such as"
+    rows = _quality(answer, best)
     if advice.tied:
-        rows.append(("as good as it", count(len(advice.tied) - 1, "setting")))
+        rows.append(("may be as good", count(len(advice.tied) - 1, "other setting")))
     for name, setting in (("cheapest of these", advice.cheapest), ("most forgiving", advice.robust)):
-        if setting is not None and setting.values != advice.best.values:
-            rows.append((name, escape(_differing(answer, setting, advice.best))))
+        if setting is not None and setting.values != best.values:
+            rows.append((name, escape(_differing(answer, setting, best))))
     return f'<aside class="card"><h2>{title}</h2>{definitions(values)}{definitions(rows)}</aside>'
 
 
 def _quality(answer: Answer, best: Setting) -> list[tuple[str, str]]:
     known = math.isfinite(best.low)
-    interval = f"<small>95 %: {number(best.low)} to {number(best.high)}</small>" if known else ""
-    rows = [(metric_words(answer.trials), f"{number(best.mean)}{interval}")]
+    step = best.high - best.low
+    interval = f"<small>95 %: {rounded(best.low, step)} to {rounded(best.high, step)}</small>" if known else ""
+    rows = [(metric_words(answer.trials), f"{rounded(best.mean, step)}{interval}")]
     if best.test is not None and math.isfinite(best.test):
-        half = f" ± {number(best.test_half)}" if math.isfinite(best.test_half) else ""
-        rows.append(("on the test split", f"{number(best.test)}{half}"))
-    return [*rows, ("seeds", str(best.seeds))]
+        half = f" ± {rounded(best.test_half, best.test_half)}" if math.isfinite(best.test_half) else ""
+        rows.append(("on the test split", f"{rounded(best.test, best.test_half)}{half}"))
+    failed = [("failed runs", f"{best.lost} of {best.lost + best.seeds}")] if best.lost else []
+    return [*rows, ("seeds", str(best.seeds)), *failed]
 
 
 def _differing(answer: Answer, setting: Setting, best: Setting) -> str:

@@ -46,7 +46,7 @@ def _write_texts(directory: Path) -> None:
         "deep.jsonl": "[" * 100_000,
         "null.jsonl": '{"text": null, "label": "good"}\n',
         "half.jsonl": '{"text": "good", "label": "\\ud800"}\n',
-        "folder/valid.csv": TEXT,
+        "folder/held_out.csv": TEXT,
         "empty.txt": "\n\n",
         "words.txt": "good\n",
         "column.csv": "body\ngood\n",

@@ -17,7 +17,7 @@ CONFIG_FILES = {
         f"{VIT.replace('return', 'config.hparams.epochs = None; return')}",
         ["hparams.epochs is None", "a whole number"],
     ),
-    "section replaced": (f"{VIT.replace('return', 'config.model = 3; return')}", ["'model'", "allowed"]),
+    "section replaced": (f"{VIT.replace('return', 'config.model = 3; return')}", ["model is 3", "allowed"]),
     "unknown setting in the file": (
         f"{VIT.replace('return', 'config.hparams.epoch = 3; return')}",
         ["'hparams.epoch'", "'hparams.epochs'"],

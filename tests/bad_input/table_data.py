@@ -32,9 +32,9 @@ DATA = {
         [*BERT, "--config.data.name={inputs}/texts.csv", "--config.data.tokenizer={inputs}/large.json"],
         ["token 40001", "vocabulary of 30522"],
     ),
-    "max_length of zero": (
-        [*BERT, "--config.data.name={inputs}/texts.csv", "--config.data.max_length=0"],
-        ["data.max_length is 0", "more than"],
+    "max_length below zero": (
+        [*BERT, "--config.data.name={inputs}/texts.csv", "--config.data.max_length=-1"],
+        ["data.max_length is -1", "0 to"],
     ),
     "truncated npz": (["--config.data.name={inputs}/cut.npz"], ["cut.npz", "not a whole .npz"]),
     "pickled npz": (["--config.data.name={inputs}/pickled.npz"], ["pickled.npz", "plain arrays"]),
@@ -50,7 +50,7 @@ DATA = {
     "deep jsonl": ([*BERT, "--config.data.name={inputs}/deep.jsonl"], ["deep.jsonl:1", "not JSON"]),
     "null in jsonl": ([*BERT, "--config.data.name={inputs}/null.jsonl"], ["null.jsonl:1", "text is null"]),
     "half a character": ([*BERT, "--config.data.name={inputs}/half.jsonl"], ["half.jsonl:1", "\\ud800", "Unicode"]),
-    "unknown split": ([*BERT, "--config.data.name={inputs}/folder"], ["'valid'", "'validation'"]),
+    "unknown split": ([*BERT, "--config.data.name={inputs}/folder"], ["'held_out'", "validation"]),
     "tokenizer without the words": (
         [*BERT[:2], "--config.data.name={inputs}/texts.csv", "--config.data.tokenizer={inputs}/strict.json", *BERT[3:]],
         ["strict.json", "cannot encode"],

@@ -1,7 +1,7 @@
 """Work directories that cannot be written, are damaged, or belong to another study."""
 
 import shutil
-from pathlib import Path
+import tempfile
 
 import pytest
 
@@ -15,7 +15,7 @@ def test_workdirs_that_cannot_be_written(inputs, tmp_path, fails, monkeypatch):
     def refuse(*arguments, **settings):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     fails([f"--config={inputs}/vit.py", f"--workdir={tmp_path}/study"], ["Permission denied", "a writable directory"])
 
 

@@ -41,7 +41,7 @@ def test_kinds_of_arrays(tmp_path, x, shape, dtype):
         ({"x_train": np.full((4, 2, 2), np.nan)}, "not finite"),
         ({"x_train": np.array(["a"] * 4)}, "x_train .* <U1 with 1 axes"),
         ({"x_train": np.zeros((0, 3, 2))}, r"shape \[0, 3, 2\]"),
-        ({"x_val": GREY}, "array in .*'x_val', allowed: .*x_validation.*did you mean"),
+        ({"x_held": GREY}, "array in .*'x_held', allowed: .*x_validation"),
         ({"x_test": GREY[:, :2], "y_test": Y}, r"x_train uint8 \[3, 2, 1\]; x_test uint8 \[2, 2, 1\]"),
         ({"x_test": GREY / 2, "y_test": Y}, "x_train uint8 .*; x_test float32"),
     ],
@@ -79,3 +79,16 @@ def test_any_damaged_byte_is_an_error_of_the_user_or_harmless(tmp_path):
             assert (inputs[..., 0] == GREY).all()
             assert labels == ["2", "10", "2", "0"]
     assert refused > len(whole) / 2
+
+
+def test_spellings_of_splits_and_a_test_split_without_labels(tmp_path):
+    np.savez(tmp_path / "x.npz", x_train=GREY, y_train=Y, x_val=GREY[:1], y_val=Y[:1], x_test=GREY[:2])
+    source = arrays.read(tmp_path / "x.npz")
+    assert {split: e.labels for split, e in source.splits.items()} == {
+        "train": ["2", "10", "2", "0"],
+        "validation": ["2"],
+    }
+    assert source.notes[0].startswith(f"x_test of {tmp_path / 'x.npz'} has no labels: it is not scored")
+    np.savez(tmp_path / "x.npz", x_train=GREY, y_train=Y, x_val=GREY, x_dev=GREY)
+    with pytest.raises(UserError, match="holds x_validation under two names, one of them 'x_val'"):
+        arrays.read(tmp_path / "x.npz")

@@ -116,6 +116,59 @@ def test_longest_text_of_any_split_sets_the_width(tmp_path, tokenizer_file):
     assert narrow.test["input_ids"].tolist() == [[1, 2, 3], [7, 0, 0]]
 
 
+def test_one_number_is_one_class(tmp_path, tokenizer_file):
+    (tmp_path / "train.csv").write_text("text,label\n" + "w1,0\nw2,1\n" * 5)
+    (tmp_path / "val.csv").write_text("text,label\nw3,1.0\nw4,0.0\n")
+    (tmp_path / "test.csv").write_text("text,label\nw5,1\nw6,1\n")
+    data = load(DataConfig(name=str(tmp_path)), tokenizer_file)
+    assert (data.classes, data.validation["label"].tolist()) == (("0", "1"), [1, 0])
+    assert "labels of split validation such as 0.0 are read as 0" in data.notes
+    # Codes such as 250 and 250.0 are two where one split has both.
+    (tmp_path / "train.csv").write_text("text,label\n" + "w1,1.0\nw2,1\nw3,0.0\n" * 5)
+    assert load(DataConfig(name=str(tmp_path)), tokenizer_file).classes == ("0.0", "1", "1.0")
+    (tmp_path / "train.csv").write_text("text,label\n" + "w1,nan\nw2,1\nw3,0\n" * 5)
+    with pytest.raises(UserError, match="a label is nan where all others are numbers"):
+        load(DataConfig(name=str(tmp_path)), tokenizer_file)
+
+
+def test_an_unlabelled_test_split_is_told_and_another_one_drawn(tmp_path, tokenizer_file):
+    write_csv(tmp_path / "train.csv", "ab" * 10)
+    (tmp_path / "test.csv").write_text("id,text\n7,w30\n")
+    data = load(DataConfig(name=str(tmp_path)), tokenizer_file)
+    assert (len(data.test["label"]), 30 in ids(data.test)) == (4, False)
+    assert data.notes[0].startswith(f"{tmp_path / 'test.csv'} has no labels: it is not scored")
+
+
+def test_what_is_in_two_splits_is_counted_and_told(tmp_path, tokenizer_file):
+    write_csv(tmp_path / "train.csv", "ab" * 5)
+    write_csv(tmp_path / "validation.csv", "aabb", start=8)  # w8 and w9 are in train, with other labels
+    write_csv(tmp_path / "test.csv", "ab", start=30)
+    data = load(DataConfig(name=str(tmp_path)), tokenizer_file)
+    counts = {"validation_in_train": 2, "of": 4, "test_in_train": 0, "of_test": 2}
+    assert data.facts == {"duplicates": counts, "cut_share": 0.0}
+    assert [note.partition(":")[0] for note in data.notes] == [
+        "2 of 4 validation examples (50.0%) are in train too, as the model reads them"
+    ]
+
+
+def test_duplicates_of_arrays(tmp_path):
+    x = np.arange(60, dtype=np.float32).reshape(20, 3)
+    held = np.concatenate([x[:3], -x[3:5]])
+    y = np.arange(20) % 2
+    write_npz(tmp_path / "x.npz", x_train=x, y_train=y, x_test=held, y_test=y[:5], x_val=x, y_val=y)
+    counts = {"validation_in_train": 20, "of": 20, "test_in_train": 3, "of_test": 5}
+    assert load(DataConfig(name=str(tmp_path / "x.npz")), None).facts == {"duplicates": counts}
+
+
+def test_the_share_of_texts_that_are_cut_is_told(tmp_path, tokenizer_file):
+    (tmp_path / "train.csv").write_text("text,label\n" + "w1 w2 w3,a\nw2 w3,b\n" * 4)
+    write_csv(tmp_path / "validation.csv", "ab", start=20)
+    write_csv(tmp_path / "test.csv", "ab", start=30)
+    data = load(DataConfig(name=str(tmp_path), max_length=2), tokenizer_file)
+    assert data.facts["cut_share"] == 4 / 12
+    assert data.notes == ("4 of 12 texts (33.3%) are longer than data.max_length and cut",)
+
+
 def test_npz_images_and_features(tmp_path):
     data = load(DataConfig(name=write_npz(tmp_path / "x.npz")), None)
     assert data.classes == ("0", "1", "2", "3")

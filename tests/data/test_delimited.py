@@ -1,4 +1,5 @@
 import json
+import re
 
 import pandas
 import pytest
@@ -67,13 +68,35 @@ def test_long_fields_byte_order_mark_and_numbers(tmp_path):
         ("x.jsonl", b'["a", "b"]\n', r"x\.jsonl:1: not a JSON object"),
         ("x.jsonl", b'{"text": "a"}\n', r"x\.jsonl:1: no column 'label', present: text"),
         ("x.jsonl", b'{"text": null, "label": "a"}\n', r"x\.jsonl:1: text is null"),
-        ("val.csv", b"text,label\na,b\n", r"split .*val\.csv is 'val', allowed: test, train, validation"),
+        ("held.csv", b"text,label\na,b\n", r"split .*held\.csv is 'held', allowed: test, train, validation"),
+        (
+            "x.tsv",
+            b'text\tlabel\n"one\ta\ntwo"\tb\n' * 20,
+            r"x\.tsv:2: a quote opens here and closes in line 3, .* of 2",
+        ),
+        ("x.tsv", b'text\tlabel\n"one\ta\nx\tb\n\ntwo"\tb\n', r"x\.tsv:2: .* closes in line 5, .* of 3"),
+        ("x.csv", b'text,label\n"one,a\ntwo",b\nx,a\n', r"x\.csv:2: a quote opens here and closes in line 3"),
+        ("x.csv", b'text,label\n"one,1.5\ntwo",2\nx,3\n', r"x\.csv:2: a quote opens here and closes in line 3"),
+        ("x.csv", b"text,label,label\nhello,a,b\n", r"x\.csv:1: 'label' is there 2 times, allowed: each name once"),
+        ("x.jsonl", b'{"text": "a", "text": "b", "label": "c"}\n', r"x\.jsonl:1: 'text' is there 2 times"),
+        (
+            "x.jsonl",
+            b'{"text": ["a", "b"], "label": "c"}\n',
+            r'x\.jsonl:1: text is \["a", "b"\], allowed: a text or a number',
+        ),
+        (
+            "x.jsonl",
+            b'{"text": "a", "label": "c"}\n{"text": "a", "label": {"is": 1}}\n',
+            r'x\.jsonl:2: label is \{"is": 1\}',
+        ),
+        ("x.jsonl", b'{"text": "a", "label": NaN}\n', r"x\.jsonl:1: label is NaN, allowed: a text or a number"),
+        ("x.jsonl", b'{"text": Infinity, "label": "c"}\n', r"x\.jsonl:1: text is Infinity"),
     ],
 )
 def test_bad_files(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        delimited.read(tmp_path if name == "val.csv" else tmp_path / name, CONFIG)
+        delimited.read(tmp_path if name == "held.csv" else tmp_path / name, CONFIG)
     assert "\n" not in str(caught.value)
 
 
@@ -81,4 +104,58 @@ def test_two_files_of_one_split(tmp_path):
     write(tmp_path / "train.csv")
     write(tmp_path / "train.tsv")
     with pytest.raises(UserError, match=r"train\.csv and in .*train\.tsv"):
+        delimited.read(tmp_path, CONFIG)
+
+
+def test_a_quoted_field_may_go_over_lines_that_look_like_rows(tmp_path):
+    (tmp_path / "x.csv").write_text('text,label\n"Hello, world\nbye",a\nx,b\n')
+    assert delimited.read(tmp_path / "x.csv", CONFIG).splits["train"] == (["Hello, world\nbye", "x"], ["a", "b"])
+    (tmp_path / "x.csv").write_text("text,,\none,1,2\n")
+    assert delimited.read_texts(tmp_path / "x.csv", "text") == ([2], ["one"])
+
+
+def test_splits_and_endings_as_people_spell_them(tmp_path):
+    for name in ("Train.CSV", "dev.TSV"):
+        write(tmp_path / name.lower())
+        (tmp_path / name.lower()).rename(tmp_path / name)
+    (tmp_path / "TESTING.JSONL").write_text('\ufeff{"text": "a", "label": "b"}\n', encoding="utf-8")
+    source = delimited.read(tmp_path, CONFIG)
+    assert {split: len(e.labels) for split, e in source.splits.items()} == {"train": 5, "validation": 5, "test": 1}
+    assert (source.splits["test"], source.notes) == ((["a"], ["b"]), ())
+    write(tmp_path / "val.csv")
+    with pytest.raises(UserError, match=r"split validation is in .*dev\.TSV and in .*val\.csv"):
+        delimited.read(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("test.csv", "id,text\n1,one\n2,two\n"),
+        ("test.csv", "text,label\none,\ntwo, \n"),
+        ("test.jsonl", '{"text": "one"}\n{"text": "two", "label": null}\n'),
+        ("test.tsv", "text\tlabel\none\t-1\ntwo\t-1\n"),
+    ],
+)
+def test_a_test_split_without_labels_is_not_scored(tmp_path, name, content):
+    write(tmp_path / "train.csv")
+    (tmp_path / name).write_text(content)
+    source = delimited.read(tmp_path, CONFIG)
+    assert list(source.splits) == ["train"]
+    assert re.search("test.* (has no labels: it is not scored|label -1 in every row)", source.notes[0])
+
+
+def test_a_label_of_minus_one_that_train_has_is_one(tmp_path):
+    for split, labels in {"train": (-1, 1, 1), "test": (-1, -1)}.items():
+        write(tmp_path / f"{split}.csv", pandas.DataFrame({"text": "a", "label": labels}))
+    assert delimited.read(tmp_path, CONFIG).splits["test"].labels == ["-1", "-1"]
+    config = DataConfig(name="", task="regression")
+    assert delimited.read(tmp_path, config).splits["test"].labels == [-1.0, -1.0]
+    write(tmp_path / "train.csv", pandas.DataFrame({"text": "a", "label": (0.5, 4)}))
+    assert list(delimited.read(tmp_path, config).splits) == ["train"]
+
+
+def test_some_labels_missing_in_test_is_an_error(tmp_path):
+    write(tmp_path / "train.csv")
+    (tmp_path / "test.csv").write_text("text,label\none,a\ntwo,\n")
+    with pytest.raises(UserError, match=r"test\.csv:3: the label is empty"):
         delimited.read(tmp_path, CONFIG)

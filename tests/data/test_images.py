@@ -42,7 +42,9 @@ def test_one_colour_image_makes_all_rgb(tmp_path):
     alpha = np.dstack([COLOUR, np.full((5, 4), 9, np.uint8)])
     files = [save(tmp_path, f"{i}.png", pixels) for i, pixels in enumerate([COLOUR, alpha, GREY])]
     pixels = images.decode(files, 0)
-    np.testing.assert_array_equal(pixels, [COLOUR, COLOUR, np.dstack([GREY] * 3)])
+    faded = 255 + (COLOUR - 255.0) * 9 / 255
+    np.testing.assert_array_equal(pixels[[0, 2]], [COLOUR, np.dstack([GREY] * 3)])
+    np.testing.assert_allclose(pixels[1], faded, atol=1)
 
 
 def test_sizes(tmp_path):
@@ -87,6 +89,90 @@ def test_bad_folders(tmp_path):
     with pytest.raises(UserError, match=r"train has no images, allowed: .*CLASS/FILE"):
         images.read(tmp_path)
     save(tmp_path / "train" / "ant", "a.png", GREY)
-    (tmp_path / "valid").mkdir()
-    with pytest.raises(UserError, match="'valid', allowed: test, train, validation; did you mean 'validation'"):
+    (tmp_path / "validate").mkdir()
+    with pytest.raises(UserError, match="'validate', allowed: test, train, validation; did you mean 'validation'"):
         images.read(tmp_path)
+    save(tmp_path / "validate" / "ant", "a.png", GREY)
+    (tmp_path / "validate").rename(tmp_path / "Train")
+    with pytest.raises(UserError, match="split train is in two folders, one of them .*train"):
+        images.read(tmp_path)
+
+
+def test_classes_without_splits_are_all_train(tmp_path):
+    files = [save(tmp_path / name, "a.png", GREY) for name in ("cats", "dogs")]
+    (tmp_path / "cats" / "Thumbs.db").write_text("")
+    (tmp_path / "labels.txt").write_text("")
+    assert images.read(tmp_path).splits == {"train": (files, ["cats", "dogs"])}
+
+
+def test_spellings_of_splits_and_a_test_folder_without_classes(tmp_path):
+    for split in ("Train", "val"):
+        save(tmp_path / split / "ant", "a.png", GREY)
+    save(tmp_path / "test", "1.png", GREY)
+    source = images.read(tmp_path)
+    assert list(source.splits) == ["train", "validation"]
+    assert source.notes[0].startswith(f"{tmp_path / 'test'} has no labels: it is not scored")
+
+
+# What an image that is stored as COLOUR looks like, by its EXIF orientation (CIPA DC-008, table 6): where its 0th row
+# and 0th column lie.
+UPRIGHT = {
+    2: COLOUR[:, ::-1],  # top, right
+    3: COLOUR[::-1, ::-1],  # bottom, right
+    4: COLOUR[::-1],  # bottom, left
+    5: COLOUR.transpose(1, 0, 2),  # left, top
+    6: COLOUR.transpose(1, 0, 2)[:, ::-1],  # right, top
+    7: COLOUR.transpose(1, 0, 2)[::-1, ::-1],  # right, bottom
+    8: COLOUR.transpose(1, 0, 2)[::-1],  # left, bottom
+}
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_images_stand_as_exif_says(form, orientation):
+    stored, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(COLOUR).save(stored, form, exif=exif, **({"lossless": True} if form == "WEBP" else {}))
+    np.testing.assert_array_equal(images.decode([stored.getvalue()], 0), [UPRIGHT[orientation]])
+    square = images.decode([stored.getvalue()], 5)
+    assert square.shape == (1, 5, 5, 3)
+
+
+def transparent(form, mode):
+    """Returns a file with a black stroke in an image that is transparent elsewhere, where it is black as well."""
+    alpha = np.zeros((6, 6), np.uint8)
+    alpha[2] = 255
+    image = Image.fromarray(np.dstack([np.zeros((6, 6, 3), np.uint8), alpha]))
+    stored = io.BytesIO()
+    if mode == "P":
+        palette = Image.fromarray((alpha // 255).astype(np.uint8))
+        palette.putpalette([0] * 6)
+        palette.save(stored, form, transparency=0)
+    else:
+        image.convert(mode).save(stored, form, **({"lossless": True} if form == "WEBP" else {}))
+    return stored.getvalue()
+
+
+@pytest.mark.parametrize("form, mode", [("PNG", "RGBA"), ("PNG", "LA"), ("PNG", "P"), ("GIF", "P"), ("WEBP", "RGBA")])
+def test_what_is_transparent_is_white(form, mode):
+    pixels = images.decode([transparent(form, mode)], 0)[0]
+    assert pixels.shape[2] == (1 if mode == "LA" else 3)
+    np.testing.assert_array_equal(np.flatnonzero((pixels == 0).all((1, 2))), [2])
+    assert (np.delete(pixels, 2, axis=0) == 255).all()
+
+
+def test_first_of_several_frames_and_ink():
+    frames = [Image.fromarray(np.full((4, 4), value, np.uint8)) for value in (40, 200)]
+    stored = io.BytesIO()
+    frames[0].save(stored, "GIF", save_all=True, append_images=frames[1:])
+    assert (images.decode([stored.getvalue()], 0) == 40).all()
+    stored = io.BytesIO()
+    Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(stored, "TIFF")  # magenta and yellow ink make red
+    np.testing.assert_array_equal(images.decode([stored.getvalue()], 0)[0, 0, 0], [255, 0, 0])
+
+
+def test_a_truncated_photograph_is_named(tmp_path):
+    whole = save(tmp_path, "a.jpg", np.tile(COLOUR, (30, 30, 1))).read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"cut\.jpg is not an image that can be read: .*truncated"):
+        images.decode([tmp_path / "a.jpg", tmp_path / "cut.jpg"], 0)

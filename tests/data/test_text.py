@@ -45,6 +45,7 @@ def test_cut_texts_end_as_whole_ones_do(tokenizer_file):
     encoded = text.encode(["a b a b a b", "a"], tokenizer_file, 4)
     assert encoded["input_ids"].tolist() == [[2, 4, 5, 3], [2, 4, 3, 0]]
     assert encoded["length"].tolist() == [4, 3]
+    assert encoded["cut"].tolist() == [True, False]
 
 
 @settings(max_examples=300, deadline=None)
@@ -56,7 +57,10 @@ def test_a_long_text_is_cut_as_if_all_of_it_were_tokenised(tokenizer_file, sente
     whole.no_padding()
     whole.enable_truncation(max_length)
     encoded = text.encode([sentence], tokenizer_file, max_length)
-    assert encoded["input_ids"][0].tolist() == whole.encode(sentence).ids
+    expected = whole.encode(sentence)
+    assert encoded["input_ids"][0].tolist() == expected.ids
+    whole.no_truncation()
+    assert encoded["cut"].tolist() == [len(whole.encode(sentence).ids) > max_length]
 
 
 def test_other_tokenizers_and_large_vocabularies(tmp_path):
@@ -96,7 +100,9 @@ def test_words_keep_their_place_at_their_first_token(tokenizer_file):
     assert encoded["input_ids"].tolist() == [[2, 4, 6, 4, 7, 9, 3], [2, 5, 3, 0, 0, 0, 0]]
     assert encoded["word"].tolist() == [[-1, 0, -1, 1, 2, -1, -1], [-1, 0, -1, -1, -1, -1, -1]]
     assert encoded["length"].tolist() == [7, 3]
-    assert text.encode_words([["ab", "a", "cd"]], tokenizer_file, 5)["word"].tolist() == [[-1, 0, -1, 1, -1]]
+    assert encoded["cut"].tolist() == [False, False]
+    encoded = text.encode_words([["ab", "a", "cd"]], tokenizer_file, 5)
+    assert (encoded["word"].tolist(), encoded["cut"].tolist()) == ([[-1, 0, -1, 1, -1]], [True])
 
 
 def test_tags_of_words_become_labels_of_tokens(tokenizer_file, tmp_path):

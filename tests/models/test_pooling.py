@@ -15,6 +15,11 @@ def test_first():
     np.testing.assert_array_equal(pool(HIDDEN, VALID, "first"), [[1.0, 2.0], [5.0, 7.0]])
 
 
+def test_max_is_over_valid_positions():
+    np.testing.assert_array_equal(pool(HIDDEN - 10, VALID, "max"), [[-7.0, -4.0], [-5.0, -3.0]])
+    np.testing.assert_array_equal(pool(HIDDEN, jnp.zeros((2, 3), bool), "max"), np.zeros((2, 2)))
+
+
 def test_bfloat16_is_averaged_in_float32():
     pooled = pool(jnp.full((1, 1000, 1), 1.0078125, jnp.bfloat16), jnp.ones((1, 1000), bool), "mean")
     assert pooled.dtype == jnp.float32

@@ -7,6 +7,7 @@ import pandas as pd
 from finetune.analysis.answer import Answer
 from finetune.analysis.axis import Axis
 from finetune.analysis.effects import Effect
+from finetune.analysis.evidence import Evidence
 from finetune.analysis.table import Trials
 from finetune.report import scale, theme
 from finetune.report.figure import HEIGHT, Figure, records
@@ -26,21 +27,24 @@ def figures(answer: Answer) -> list[Figure]:
     return [_figure(answer, each, marginal.get(each.axis.name), domain) for each in ordered]
 
 
-def message(effect: Effect, maximize: bool) -> str:
-    """Returns what an effect says: which values are best, and whether that is more than noise."""
+def message(effect: Effect, evidence: Evidence) -> str:
+    """Returns what an effect says: which values the best setting may have, as the evidence on all settings has it."""
     points = effect.points[effect.points["n"] > 0].dropna(subset=["mean"])
-    axis = effect.axis
+    axis, stands = effect.axis, evidence.stands
     if points.empty:
         return f"{axis.name}: no run has a value"
-    known = points["low"].notna() & points["high"].notna()
-    best = points.loc[(points["mean"] if maximize else -points["mean"]).idxmax()]
-    if not known.all():
-        return f"{axis.name}: {scale.label(axis, best['value'])} is best; how sure is not known"
-    reaches = points["high"] >= best["low"] if maximize else points["low"] <= best["high"]
-    good = list(points.loc[reaches, "value"])
-    if len(points) > 1 and len(good) == len(points):
+    if stands.comparison is None:
+        best = points.loc[(points["mean"] if evidence.trials.maximize else -points["mean"]).idxmax()]
+        return f"{axis.name}: {scale.label(axis, best['value'])} is the best seen; how sure is not known"
+    if not stands.evident:
         return f"{axis.name}: no value is better than the others beyond chance"
-    return f"{axis.name}: {_listed(axis, good)} {'is' if len(good) == 1 else 'are'} best"
+    places = np.unique(stands.table[axis.name].to_numpy()[stands.tied])
+    if len(places) == len(axis.values):
+        return f"{axis.name}: every value is among the settings that may be the best"
+    good = [axis.values[place] for place in places]
+    return (
+        f"{axis.name}: {_listed(axis, good)} {'is' if len(good) == 1 else 'are'} in the settings that may be the best"
+    )
 
 
 def _listed(axis: Axis, values: list) -> str:
@@ -64,7 +68,7 @@ def _figure(answer: Answer, isolated: Effect, marginal: Effect | None, domain: t
         layers.insert(0, _chosen(isolated, best.values[axis.name], x, y))
     chart = altair.layer(*layers).properties(height=HEIGHT)
     note = scale.drawn_note(trials.frame, _RUNS)
-    return Figure(f"effect_{axis.name}", "effects", message(isolated, trials.maximize), note, chart)
+    return Figure(f"effect_{axis.name}", "effects", message(isolated, answer.evidence), note, chart)
 
 
 def _runs(trials: Trials, axis: Axis, domain: tuple[float, float], x: altair.X, y: altair.Y) -> altair.Chart:

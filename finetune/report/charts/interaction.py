@@ -26,7 +26,7 @@ def figures(answer: Answer) -> list[Figure]:
     """Returns the shifts of the best learning rate, then the heat maps of pairs."""
     axes = {axis.name: axis for axis in answer.trials.axes}
     known = [each for each in answer.shifts if each.points["best"].notna().any()]
-    known.sort(key=lambda each: each.low <= 0 <= each.high)
+    known.sort(key=lambda each: not each.evident)
     shifts = [_shift(axes, each) for each in known[:_SHIFTS]]
     weight = {
         frozenset(each.terms): each.share
@@ -88,7 +88,7 @@ def _heat_map(
     chart = altair.layer(*_map_layers(trials, frame, domain, form, first, second))
     title = f"{pair[0]} × {pair[1]}"
     if best is not None:
-        title += f": best at {best['x']} and {best['y']}"
+        title += f": best seen at {best['x']} and {best['y']}"
     rows = max(frame["y"].nunique(), 2)
     note = "Mean over the other hyperparameters and seeds; darker is better, on one scale for all maps."
     return Figure(f"map_{pair[0]}_{pair[1]}", "interactions", title, note, chart.properties(height=_ROW * rows))
@@ -175,7 +175,7 @@ def _shift(axes: Mapping[str, Axis], shift: Shift) -> Figure:
 
 def shift_message(shift: Shift) -> str:
     """Returns how far the best learning rate moves."""
-    if shift.low <= 0 <= shift.high:
+    if not shift.evident:
         return f"The best {shift.rate} does not move with {shift.by} beyond chance"
     return f"The best {shift.rate} moves by {_signed(shift.octaves)} octaves along {shift.by}"
 

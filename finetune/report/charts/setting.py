@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 
 from finetune.analysis.answer import Answer
+from finetune.analysis.setting import make_settings
 from finetune.analysis.table import Trials
 from finetune.report import scale, theme
 from finetune.report.figure import HEIGHT, Figure, records
@@ -21,30 +22,33 @@ def figures(answer: Answer) -> list[Figure]:
 
 
 def _settings(answer: Answer) -> Figure | None:
-    trials = answer.trials
-    table = trials.settings().dropna(subset=["mean"]).head(_SETTINGS)
-    table = table[table["mean"] >= min(scale.visible(table["mean"], True))]
-    if table.empty or not trials.axes:
+    trials, stands = answer.trials, answer.evidence.stands
+    if not len(stands.order) or not trials.axes:
         return None
+    shown = make_settings(trials, stands, stands.order[:_SETTINGS])
     sign = 1 if trials.maximize else -1
+    worst = min(scale.visible(pd.Series([sign * each.mean for each in shown]), True))
+    shown = tuple(each for each in shown if sign * each.mean >= worst)
+    names = [scale.setting(trials, each.values) for each in shown]
     tied = {scale.setting(trials, each.values) for each in answer.recommendation.tied}
     best = answer.recommendation.best
     top = scale.setting(trials, best.values) if best else ""
-    names = [scale.setting(trials, row) for row in table.to_dict("records")]
     kinds = ["best" if name == top else "tied" if name in tied else "other" for name in names]
-    means = pd.DataFrame({"setting": names, "kind": kinds, "mean": sign * table["mean"], "n": table["n"]})
-    ends = {scale.setting(trials, each.values): (each.low, each.high) for each in answer.recommendation.tied}
-    means["low"] = [ends.get(name, (sign * low,))[0] for name, low in zip(names, table["low"], strict=True)]
-    means["high"] = [ends.get(name, (sign * high,))[-1] for name, high in zip(names, table["high"], strict=True)]
+    columns = {"mean": [each.mean for each in shown], "low": [each.low for each in shown]}
+    columns |= {"high": [each.high for each in shown], "n": [each.seeds for each in shown]}
+    means = pd.DataFrame({"setting": names, "kind": kinds, **columns})
+    table = pd.DataFrame([each.values for each in shown])
     runs = _runs_of(trials, table, names)
     every = pd.concat([runs["y"], means["mean"], means["low"], means["high"]]).dropna()
     x = scale.of_metric(trials, scale.visible(every, trials.maximize), "mean", altair.X)
     chart = altair.layer(*_setting_layers(trials, means, runs, x)).properties(height=_ROW * len(names))
-    title = f"{len(tied)} settings may be the best" if len(tied) > 1 else "One setting is best"
+    title = f"{len(tied)} settings may be the best" if len(tied) > 1 else "One setting is best, with 95 % confidence"
+    if tied and not answer.evidence.stands.evident:
+        title = "No setting is better than another by more than chance"
     if not tied:
-        title = "The best settings; none was repeated, so luck cannot be told from merit"
+        title = "The best settings seen; none was repeated, so the first may have been lucky"
     note = (
-        f"{' · '.join(axis.name for axis in trials.axes)}: mean, 95 % interval, a dot a run. Blue: tied with the best."
+        f"{' · '.join(axis.name for axis in trials.axes)}: mean, 95 % interval, a dot a run. Blue: may be the best too."
     )
     return Figure("settings", "certainty", title, note, chart)
 

@@ -1,8 +1,9 @@
 """What mattered: the share of each hyperparameter, of pairs and of chance in what differs between runs."""
 
 import altair
+import numpy as np
 
-from finetune.analysis.anova import Anova
+from finetune.analysis.anova import Anova, Share
 from finetune.analysis.answer import Answer
 from finetune.report import scale, theme
 from finetune.report.figure import Figure, records
@@ -16,14 +17,18 @@ _REGIONS = {"all": "over all runs", "good": "among the good values"}
 
 def figures(answer: Answer) -> list[Figure]:
     """Returns the shares over the whole range and over the good region, where they could be had."""
-    return [_figure(each) for each in (answer.anova, answer.good_anova) if each is not None and each.shares]
+    whole, good, evidence = answer.anova, answer.good_anova, answer.evidence
+    made = [_figure(whole, evidence.mattered)] if whole is not None else []
+    if good is not None and evidence.differ:
+        made.append(_figure(good, good.evident))
+    return made
 
 
 def term(terms: tuple[str, ...]) -> str:
     """Returns the name of a share."""
     if not terms:
         return "chance (seeds)"
-    return "rest" if terms == ("*",) else " × ".join(terms)
+    return "not explained" if terms == ("*",) else " × ".join(terms)
 
 
 def percent(share: float) -> str:
@@ -31,24 +36,21 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if 0 < share < _SMALL else f"{100 * share:.0f} %"
 
 
-def message(anova: Anova) -> str:
-    """Returns what the shares say."""
-    first, *others = anova.shares
+def message(anova: Anova, mattered: tuple[Share, ...]) -> str:
+    """Returns what the shares say, of those that differ from chance (`mattered`)."""
     where = _REGIONS[anova.region]
-    if not first.terms:
-        return f"Chance decides most {where}: {percent(first.share)} of the variance is between seeds"
-    if first.terms == ("*",):
-        return f"No hyperparameter and no pair explains most {where}: {percent(first.share)} is left over"
-    text = f"{term(first.terms)} explains {percent(first.share)} of what differs {where}"
-    real = [each for each in others if each.terms not in ((), ("*",)) and each.low > 0]
-    return text + (f", {term(real[0].terms)} {percent(real[0].share)}" if real else "")
+    if not mattered:
+        return f"No hyperparameter is shown to matter {where}"
+    first, *others = mattered
+    text = f"{term(first.terms)} explains {percent(first.share)} of the variance {where}"
+    return text + (f", {term(others[0].terms)} {percent(others[0].share)}" if others else "")
 
 
 def _method(anova: Anova) -> str:
     return "Exact decomposition" if anova.method == "exact" else anova.method[:1].upper() + anova.method[1:]
 
 
-def _figure(anova: Anova) -> Figure:
+def _figure(anova: Anova, mattered: tuple[Share, ...]) -> Figure:
     drawn = [each for each in anova.shares if each.share >= _DRAWN or len(each.terms) < 2]
     rows = [
         {
@@ -58,16 +60,17 @@ def _figure(anova: Anova) -> Figure:
             "high": each.high,
             "text": percent(each.share),
             "range": anova.ranges.get(each.terms[0], "") if len(each.terms) == 1 else "",
-            "kind": "chance" if each.terms in ((), ("*",)) else "axis",
-            "end": max(each.share, each.high or 0.0),
+            "kind": "axis" if each in mattered else "chance",
+            "end": float(np.nanmax([each.share, each.high])),
         }
         for each in drawn[:_BARS]
     ]
     for row in rows:
         row["label"] = f"{row['term']}|{row['range']}" if row["range"] else row["term"]
     chart = altair.layer(*_layers(rows)).properties(height=_ROW * len(rows) + 10)
-    note = f"{_method(anova)} of {anova.trials:,} runs, 95 % intervals. {anova.note}".strip()
-    return Figure(f"shares_{anova.region}", "shares", message(anova), note, chart)
+    sure = ", 95 % intervals" if anova.method == "exact" else ""
+    note = f"{_method(anova)} of {anova.trials:,} runs{sure}. Grey: chance may explain it. {anova.note}".strip()
+    return Figure(f"shares_{anova.region}", "shares", message(anova, mattered), note, chart)
 
 
 def _layers(rows: list[dict]) -> list[altair.Chart]:

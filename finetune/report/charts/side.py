@@ -89,7 +89,9 @@ def _paired(compared: Comparison, pairs: Pairs) -> Figure:
     better = "above" if trials.maximize else "below"
     higher = np.mean((pairs.frame["other"] > pairs.frame["first"]) == trials.maximize)
     note = f"Same {pairs.by}; {better} the line {pairs.other} is better."
-    title = f"{pairs.other} is better in {100 * higher:.0f} % of {len(pairs.frame):,} pairs"
+    title = f"{pairs.other} lies ahead in {100 * higher:.0f} % of {len(pairs.frame):,} pairs"
+    if not pairs.low * pairs.high > 0:
+        title += ", which chance may explain"
     return Figure(f"pairs_{pairs.other}", "studies", title, note, chart)
 
 
