@@ -10,6 +10,7 @@ import pytest
 from finetune import feature_pass
 from finetune.config import TrunkConfig
 from finetune.epoch import make_order
+from finetune.errors import UserError
 from finetune.feature_pass import Pass
 from finetune.feature_store import FeatureStore
 from finetune.features import Room, choose_trunk, cut_splits
@@ -112,6 +113,11 @@ def test_batches_that_are_not_cut_alike_are_not_cut_and_the_plan_says_so(eval_ba
     if mode == "shared":
         assert trunk.reason == "a batch of 8 examples runs another program than one of 2"
         assert trunk.train is None
+
+
+def test_no_dtype_of_features_without_features():
+    with pytest.raises(UserError, match="^trunk.dtype is 'bfloat16', and a batch of 8 examples runs another program"):
+        trunk_of(task_of(in_halves), data(EXAMPLES), dtype="bfloat16", eval_batch=8)
 
 
 def test_which_examples_are_padding_is_no_part_of_the_trunk():
