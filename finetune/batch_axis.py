@@ -37,7 +37,7 @@ def axes_of(two: Program, other: Program, inputs: Sequence[int | None], size: in
             grown = [other.avals[value].shape for value in equation.outputs]
             found = _follow(Step(equation, like, entered, known, outputs, grown, size))  # type: ignore[arg-type]
         for value, leaving in zip(equation.outputs, found, strict=True):
-            axes[value] = leaving
+            axes[value] = leaving if leaving is None or isinstance(leaving, Mixed) else int(leaving)  # of NumPy
     return axes
 
 

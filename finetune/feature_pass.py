@@ -15,14 +15,12 @@ import numpy as np
 from finetune import lengths, processes
 from finetune.data import padding
 from finetune.feature_store import Checksum, FeatureStore, array_hash
-from finetune.features import HostSplit, Trunk
+from finetune.features import HostSplit, Trunk, pass_batch
 from finetune.params import Leaves
 from finetune.progress import console
 from finetune.task import Batch
 from finetune.trunk import Cut, Features
 
-# Examples a batch of the pass on CPU: MiniLM on 64 tokens took 8.5 ms a text in batches of 16, 12.3 ms in 128.
-_CPU_BATCH = 16
 _COMPILE_FLOPS, _COMPILE_FLOPS_CPU = 2e13, 2e11  # what is computed in the second that a program takes to compile
 _ROUNDINGS = 256.0  # units of the last place that layers of single precision may add up to
 _WORTH_KEEPING_FLOPS = 1e11  # less is computed again before a file is found and checked
@@ -39,7 +37,7 @@ class Pass:
         self._splits, self._store = splits, store
         self._leaves, self._leaf_hashes = base, dict[str, str]()
         self._keeps = sum(trunk.flops for trunk in cached) >= _WORTH_KEEPING_FLOPS
-        self._batch_size = min(batch_size, _CPU_BATCH) if jax.default_backend() == "cpu" else batch_size
+        self._batch_size = pass_batch(batch_size)
         cuts = [[trunk.cuts[number] for trunk in cached] for number in range(len(splits))]
         self._shapes = [{name: one for cut in each for name, one in cut.features.items()} for each in cuts]
         self._names = [self._file_names(*each) for each in zip(cuts, splits, strict=True)]

@@ -7,7 +7,7 @@ population.py's programs read batches from a split on the device. Here the host 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -47,13 +47,13 @@ def from_trunk(trunk: Trunk, frozen: Leaves) -> Feed:
     """Returns the feed that runs the trunk on batches of splits on the device; `frozen` are all frozen leaves."""
     assert trunk.train is not None
     assert trunk.evaluate is not None
-    return Feed(_computed(trunk.train, frozen), _computed(trunk.evaluate, frozen))
+    return Feed(_computed(trunk.train, trunk.judged, frozen), _computed(trunk.evaluate, trunk.judged, frozen))
 
 
-def _computed(cut: Cut, frozen: Leaves) -> Batches:
+def _computed(cut: Cut, judged: Iterable[str], frozen: Leaves) -> Batches:
     def compute(frozen: Leaves, split: Split, order: Order, row: jax.Array) -> dict[str, Any]:
         batch = read(split, order, row)
-        kept = {name: batch[name] for name in (*cut.reads, "label", "index", "weight")}
+        kept = {name: batch[name] for name in (*cut.reads, *judged, "label", "index", "weight")}
         return cut.trunk(frozen, batch) | kept
 
     program = jax.jit(compute)

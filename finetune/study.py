@@ -144,11 +144,11 @@ class _Study:
         signature = plan.signature(self.subject.fingerprint, recipe, trials)
         earlier = self.planned.earlier(signature)
         shapes = self.subject.shapes | recipe.adapters.shapes
-        room, settings_of_trunk = measure.feature_room(self.store), self.config.trunk
+        room, trunk_config = measure.feature_room(self.store), self.config.trunk
         if earlier:  # the same computation again
-            settings_of_trunk = dataclasses.replace(settings_of_trunk, mode=earlier["trunk"])
+            trunk_config = dataclasses.replace(trunk_config, mode=earlier["trunk"])
             room = room.only(earlier["trunk_place"])
-        trunk = choose_trunk(settings_of_trunk, recipe, shapes, self.splits, trials, room)
+        trunk = choose_trunk(trunk_config, recipe, shapes, self.splits, trials, room, self.config.evaluation.batch_size)
         return Job(number, self.left(trials), recipe, trunk, signature)
 
     def compute_features(self, jobs: Sequence[Job], plan_only: bool) -> None:

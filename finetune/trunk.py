@@ -27,11 +27,10 @@ from finetune.axis_rules import Axis, Mixed
 from finetune.batch_axis import SIZES, axes_of
 from finetune.errors import UserError
 from finetune.jaxpr import Program, alike, evaluate, merged, names, needed, trace
-from finetune.one_example import same_of_two, twice
 from finetune.params import Leaves
 from finetune.step import Forward, seed_key
 from finetune.task import Batch
-from finetune.value_kind import Kind, cheapest_features, is_key, kinds_of, mixing
+from finetune.value_kind import Kind, cheapest_features, is_key, kinds_of
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]
 Features = dict[str, jax.Array]  # name -> [B, ...]
@@ -39,11 +38,6 @@ Features = dict[str, jax.Array]  # name -> [B, ...]
 # Of the arguments of a `Forward`: trainable leaves, frozen leaves, batch, dropout, keys.
 _KINDS = (Kind.TAIL, Kind.CONSTANT, Kind.TRUNK, Kind.TAIL, Kind.TAIL)
 _AXES = (None, None, 0, None, 0)
-
-
-def _kind(path: Any) -> Kind:
-    """Returns what an input belongs to; whether an example is padding depends on the batch that it is in."""
-    return Kind.TAIL if jax.tree_util.keystr(path) == "[2]['weight']" else _KINDS[path[0].idx]
 
 
 class Cut:
@@ -71,7 +65,9 @@ class Cut:
         self._forward, self._dtype, self._has_keys = forward, dtype, keys
         self._shapes = dict(params), dict(frozen), dict(example), dropout, jax.eval_shape(seed_key, 0, 0)
         self._read()
-        self._kinds, self.refused = kinds_of(self._two, self._axes, [_kind(path) for path in self._paths])
+        weight = self._numbered(self._two)[2].get("weight")
+        of_arguments = [_KINDS[path[0].idx] for path in self._paths]
+        self._kinds, self.refused = kinds_of(self._two, self._axes, of_arguments, (weight,))
         # What is computed twice is one value, but for the tail: two derivatives may have one name.
         first, given = dict[str, int](), {*self._two.inputs, *self._two.literals}
         self._same = [
@@ -80,7 +76,9 @@ class Cut:
         ]
         self._program = merged(self._two, self._same)
         live = needed(self._program, (), self._program.outputs)
-        self.mixes = next(filter(None, (mixing(equation, self._axes) for equation in live)), None)
+        read = {*self._program.outputs, *(value for equation in live for value in equation.inputs)}
+        mixed = (axis for value in sorted(read) if isinstance(axis := self._axes[value], Mixed))
+        self.mixes = next((axis.reason for axis in mixed), None)
         self._choose()
         self.key = hashlib.sha256("\n".join(self.features).encode()).hexdigest()
 
@@ -95,8 +93,6 @@ class Cut:
         inputs = [jax.tree_util.keystr(path) for path in self._paths]
         of_two = names(self._two, inputs)
         self.outputs = [of_two[value] for value in self._two.outputs]
-        shapes = ([program.avals[value].shape for value in program.outputs] for program in (self._two, three))
-        self._grow = [small != large for small, large in zip(*shapes, strict=True)]
         if self._alike:
             # By both programs: what is as long as a batch of two by chance is not in that of three.
             of_both = zip(of_two, names(three, inputs), strict=True)
@@ -145,8 +141,10 @@ class Cut:
 
     def refuses(self, size: int) -> str | None:
         """Returns why batches of `size` examples cannot be cut, None if they can."""
+        if size == 1 and self.mixes is None:
+            return None
         try:
-            _ = self._runs_one() if size == 1 and self._alike else self._trace(size)
+            self._trace(size)
         except UserError as error:
             return str(error).partition(", allowed: ")[0]
         return None
@@ -169,7 +167,7 @@ class Cut:
         """
         size = _batch_size(batch)
         if size == 1:
-            return {name: both[:1] for name, both in self.trunk(frozen, twice(batch), done).items()}
+            return {name: both[:1] for name, both in self.trunk(frozen, _twice(batch), done).items()}
         program, _ = self._trace(size)
         done = {} if done is None else done
         given = {*program.inputs, *program.literals}
@@ -186,12 +184,11 @@ class Cut:
     ) -> Any:
         """Returns the outputs of the forward pass; `batch` holds the features and the arrays that the tail reads."""
         size = _batch_size(batch)
-        if size == 1 and self._alike and not self._runs_one():
-            outputs = self.tail(params, constants, twice(batch), dropout, None if keys is None else twice(keys))
+        if size == 1 and self.mixes is None:
+            outputs = self.tail(params, constants, _twice(batch), dropout, None if keys is None else _twice(keys))
             leaves, structure = jax.tree.flatten(outputs)
             axes = [self._axes[value] for value in self._program.outputs]
-            one = [_first_half(*each) for each in zip(leaves, axes, self._grow, strict=True)]
-            return jax.tree.unflatten(structure, one)
+            return jax.tree.unflatten(structure, list(map(_first_half, leaves, axes)))
         program, shapes = self._trace(size)
         leaves, _, _, rate, key = self._numbered(program)
         known = {value: params[path] for path, value in leaves.items()}
@@ -224,21 +221,6 @@ class Cut:
                 )
             self._traced[size] = (merged(program, self._same) if self._alike else program), shapes
         return self._traced[size]
-
-    def _runs_one(self) -> bool:
-        """Whether the tail runs on one example as it is; else it runs on that example twice.
-
-        Raises UserError if twice is not the same: where examples influence each other, as in a sum over the batch.
-        """
-        if self.mixes is not None and 1 not in self._traced:
-            program, shapes = trace(self._forward, *self._arguments(1))
-            if alike(program, self._two):
-                self._traced[1] = merged(program, self._same), shapes
-            elif not same_of_two(self._forward, *self._shapes, keys=self._has_keys):
-                raise UserError(
-                    f"a batch has one example, and {self.mixes}, allowed: batches of two or more, or trunk.mode none"
-                )
-        return self.mixes is not None and 1 in self._traced
 
     def _differs(self, program: Program, size: int) -> bool:
         """Says whether a batch of `size` is computed in another way than those that the program was cut by."""
@@ -292,8 +274,11 @@ def _batch_size(batch: Batch) -> int:
     return next(iter(batch.values())).shape[0]
 
 
-def _first_half(array: jax.Array, axis: Axis, grows: bool) -> jax.Array:
-    """Returns the part of the first of two examples; grows: whether a larger batch has more of it."""
-    if isinstance(axis, int):
-        return jax.lax.slice_in_dim(array, 0, array.shape[axis] // 2, axis=axis)
-    return array[: len(array) // 2] if grows else array
+def _twice(arrays: Any) -> Any:
+    """Returns a batch of one example as two: JAX leaves broadcasts to one example out, which makes another program."""
+    return jax.tree.map(lambda array: jnp.concatenate([array, array]), arrays)
+
+
+def _first_half(array: jax.Array, axis: Axis) -> jax.Array:
+    """Returns the part of the first of two examples."""
+    return jax.lax.slice_in_dim(array, 0, array.shape[axis] // 2, axis=axis) if isinstance(axis, int) else array

@@ -1,6 +1,6 @@
 """What each value of a program belongs to, constants, trunk or tail, and which of them cross from trunk to tail."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import IntEnum
 
 import jax
@@ -22,19 +22,25 @@ class Kind(IntEnum):
     TAIL = 2
 
 
-def kinds_of(program: Program, axes: Sequence[Axis], inputs: Sequence[Kind]) -> tuple[list[Kind], str | None]:
-    """Returns the kind of every value, and the first reason for which a frozen one cannot join the trunk."""
+def kinds_of(
+    program: Program, axes: Sequence[Axis], inputs: Sequence[Kind], of_batch: Collection[int | None]
+) -> tuple[list[Kind], str | None]:
+    """Returns the kind of every value, and the first reason for which a frozen one cannot join the trunk.
+
+    of_batch: inputs that no pass over the data knows, such as which examples of a batch are padding.
+    """
     kinds = [Kind.CONSTANT] * len(program.avals)
     for value, kind in zip(program.inputs, inputs, strict=True):
         kinds[value] = kind
     depends, refused = list(kinds), None  # kinds as they would be if no examples were mixed
+    kinds = [Kind.TAIL if value in of_batch else kind for value, kind in enumerate(kinds)]
     live = {equation.outputs for equation in needed(program, (), program.outputs)}
     for equation in program.equations:
         depend = max((depends[value] for value in equation.inputs), default=Kind.CONSTANT)
         kind = max((kinds[value] for value in equation.inputs), default=Kind.CONSTANT)
         if kind == Kind.CONSTANT and any(axes[value] is not None for value in equation.outputs):
             kind = Kind.TRUNK  # a copy of a constant for each example
-        mixed = mixing(equation, axes)
+        mixed = next((axis.reason for value in equation.outputs if isinstance(axis := axes[value], Mixed)), None)
         if mixed and depend == Kind.TRUNK and equation.outputs in live:
             refused = refused or mixed
         # Keys of random numbers are nothing that a file can hold.
@@ -44,11 +50,6 @@ def kinds_of(program: Program, axes: Sequence[Axis], inputs: Sequence[Kind]) -> 
         for value in equation.outputs:
             depends[value], kinds[value] = depend, kind
     return kinds, refused
-
-
-def mixing(equation: Equation, axes: Sequence[Axis]) -> str | None:
-    """Returns why examples may influence each other in what an equation computes; None if they cannot."""
-    return next((axis.reason for value in equation.outputs if isinstance(axis := axes[value], Mixed)), None)
 
 
 def is_key(program: Program, value: int) -> bool:
