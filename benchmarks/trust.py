@@ -11,6 +11,7 @@ import argparse
 import collections
 import concurrent.futures
 import itertools
+import multiprocessing
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -259,8 +260,11 @@ def table(scenarios: list[str], seeds: list[int], studies: int, processes: int) 
     jobs = [
         (name, n, range(studies)) for name in scenarios for n in (seeds if name not in ("random", "single") else [1])
     ]
-    with concurrent.futures.ProcessPoolExecutor(processes) as pool:
-        rows = list(pool.map(_many, jobs))
+    if processes == 1:
+        rows = list(map(_many, jobs))
+    else:
+        with concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+            rows = list(pool.map(_many, jobs))
     return pd.DataFrame(
         [
             {"scenario": job[0], "seeds": job[1]} | {k: np.mean(v) for k, v in row.items()}

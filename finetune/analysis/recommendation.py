@@ -141,11 +141,11 @@ def _sentence(evidence: Evidence, needed: int | None) -> str:
     more = f"about {needed} seeds would" if needed else f"even {_MOST_SEEDS} seeds would not"
     largest = number(float(stands.comparison.behind.max()))
     if not stands.evident and largest == "0":
-        return f"All {settings:,} settings came out the same, with {seeds}."
+        return f"All {len(stands.order):,} settings came out the same, with {seeds}.{left_out}"
     if not stands.evident:
         return (
-            f"No setting is better than another by more than chance: {settings:,} settings with {seeds}; "
-            f"{more} show the largest difference seen, {largest}."
+            f"No setting is better than another by more than chance: {len(stands.order):,} settings with {seeds}; "
+            f"{more} show the largest difference seen, {largest}.{left_out}"
         )
     tied = len(stands.tied)
     once = " It ran once: repeat it." if stands.table["n"].iat[int(stands.order[0])] == 1 else ""

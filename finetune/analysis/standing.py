@@ -35,8 +35,8 @@ class Standing(NamedTuple):
 
     @property
     def evident(self) -> bool:
-        """Whether settings differ by more than chance, or some were left out for their failures."""
-        left_out = len(self.order) < int((self.table["n"] > 0).sum())
+        """Whether settings differ by more than chance: in their results, or in how often their runs fail."""
+        left_out = len(self.order) < int((self.table["n"] > 0).sum()) and bool(self.failures.depends)
         return self.comparison is not None and (self.comparison.evident or left_out)
 
     @property
