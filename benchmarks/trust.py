@@ -162,7 +162,7 @@ def claims(answer: Answer) -> Iterator[tuple[str, bool]]:
         "worse",
         "worse by more than chance" in text or (stands.comparison is not None and not stands.comparison.tied.all()),
     )
-    yield "points", "In points" in text
+    yield "points", any(each.low > 0 for each in (answer.gain, *answer.losses) if each is not None)
     yield "arms", answer.arms is not None and any("worse by more" in line for line in answer.arms.sentences)
     titles = [effect.message(each, answer.evidence) for each in answer.effects]
     yield (
