@@ -21,8 +21,8 @@ import minilm
 import numpy as np
 from absl import flags
 
-from finetune import study, subject
 from finetune.config import Config
+from finetune.study import problem, run
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/headline", "the directory of the two studies, which are removed first")
 _TEXTS = flags.DEFINE_integer("texts", 1000, "training texts")
@@ -52,7 +52,7 @@ def _train(name: str) -> None:
     }
     directory = Path(_WORKDIR.value) / name
     shutil.rmtree(directory, ignore_errors=True)
-    study.run(_config(), directory, axes) if name == "thousand" else study.run(_usual(), directory)
+    run.run(_config(), directory, axes) if name == "thousand" else run.run(_usual(), directory)
 
 
 def _seconds(name: str, what: str) -> float:
@@ -70,7 +70,7 @@ def main() -> None:
     if _ONLY.value:
         _train(_ONLY.value)
         return
-    test = len(subject.load(_usual()).dataset.test["label"])  # first, so that both processes find the files in memory
+    test = len(problem.load(_usual()).dataset.test["label"])  # first, so that both processes find the files in memory
     config = _config()
     each_epoch = config.data.train_examples + config.data.validation_examples
     bound = (each_epoch + test) / (config.hparams.epochs * each_epoch + test)

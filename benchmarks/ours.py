@@ -7,18 +7,20 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from finetune import hparams, measure, plan
 from finetune.config import Config
-from finetune.feature_pass import Pass
-from finetune.feature_store import feature_store
-from finetune.features import HostSplit, Room, Trunk, choose_trunk
-from finetune.grid import Trial
-from finetune.hparams import Hparams
-from finetune.measure import Measured
-from finetune.params import Leaves, partition
-from finetune.step import Recipe, Shared, init_member
-from finetune.subject import Subject
-from finetune.workload import make_workload
+from finetune.member.params import Leaves, partition
+from finetune.member.step import Recipe, Shared, init_member
+from finetune.population import measure
+from finetune.population.measure import Measured
+from finetune.population.workload import make_workload
+from finetune.study import plan
+from finetune.study.problem import Subject
+from finetune.trials import hparams
+from finetune.trials.grid import Trial
+from finetune.trials.hparams import Hparams
+from finetune.trunk.choice import HostSplit, Room, Trunk, choose_trunk
+from finetune.trunk.feature_pass import Pass
+from finetune.trunk.feature_store import feature_store
 
 ROOM = Room(device=10**12, host=10**12)  # bytes for features: what fits is not what is measured here
 

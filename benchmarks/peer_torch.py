@@ -27,14 +27,15 @@ import ours
 import timing
 from absl import flags
 
-from finetune import data, study
-from finetune import subject as subjects
+from finetune import data
 from finetune.config import Config, TrunkConfig
-from finetune.epoch import epoch_order
-from finetune.features import choose_trunk
-from finetune.grid import Trial, make_trials
-from finetune.models import pretrained
-from finetune.plan import make_recipe
+from finetune.member.epoch import epoch_order
+from finetune.models.weights import pretrained
+from finetune.study import problem as subjects
+from finetune.study import run
+from finetune.study.plan import make_recipe
+from finetune.trials.grid import Trial, make_trials
+from finetune.trunk.choice import choose_trunk
 
 _CONFIG = minilm.define_config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", "runs/peer_torch", "the directory of our study, which is removed first")
@@ -69,7 +70,7 @@ def _ours(config: Config) -> Timed:
     workdir = Path(_WORKDIR.value)
     shutil.rmtree(workdir, ignore_errors=True)
     started = time.monotonic()
-    results = study.run(config, workdir, _AXES)
+    results = run.run(config, workdir, _AXES)
     whole = time.monotonic() - started
     seconds = json.loads((workdir / "summary.json").read_text(encoding="utf-8"))["seconds"]
     seconds["rest"] = whole - sum(seconds.values())

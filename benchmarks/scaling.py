@@ -18,15 +18,15 @@ import pandas as pd
 import timing
 from absl import flags
 
-from finetune import subject as subjects
 from finetune.config import Config
-from finetune.feature_pass import Pass
-from finetune.feature_store import feature_store
-from finetune.features import choose_trunk
-from finetune.grid import make_trials
-from finetune.plan import make_recipe
-from finetune.subject import Subject
-from finetune.train import Listener, begin, train_chunk
+from finetune.population.train import Listener, begin, train_chunk
+from finetune.study import problem as subjects
+from finetune.study.plan import make_recipe
+from finetune.study.problem import Subject
+from finetune.trials.grid import make_trials
+from finetune.trunk.choice import choose_trunk
+from finetune.trunk.feature_pass import Pass
+from finetune.trunk.feature_store import feature_store
 
 _CONFIG = minilm.define_config_flag()
 _MEMBERS = flags.DEFINE_list("members", ["1", "4", "16", "64", "256", "1024"], "numbers of trials")

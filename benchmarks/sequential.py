@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from finetune.params import Leaves
-from finetune.step import Recipe
+from finetune.member.params import Leaves
+from finetune.member.step import Recipe
 
 Scalars = dict[str, float]
 

@@ -15,7 +15,7 @@ pass of the frozen part over the data where features are cached, are timed in tu
                 it takes to choose and compile.
     bound       K·(f + 3(1−f)) / (f + 3K(1−f)), f the frozen share of the FLOPs of a forward pass and a backward pass
                 counted as two of them; with E epochs on cached features K·E in place of K. XLA's cost analysis counts
-                the FLOPs of the forward pass, and of the part of it that trunk.py puts into the trunk.
+                the FLOPs of the forward pass, and of the part of it that trunk/cut.py puts into the trunk.
 """
 
 import json
@@ -31,16 +31,16 @@ import sequential
 import timing
 from absl import flags
 
-from finetune import subject as subjects
 from finetune.config import Config, TrunkConfig
-from finetune.epoch import make_order
 from finetune.errors import UserError
-from finetune.features import HostSplit, choose_trunk
-from finetune.grid import Trial, make_trials
-from finetune.parallel import padded_size
-from finetune.params import partition
-from finetune.step import Recipe
-from finetune.subject import Subject
+from finetune.member.epoch import make_order
+from finetune.member.params import partition
+from finetune.member.step import Recipe
+from finetune.population.parallel import padded_size
+from finetune.study import problem as subjects
+from finetune.study.problem import Subject
+from finetune.trials.grid import Trial, make_trials
+from finetune.trunk.choice import HostSplit, choose_trunk
 
 _CONFIG = minilm.define_config_flag()
 _REGIME = flags.DEFINE_string("regime", "head", "what trains, as --config.trainable: head, last:1, last:2, all, ...")

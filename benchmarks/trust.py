@@ -20,9 +20,9 @@ import pandas as pd
 import surfaces_real
 
 from finetune.analysis.answer import Answer, analyse
-from finetune.analysis.decomposition import NOISE, REST
 from finetune.analysis.effects import MARGINAL
-from finetune.analysis.table import Trials, from_frame
+from finetune.analysis.statistics.decomposition import NOISE, REST
+from finetune.analysis.table.trials import Trials, from_frame
 from finetune.report import comparison
 from finetune.report.charts import effect, interaction, share
 

@@ -12,7 +12,7 @@ from absl import flags
 from scipy import stats
 
 from finetune.analysis.interactions import Shift
-from finetune.analysis.table import Trials
+from finetune.analysis.table.trials import Trials
 from finetune.report import figure, theme
 
 TOLERANCE = flags.DEFINE_float("tolerance", 0.01, "accuracy below the best that still counts as good", lower_bound=0)

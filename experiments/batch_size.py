@@ -15,7 +15,7 @@ from absl import app, flags
 
 from finetune.analysis.evidence import weigh
 from finetune.analysis.interactions import Shift, interactions
-from finetune.analysis.table import Trials
+from finetune.analysis.table.trials import Trials
 from finetune.config import Config
 
 _UPDATES = flags.DEFINE_multi_integer("updates", [100, 300], "fixed number of updates: on the digits, on the texts")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-from finetune import study
 from finetune.config import Config
+from finetune.study import run
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/checkpoint_reuse", "the directory of the three studies")
 _LABELS = flags.DEFINE_integer("labels", 50, "training examples of the digits 5 to 9")
@@ -29,7 +29,7 @@ def _config(digits: str) -> Config:
 
 def _accuracy(config: Config, workdir: Path, axes: dict[str, list[float | int | str]]) -> tuple[float, float, float]:
     """Returns (rate, mean test accuracy, half its range over seeds) of the rate with the best validation accuracy."""
-    table = study.run(config, workdir, axes).table()
+    table = run.run(config, workdir, axes).table()
     rate = table.groupby("learning_rate")["val_accuracy"].mean().idxmax()
     found = table[table["learning_rate"] == rate]["test_accuracy"]
     return float(rate), float(found.mean()), float(found.max() - found.min()) / 2
@@ -38,7 +38,7 @@ def _accuracy(config: Config, workdir: Path, axes: dict[str, list[float | int | 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     workdir = Path(_WORKDIR.value)
-    first = study.run(_config("01234"), workdir / "first").table()
+    first = run.run(_config("01234"), workdir / "first").table()
     axes: dict[str, list[float | int | str]] = {"learning_rate": list(_RATES), "seed": list(range(_SEEDS.value))}
     answers = {}
     for name, pretrained in {"anew": "", "from the checkpoint": str(workdir / "first")}.items():

@@ -13,7 +13,7 @@ from absl import app, flags
 
 from finetune.analysis.evidence import weigh
 from finetune.analysis.interactions import interactions
-from finetune.analysis.table import Trials
+from finetune.analysis.table.trials import Trials
 
 _HORIZONS = flags.DEFINE_multi_integer("horizon", [5, 10, 20, 40, 80], "epochs of the runs, ascending; repeatable")
 _RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1]

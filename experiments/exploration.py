@@ -12,9 +12,9 @@ import pandas as pd
 import subjects
 from absl import app, flags
 
-from finetune.analysis.anova import cube
 from finetune.analysis.answer import analyse
-from finetune.analysis.table import Trials
+from finetune.analysis.statistics.anova import cube
+from finetune.analysis.table.trials import Trials
 
 _DRAWS = flags.DEFINE_integer("draws", 4000, "searches drawn for each size", lower_bound=10)
 

@@ -12,11 +12,13 @@ import pandas as pd
 import subjects
 from absl import app
 
-from finetune import params, records, subject
 from finetune.analysis.effects import effects
 from finetune.analysis.evidence import weigh
-from finetune.analysis.table import Trials
+from finetune.analysis.table.trials import Trials
 from finetune.config import Config
+from finetune.member import params
+from finetune.storage import records
+from finetune.study import problem
 
 _PARTS = ["all", "last:2", "last:1", "norm", "bias", "head"]
 _RATES = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
@@ -24,7 +26,7 @@ _RATES = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
 
 def costs(config: Config, directory: Path) -> dict[str, dict[str, float]]:
     """Returns for each part: parameters that train; of a trial, as planned: seconds, flops, and bytes at once."""
-    loaded = subject.load(config)
+    loaded = problem.load(config)
     found = {}
     for group in records.read_document(directory / "plan.json")["groups"]:
         part = group["signature"]["trainable"]

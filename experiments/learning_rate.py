@@ -14,8 +14,8 @@ from scipy import stats
 
 from finetune.analysis.effects import effects
 from finetune.analysis.evidence import weigh
-from finetune.analysis.resampling import resample
-from finetune.analysis.table import Trials
+from finetune.analysis.statistics.resampling import resample
+from finetune.analysis.table.trials import Trials
 
 _RATES = [float(f"{rate:.3g}") for rate in np.geomspace(1e-4, 1, 9)]
 

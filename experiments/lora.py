@@ -17,7 +17,7 @@ from absl import app
 from finetune.analysis.effects import effects
 from finetune.analysis.evidence import weigh
 from finetune.analysis.interactions import Shift, interactions
-from finetune.analysis.table import Trials
+from finetune.analysis.table.trials import Trials
 from finetune.config import Config
 
 _RATES = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]

@@ -18,11 +18,12 @@ import subjects
 from absl import app
 from scipy import ndimage
 
-from finetune import checkpoint, subject
-from finetune.analysis.table import Trials
-from finetune.params import unflatten
+from finetune.analysis.table.trials import Trials
+from finetune.member.params import unflatten
 from finetune.report import theme
-from finetune.subject import Subject
+from finetune.storage import checkpoint
+from finetune.study import problem
+from finetune.study.problem import Subject
 
 _ARMS = ["head", "all", "head>all"]
 _RATES = [1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
@@ -106,7 +107,7 @@ def main(_: list[str]) -> None:
     config.checkpoint.keep = len(_ARMS) * len(_RATES) * subjects.SEEDS.value  # the best rates are known at the end
     trials = subjects.train(config, directory / "digits", {"trainable": _ARMS, "learning_rate": _RATES})
     rates = best_rates(trials)
-    table = intervals(accuracies(directory / "digits", subject.load(config), trials, rates))
+    table = intervals(accuracies(directory / "digits", problem.load(config), trials, rates))
     chosen = ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
     edges = [arm for arm, rate in rates.items() if rate in (_RATES[0], _RATES[-1])]
     print(f"Digits, ViT; rates {_RATES[0]:g} to {_RATES[-1]:g} (6 values), {subjects.SEEDS.value} seeds. Best: {chosen}"

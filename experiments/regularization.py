@@ -19,8 +19,8 @@ import pandas as pd
 import subjects
 from absl import app
 
-from finetune.analysis.resampling import interval, resample
-from finetune.analysis.table import Trials
+from finetune.analysis.statistics.resampling import interval, resample
+from finetune.analysis.table.trials import Trials
 
 _STRENGTHS = {
     "l1": [1e-5, 1e-4, 1e-3],

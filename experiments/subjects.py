@@ -6,10 +6,10 @@ from typing import Any
 
 from absl import flags, logging
 
-from finetune import study
-from finetune.analysis import table
-from finetune.analysis.table import Trials
+from finetune.analysis.table import trials as table
+from finetune.analysis.table.trials import Trials
 from finetune.config import Config
+from finetune.study import run
 
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "the directory of the studies; runs/NAME of the experiment if not given"
@@ -44,7 +44,7 @@ def digits(directory: Path) -> Config:
     """Returns the study of digits 5 to 9 with 100 labels, all parameters, from a ViT that knows 0 to 4."""
     first = _vit("01234")
     first.hparams.learning_rate, first.hparams.epochs = 3e-3, EPOCHS.value
-    study.run(first, directory / "vit")
+    run.run(first, directory / "vit")
     config = _vit("56789")
     config.model.pretrained = str(directory / "vit")
     config.data.train_examples, config.data.validation_examples = DIGITS, 300
@@ -81,7 +81,7 @@ def _fixed(config: Config) -> Config:
 
 def train(config: Config, directory: Path, axes: Axes, sweep: Iterable[Mapping[str, Any]] = ({},)) -> Trials:
     """Returns the trials of a grid with --seeds seeds, trained where `directory` does not hold them yet."""
-    study.run(config, directory, {**axes, "seed": list(range(SEEDS.value))}, sweep)
+    run.run(config, directory, {**axes, "seed": list(range(SEEDS.value))}, sweep)
     return table.read_study(directory)
 
 

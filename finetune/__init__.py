@@ -10,13 +10,13 @@ __version__ = "0.1.0"
 # name -> where it is; imported when first asked for, since `--help` needs no JAX.
 _FOUND_IN = {
     "Config": "finetune.config",
-    "Objective": "finetune.objective",
-    "Results": "finetune.results",
-    "Task": "finetune.task",
-    "from_functions": "finetune.models.functions",
-    "from_linen": "finetune.models.linen",
-    "from_nnx": "finetune.models.nnx",
-    "run": "finetune.study",
+    "Objective": "finetune.member.objective",
+    "Results": "finetune.study.results",
+    "Task": "finetune.member.task",
+    "from_functions": "finetune.models.adapters.functions",
+    "from_linen": "finetune.models.adapters.linen",
+    "from_nnx": "finetune.models.adapters.nnx",
+    "run": "finetune.study.run",
     "to_linen": "finetune.models.trained",
     "to_nnx": "finetune.models.trained",
 }

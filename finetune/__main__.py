@@ -11,9 +11,10 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from finetune import command, output
+from finetune import cli
 from finetune import config as settings
 from finetune.errors import UserError, one_of
+from finetune.hosts import output
 
 _TYPES: dict[type, tuple[Callable[[str], Any], str]] = {int: (int, "a whole number"), float: (float, "a number")}
 
@@ -116,32 +117,36 @@ def _run(arguments: list[str]) -> int:
     values = _parse(arguments)
     file = _config_file(arguments)
     print(f"finetune: {file} -> {values.workdir}", flush=True)
-    from finetune import processes, stop  # after the first line, since JAX takes its time
+    from finetune.hosts import processes, signals  # after the first line, since JAX takes its time
 
     processes.join(values.coordinator, values.processes, values.process)
     # After JAX, which takes over signals where several processes meet.
-    stop.install(_say_stopped, processes.here().tell_stop)
+    signals.install(_say_stopped, processes.here().tell_stop)
     return processes.run(functools.partial(_train, values, file))
 
 
 def _train(values: flags.FlagValues, file: str) -> int:
-    from finetune import grid, processes, stop, study
+    from finetune.hosts import processes, signals
+    from finetune.study.run import run
+    from finetune.trials import grid
 
     axes = grid.parse_axes(values.grid, values.seeds)
-    run = functools.partial(study.run, retry=values.retry, fail_fast=values.fail_fast)
     try:
-        defined = command.defined(file)
+        defined = cli.defined(file)
         sweep = _sweep(Path(file), defined)
-        found = run(values.config, values.workdir, axes, sweep, values.plan_only, task=defined.get("task"))
+        found = run(
+            values.config, values.workdir, axes, sweep, values.plan_only, values.retry, values.fail_fast,
+            defined.get("task"),
+        )  # fmt: skip
         return int(processes.from_first("the end", str(found.exit_status)))
-    except stop.Stopped as stopped:
+    except signals.Stopped as stopped:
         processes.here().tell_stop(stopped.number)
         _say_stopped(stopped)
         return stopped.status
 
 
 def _say_stopped(stopped: BaseException) -> None:
-    from finetune import processes
+    from finetune.hosts import processes
 
     processes.here().claim()
     again = shlex.join(["python", "-m", "finetune", *sys.argv[1:]])
@@ -158,7 +163,7 @@ def main() -> int:
             return 0
         return _run(arguments)
     except (UserError, OSError) as error:
-        return command.refuse(error)
+        return cli.refuse(error)
     except KeyboardInterrupt:
         print("interrupted; the same command continues the study", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -14,8 +14,9 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from finetune import command, output
+from finetune import cli
 from finetune.errors import UserError, one_of
+from finetune.hosts import output
 
 
 class Wheel(NamedTuple):
@@ -278,7 +279,7 @@ def _list() -> None:
 
 def main() -> None:
     """Fetches the assets named on the command line, or lists all of them."""
-    parser = command.Parser("finetune.assets", __doc__.splitlines()[0])
+    parser = cli.Parser("finetune.assets", __doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="asset to fetch; none: list all")
     names = parser.parse_args().names
     for name in names:
@@ -288,4 +289,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(cli.run(main))

@@ -166,7 +166,7 @@ USUAL_MAX_LENGTH = 128  # tokens of a text, where nothing declares how many
 OWN_MODEL = "own"  # what model.name becomes where the user brings a model
 
 # Settings on which no result depends, beyond rounding: a study goes on with others. What else there is counts, see
-# subject.py.
+# study/problem.py.
 OF_NO_RESULT = (
     "checkpoint.interval_seconds",
     "checkpoint.keep",
@@ -182,12 +182,14 @@ OF_NO_RESULT = (
     "trunk.store_gigabytes",
 )
 
+POOLINGS = ("mean", "first", "max")
+
 # Settings with a closed list of values. Model and data names are checked where they are looked up.
 CHOICES = {
     "data.task": ("classification", "multilabel", "regression", "tokens"),
     "model.dtype": ("float32", "bfloat16"),
     "model.dropout_at": ("all", "head"),
-    "model.pooling": ("auto", "mean", "first", "max"),
+    "model.pooling": ("auto", *POOLINGS),
     "lora.scaling": ("alpha/rank", "alpha/sqrt(rank)"),
     "optimizer.name": ("adamw", "sgd", "lion"),
     "optimizer.schedule": ("constant", "linear", "cosine"),

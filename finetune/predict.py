@@ -18,13 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune import command, models, output, own
+from finetune import cli, models
 from finetune.data import arrays, delimited, images, text
 from finetune.errors import UserError, one_of
-from finetune.models import pretrained
-from finetune.params import abstract, unflatten
-from finetune.predictor import IMAGE, TOKENS, Model, load
-from finetune.task import Task
+from finetune.export.predictor import IMAGE, TOKENS, Model, load
+from finetune.hosts import output
+from finetune.member.params import abstract, unflatten
+from finetune.member.task import Task
+from finetune.models.weights import pretrained
+from finetune.study import user_task
 
 _BATCH = 32
 _LINES = ".txt"  # a text a line
@@ -128,7 +130,7 @@ def probabilities(model: Model, rows: dict[str, np.ndarray]) -> np.ndarray:
     if model.own_task is None:
         task = models.build(model.config.model, outputs, example, per_position=per_position)
     else:
-        task = own.build(model.own_task, len(model.classes), example, "")
+        task = user_task.build(model.own_task, len(model.classes), example, "")
     pretrained.compare(model.leaves, abstract(task), Path(model.config.model.pretrained))
     _check_outputs(task, example, (*next(iter(example.values())).shape[:per_position], outputs))
     return _run(task, jax.device_put(unflatten(model.leaves)), rows, _TOLD[model.config.data.task])
@@ -233,20 +235,20 @@ def _opened(to: Path | None) -> Iterator[TextIO]:
         raise UserError(f"--to is {str(to)!r}: {error.strerror}, allowed: a file that can be written") from None
 
 
-def _task_of(file: Path) -> own.OwnTask:
+def _task_of(file: Path) -> user_task.OwnTask:
     """Returns the task that a config file defines; raises UserError if it defines none."""
     if not file.is_file():
         raise UserError(f"--config is {str(file)!r}, allowed: the config file of the study")
-    defined = command.defined(file)
+    defined = cli.defined(file)
     if "task" not in defined:
         raise UserError(f"--config is {str(file)!r}, which defines no task, allowed: one with task(classes, example)")
-    task: own.OwnTask = defined["task"]
+    task: user_task.OwnTask = defined["task"]
     return task
 
 
 def main() -> None:
     """Predicts what the command line names."""
-    parser = command.Parser("finetune.predict", __doc__.splitlines()[0].partition(": ")[2])
+    parser = cli.Parser("finetune.predict", __doc__.splitlines()[0].partition(": ")[2])
     parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="that python -m finetune.export wrote")
     parser.add_argument("input", metavar="INPUT", type=Path, help="texts or images; labels are not needed")
     parser.add_argument("--config", metavar="FILE", type=Path, help="of a model of your own: what defines its task")
@@ -270,4 +272,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command.run(main))
+    sys.exit(cli.run(main))

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import tasks
 
-from finetune import lora
 from finetune.config import LoraConfig
-from finetune.models.layers import dense_output
-from finetune.params import abstract, decayed_paths, trainable_paths
-from finetune.step import Recipe, full_forward
-from finetune.task import Task
+from finetune.member import lora
+from finetune.member.dense import dense_output
+from finetune.member.params import abstract, decayed_paths, trainable_paths
+from finetune.member.step import Recipe, full_forward
+from finetune.member.task import Task
 
 LAYERS = ("block_0/in", "block_0/out")
 WIDTH, HIDDEN = 18, 20

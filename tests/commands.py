@@ -88,7 +88,8 @@ def _ended(number):
 def main():
     import sklearn.datasets  # noqa: F401  # what the digits are read with
 
-    from finetune import __main__, study  # noqa: F401
+    from finetune import __main__  # noqa: F401
+    from finetune.study import run  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune.jaxpr import bodies
+from finetune.jaxpr.program import bodies
+from finetune.member.params import abstract, partition, trainable_paths
+from finetune.member.step import full_forward
 from finetune.models import from_linen
 from finetune.models.bert import Bert
 from finetune.models.vit import Vit
-from finetune.params import abstract, partition, trainable_paths
-from finetune.step import full_forward
-from finetune.trunk import Cut
+from finetune.trunk.cut import Cut
 
 WIDTH, DEPTH, HEADS, MLP, TOKENS, CLASSES = 8, 2, 2, 12, 6, 3
 SIZES = {"classes": CLASSES, "width": WIDTH, "depth": DEPTH, "heads": HEADS, "mlp_width": MLP}

@@ -12,8 +12,8 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from finetune import models
 from finetune.config import Config, DataConfig, ModelConfig
-from finetune.models import huggingface
-from finetune.params import flatten
+from finetune.member.params import flatten
+from finetune.models.weights import huggingface
 
 WORDS = ("good", "bad", "film", "book", "very", "not")
 CLASSES = ("<script>alert('x')</script>", "a|b `c` [d](javascript:e)")

@@ -16,7 +16,11 @@ import conftest  # noqa: F401  # as in the tests: fake devices, a cache of progr
 import sklearn.datasets  # noqa: F401  # what the digits are read with
 import studies
 
-from finetune import checkpoint, feature_pass, measure, records, report, study, train
+from finetune import report
+from finetune.population import measure, train
+from finetune.storage import checkpoint, records
+from finetune.study import run as study
+from finetune.trunk import feature_pass
 
 AXES = {
     "optimizer.name": ["adamw", "sgd"],

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import studies
 
-from finetune import grid, records, study
+from finetune.storage import records
+from finetune.study import run
+from finetune.trials import grid
 
 
 def axes(trials, epochs):
@@ -23,7 +25,7 @@ def axes(trials, epochs):
 def make(workdir, trials, epochs):
     """Writes the work directory of a finished study of `axes(trials, epochs)`."""
     config = studies.digits()
-    study.run(config, workdir, axes(5, epochs))
+    run.run(config, workdir, axes(5, epochs))
     row = records.read_trials(workdir)[0]
     document = records.read_document(workdir / "plan.json")
     fingerprint = records.read_document(workdir / "config.json")["fingerprint"]

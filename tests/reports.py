@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from finetune import records
+from finetune.storage import records
 
 RATES, DECAYS = (1e-4, 1e-3, 1e-2, 1e-1), (0.0, 0.1)
 HOSTILE = "</script><script>document.title='broken'</script>"

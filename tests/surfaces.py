@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from finetune.analysis.table import Trials, from_frame
+from finetune.analysis.table.trials import Trials, from_frame
 
 AXES = {
     "learning_rate": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1),

@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune import hparams
 from finetune.config import OptimizerConfig
-from finetune.hparams import Hparams
-from finetune.metric import accuracy
-from finetune.models.dropout import draws
-from finetune.objective import cross_entropy
-from finetune.params import abstract, decayed_paths, partition, trainable_paths
-from finetune.rates import NO_RATES, Rates
-from finetune.step import Member, Recipe, Shared, full_forward, init_member, training_forward
-from finetune.task import Apply, Task
+from finetune.member.dropout import draws
+from finetune.member.metric import accuracy
+from finetune.member.objective import cross_entropy
+from finetune.member.params import abstract, decayed_paths, partition, trainable_paths
+from finetune.member.rates import NO_RATES, Rates
+from finetune.member.step import Member, Recipe, Shared, full_forward, init_member, training_forward
+from finetune.member.task import Apply, Task
+from finetune.trials import hparams
+from finetune.trials.hparams import Hparams
 
 FEATURES, WIDTH, CLASSES = 6, 5, 3
 

@@ -9,9 +9,9 @@ import surfaces
 from scipy import stats
 from surfaces import AXES, NOISE, RATE, REST, SURFACES
 
-from finetune.analysis import decomposition
-from finetune.analysis.anova import Anova, anova, good_region
-from finetune.analysis.table import Trials, from_frame
+from finetune.analysis.statistics import decomposition
+from finetune.analysis.statistics.anova import Anova, anova, good_region
+from finetune.analysis.table.trials import Trials, from_frame
 
 
 def by_terms(found: Anova | None) -> dict[tuple[str, ...], decomposition.Share]:

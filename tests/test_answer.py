@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from finetune.analysis.answer import Answer, analyse
-from finetune.analysis.table import from_frame
+from finetune.analysis.table.trials import from_frame
 
 _RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 _DECAYS = (0.0, 0.01, 0.1)

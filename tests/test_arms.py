@@ -12,8 +12,8 @@ from finetune.analysis.answer import analyse
 from finetune.analysis.arms import Arms, arms
 from finetune.analysis.condition import by_place, condition, own_axes, within
 from finetune.analysis.evidence import weigh
-from finetune.analysis.paired import compare
-from finetune.analysis.table import Trials, from_frame
+from finetune.analysis.statistics.paired import compare
+from finetune.analysis.table.trials import Trials, from_frame
 from finetune.report import document
 
 RATES = {"head": (1e-3, 1e-2, 1e-1, 1.0), "all": (1e-6, 1e-5, 1e-4, 1e-3), "bias": (1e-4, 1e-3, 1e-2, 1e-1)}

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune import assignment, study
 from finetune.config import Config
 from finetune.config import checked as checked_config
 from finetune.errors import UserError
-from finetune.grid import asked, make_trials, parse_axes
+from finetune.study import run
+from finetune.trials import assignment
+from finetune.trials.grid import asked, make_trials, parse_axes
 
 
 def ids(axes=None, sweep=({},), **settings):
@@ -137,7 +138,7 @@ def test_arrays_series_ranges_and_generators_are_axes():
     ],
 )
 def test_axes_that_are_none(axes, line):
-    for call in (lambda: make_trials(Config(), axes), lambda: study.run(Config(), "never", axes)):
+    for call in (lambda: make_trials(Config(), axes), lambda: run.run(Config(), "never", axes)):
         with pytest.raises(UserError, match=line) as caught:
             call()
         assert "\n" not in str(caught.value)
@@ -153,16 +154,16 @@ def test_axes_that_are_none(axes, line):
 )
 def test_configs_that_are_none(config, line):
     with pytest.raises(UserError, match=line):
-        study.run(config, "never")
+        run.run(config, "never")
 
 
 def test_other_arguments_that_are_none():
     with pytest.raises(UserError, match="workdir is None, allowed: the path"):
-        study.run(Config(), None)  # type: ignore[arg-type]
+        run.run(Config(), None)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="sweep is 3, allowed: dicts"):
-        study.run(Config(), "never", sweep=3)  # type: ignore[arg-type]
+        run.run(Config(), "never", sweep=3)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="sweep\\(\\) yields 'learning_rate', allowed: a dict for each trial"):
-        study.run(Config(), "never", sweep={"learning_rate": 1})  # type: ignore[arg-type]
+        run.run(Config(), "never", sweep={"learning_rate": 1})  # type: ignore[arg-type]
 
 
 def test_names_are_those_of_hyperparameters_and_static_choices():

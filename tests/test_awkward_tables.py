@@ -5,7 +5,7 @@ from pathlib import Path
 import awkward
 import pytest
 
-from finetune.analysis.table import read_table
+from finetune.analysis.table.trials import read_table
 from finetune.errors import UserError
 
 

@@ -10,11 +10,12 @@ import tasks
 from sklearn import dummy
 from sklearn import metrics as sklearn_metrics
 
-from finetune import entity, study
-from finetune.baseline import baseline
 from finetune.data.dataset import Dataset
-from finetune.objective import classification, make_objective
-from finetune.task import Task
+from finetune.member import entity
+from finetune.member.objective import classification, make_objective
+from finetune.member.task import Task
+from finetune.study import run
+from finetune.study.baseline import baseline
 
 SIZES = (60, 40, 30)
 
@@ -137,7 +138,7 @@ def test_metrics_of_the_users_own_are_judged_where_they_can_be() -> None:
 def test_it_is_in_the_summary_of_a_study(tmp_path) -> None:
     config = studies.digits()
     config.hparams.epochs = 1
-    study.run(config, tmp_path)
+    run.run(config, tmp_path)
     found = studies.document(tmp_path, "summary.json")["baseline"]
     [row] = studies.rows_of(tmp_path)
     assert found.keys() == {"val_loss", "val_accuracy", "test_loss", "test_accuracy"} <= row["metrics"].keys()

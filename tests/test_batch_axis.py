@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from finetune.batch_axis import SIZES, Mixed, axes_of
-from finetune.jaxpr import alike, trace
+from finetune.jaxpr.batch_axis import SIZES, Mixed, axes_of
+from finetune.jaxpr.program import alike, trace
 
 X = (4, 6)  # shape of one example
 TABLE = np.arange(30.0).reshape(10, 3)

@@ -10,12 +10,13 @@ import tasks
 from own.networks import EXAMPLE, recipe_of
 from training import EXAMPLES, VALIDATION, population, train_population
 
-from finetune import from_linen, hparams
+from finetune import from_linen
 from finetune.analysis.lag import lagging
-from finetune.epoch import epoch_order
-from finetune.parallel import OneDevice
-from finetune.params import unflatten
-from finetune.population import looped, vmapped
+from finetune.member.epoch import epoch_order
+from finetune.member.params import unflatten
+from finetune.population.parallel import OneDevice
+from finetune.population.programs import looped, vmapped
+from finetune.trials import hparams
 
 
 class Slow(nn.Module):

@@ -3,11 +3,12 @@
 import pytest
 import tasks
 
-from finetune import chain, params
 from finetune.config import Config
 from finetune.errors import UserError
-from finetune.grid import make_trials, parse_axes
-from finetune.plan import group_trials
+from finetune.member import params
+from finetune.study.plan import group_trials
+from finetune.trials import chain
+from finetune.trials.grid import make_trials, parse_axes
 
 
 def test_a_chain_is_taken_apart() -> None:

@@ -8,10 +8,10 @@ import pytest
 import reports
 
 from finetune.analysis.answer import analyse
-from finetune.analysis.axis import Axis, make_axis
 from finetune.analysis.effects import effects
 from finetune.analysis.evidence import weigh
-from finetune.analysis.table import from_frame, read_study
+from finetune.analysis.table.axis import Axis, make_axis
+from finetune.analysis.table.trials import from_frame, read_study
 from finetune.report import charts, page, scale, theme
 from finetune.report.charts import effect
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune import checkpoint, records
 from finetune.errors import UserError
+from finetune.models.weights import from_study
+from finetune.storage import checkpoint, records
 
 
 def leaves(value: float, *names: str) -> dict[str, np.ndarray]:
@@ -146,7 +147,7 @@ def test_the_best_parameters_are_the_base_with_the_best_trial_over_it(tmp_path: 
     for identity, value in {"a": 0.5, "b": 0.75, "c": 0.25}.items():
         keeper.take(identity, value, leaves(value, "head/kernel"), leaves(-1, "head/kernel"))
     record(tmp_path, {"a": 0.5, "b": 0.75, "c": 0.25})
-    best = checkpoint.load_best(tmp_path)
+    best = from_study.parameters(tmp_path)
     assert {path: float(np.asarray(leaf)[0, 0]) for path, leaf in best.items()} == {
         "stem/kernel": 0.0,
         "block_0/kernel": 0.0,
@@ -156,10 +157,10 @@ def test_the_best_parameters_are_the_base_with_the_best_trial_over_it(tmp_path: 
 
 def test_a_study_without_weights(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no finished trial's weights"):
-        checkpoint.load_best(tmp_path)
+        from_study.parameters(tmp_path)
     record(tmp_path, {"a": 0.5})
     with pytest.raises(UserError, match="holds no finished trial's weights"):
-        checkpoint.load_best(tmp_path)
+        from_study.parameters(tmp_path)
 
 
 def damage_remove(path: Path) -> None:

@@ -4,7 +4,9 @@ import pytest
 import studies
 from large import axes, make
 
-from finetune import records, report, study
+from finetune import report
+from finetune.storage import records
+from finetune.study import run
 
 TRIALS, EPOCHS = 20, 4
 
@@ -18,7 +20,7 @@ def workdir(tmp_path_factory):
 
 
 def again(workdir):
-    return study.run(studies.digits(), workdir, axes(TRIALS, EPOCHS))
+    return run.run(studies.digits(), workdir, axes(TRIALS, EPOCHS))
 
 
 def answer(capsys):
@@ -73,6 +75,6 @@ def test_what_has_changed_is_drawn_again(workdir, name, capsys, drawn):
 
 
 def test_another_version_draws_again(workdir, drawn, monkeypatch):
-    monkeypatch.setattr("finetune.versions.__version__", "0.0.0")
+    monkeypatch.setattr("finetune.hosts.versions.__version__", "0.0.0")
     again(workdir)
     assert len(drawn) == 1

@@ -9,8 +9,8 @@ import pytest
 from finetune import config as settings
 from finetune.config import Config, HparamsConfig
 from finetune.errors import UserError
-from finetune.grid import make_trials
-from finetune.hparams import NAMES
+from finetune.trials.grid import make_trials
+from finetune.trials.hparams import NAMES
 
 ROOT = Path(settings.__file__).parent
 CONFIGS = sorted((ROOT.parent / "configs").glob("*.py"))

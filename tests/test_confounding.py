@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune.analysis.axis import make_axis
-from finetune.analysis.confounding import Confounded, confounded
+from finetune.analysis.table.axis import make_axis
+from finetune.analysis.table.confounding import Confounded, confounded
 
 
 def find(**columns: Any) -> tuple[Confounded, ...]:

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune.analysis import workdir
 from finetune.analysis.cost import cost, expected_best, pareto
 from finetune.analysis.recommendation import advise
-from finetune.analysis.table import Trials, from_frame
+from finetune.analysis.table import from_workdir
+from finetune.analysis.table.trials import Trials, from_frame
 
 
 def _trials(values: list[float], minimize: bool = False, **columns: object) -> Trials:
@@ -67,7 +67,7 @@ def test_ranks_of_one_program_are_told_apart_by_what_they_train() -> None:
     group = {"trials": 6, "chunk": 6, "seconds": 60.0, "signature": {"trainable": "lora"}}
     plan = {"groups": [group | {"trained_parameters": 2600, "adapter_parameters": 1600, "adapter_rank": 16}]}
     trained = {
-        rank: workdir._cost({"trainable": "lora", "lora_rank": rank, "batch_size": 8}, plan)["trained_parameters"]
+        rank: from_workdir._cost({"trainable": "lora", "lora_rank": rank, "batch_size": 8}, plan)["trained_parameters"]
         for rank in (1, 4, 16)
     }
     assert trained == {1: 1100, 4: 1400, 16: 2600}

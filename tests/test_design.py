@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy.stats import qmc
 
-from finetune.analysis.axis import make_axis
-from finetune.analysis.design import Order, design, order
+from finetune.analysis.table.axis import make_axis
+from finetune.analysis.table.design import Order, design, order
 
 
 def kind(frame: pd.DataFrame, forward: bool = True, sampler: str | None = None) -> str:

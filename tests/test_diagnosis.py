@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune import hparams
 from finetune.analysis import experiment
-from finetune.analysis.axis import make_axis
 from finetune.analysis.diagnosis import Finding, diagnose
 from finetune.analysis.evidence import weigh
-from finetune.analysis.table import Trials, from_frame
-from finetune.grid import parse_axis
+from finetune.analysis.table.axis import make_axis
+from finetune.analysis.table.trials import Trials, from_frame
+from finetune.trials import hparams
+from finetune.trials.grid import parse_axis
 
 _RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 _COMMAND = {"command": ["finetune/__main__.py", "--config=c.py", "--workdir=w"]}

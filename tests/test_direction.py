@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from finetune.analysis.direction import Direction, decide, from_ranks, infer
+from finetune.analysis.table.direction import Direction, decide, from_ranks, infer
 from finetune.errors import UserError
 
 LOWER = (

@@ -11,11 +11,11 @@ import pytest
 import tasks
 from training import read, train_member, train_population
 
-from finetune import hparams
-from finetune.epoch import epoch_order
-from finetune.parallel import OneDevice
-from finetune.population import Programs, vmapped
-from finetune.step import QUANTITIES, Recipe, Shared, eval_step, train_step
+from finetune.member.epoch import epoch_order
+from finetune.member.step import QUANTITIES, Recipe, Shared, eval_step, train_step
+from finetune.population.parallel import OneDevice
+from finetune.population.programs import Programs, vmapped
+from finetune.trials import hparams
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from finetune.draws import with_draws
-from finetune.step import full_forward
+from finetune.jaxpr.random_numbers import with_draws
+from finetune.member.step import full_forward
 from tests import cuts
 from tests.tasks import base_leaves, data, mlp
 

@@ -8,7 +8,7 @@ from surfaces import AXES, BATCH, DECAY, RATE, SURFACES
 
 from finetune.analysis.effects import Effect, effects
 from finetune.analysis.evidence import weigh
-from finetune.analysis.table import Trials, from_frame
+from finetune.analysis.table.trials import Trials, from_frame
 
 
 def effect(trials: Trials, axis: str, kind: str) -> Effect:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tasks
 
-from finetune import entity
 from finetune.errors import UserError
-from finetune.objective import make_objective, usual_metric
+from finetune.member import entity
+from finetune.member.objective import make_objective, usual_metric
 
 TAGS = ("B-per", "I-loc", "O", "B-loc", "I-per")
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tasks
 
-from finetune.epoch import epoch_order, evaluate, make_order
-from finetune.permutation import permutation
-from finetune.step import Shared
+from finetune.data.permutation import permutation
+from finetune.member.epoch import epoch_order, evaluate, make_order
+from finetune.member.step import Shared
 
 
 def test_make_order_cuts_batches_and_pads_the_last() -> None:

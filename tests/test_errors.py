@@ -2,9 +2,9 @@
 
 import pytest
 
-from finetune import assignment
 from finetune import config as settings
 from finetune.errors import one_of
+from finetune.trials import assignment
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from finetune.analysis import experiment
-from finetune.analysis.table import Trials, from_frame
+from finetune.analysis.table.trials import Trials, from_frame
 
 RATES = {"head": (0.01, 0.1, 1.0), "all": (1e-5, 1e-4, 1e-3)}
 GRID = {"trainable": "head,all", "weight_decay": "0,0.1", "learning_rate@head": "0.01,0.1,1", "learning_rate@all": "x"}

@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from finetune.analysis import table
+from finetune.analysis.table import trials as table
 from finetune.config import Config, DataConfig, ExecutionConfig
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"

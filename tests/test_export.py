@@ -11,13 +11,16 @@ import pytest
 from safetensors.numpy import load_file
 from studies import document, rows_of
 
-from finetune import checkpoint, command, export, predict, records, study
+from finetune import cli, predict
 from finetune.analysis.answer import analyse
-from finetune.analysis.table import read_study
+from finetune.analysis.table.trials import read_study
 from finetune.config import ModelConfig
 from finetune.errors import UserError
-from finetune.models import pretrained
+from finetune.export import directory as export
+from finetune.models.weights import pretrained
 from finetune.report import terminal
+from finetune.storage import checkpoint, records
+from finetune.study import run
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +28,7 @@ def workdir(tmp_path_factory):
     """A study of two learning rates and two seeds that trains the last block of a small BERT."""
     directory = tmp_path_factory.mktemp("texts")
     config = exports.text_config(directory)
-    study.run(config, directory / "study", {"learning_rate": [1e-3, 1e-2], "seed": [0, 1]})
+    run.run(config, directory / "study", {"learning_rate": [1e-3, 1e-2], "seed": [0, 1]})
     return directory / "study"
 
 
@@ -35,7 +38,7 @@ def exported(workdir):
     to = workdir.parent / "exported"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["export", str(workdir), f"--to={to}"])
-        assert command.run(export.main) == 0
+        assert cli.run(export.main) == 0
     return to
 
 

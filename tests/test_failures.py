@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from finetune.analysis.axis import make_axis
 from finetune.analysis.evidence import weigh
-from finetune.analysis.failures import collapses, failures
-from finetune.analysis.table import from_frame
+from finetune.analysis.statistics.failures import collapses, failures
+from finetune.analysis.table.axis import make_axis
+from finetune.analysis.table.trials import from_frame
 
 
 def _bimodal(rng: np.random.Generator, share: float = 0.12) -> tuple[np.ndarray, np.ndarray]:

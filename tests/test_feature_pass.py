@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from finetune import feature_pass, processes
 from finetune.config import TrunkConfig
-from finetune.feature_pass import Pass
-from finetune.feature_store import FeatureStore
-from finetune.features import Room, choose_trunk
-from finetune.grid import Trial
+from finetune.hosts import processes
+from finetune.member.params import abstract
 from finetune.models import from_linen
 from finetune.models.bert import Bert
-from finetune.params import abstract
+from finetune.trials.grid import Trial
+from finetune.trunk import feature_pass
+from finetune.trunk.choice import Room, choose_trunk
+from finetune.trunk.feature_pass import Pass
+from finetune.trunk.feature_store import FeatureStore
 from tests.tasks import base_leaves, make_recipe, row
 
 TEXTS, TOKENS = 30, 32

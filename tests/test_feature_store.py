@@ -5,10 +5,10 @@ import os
 import numpy as np
 import pytest
 
-from finetune import feature_pass
 from finetune.errors import UserError
-from finetune.feature_pass import Pass
-from finetune.feature_store import Checksum, FeatureStore, checksum_of
+from finetune.trunk import feature_pass
+from finetune.trunk.feature_pass import Pass
+from finetune.trunk.feature_store import Checksum, FeatureStore, checksum_of
 from tests.tasks import base_leaves, data, make_recipe, mlp
 from tests.test_features import trunk_of
 

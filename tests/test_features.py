@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from finetune import from_functions, plan, study
+from finetune import from_functions
 from finetune.config import Config, TrunkConfig
 from finetune.errors import UserError
-from finetune.feature_pass import Pass
-from finetune.feature_store import FeatureStore
-from finetune.features import Room, choose_trunk
-from finetune.grid import Trial
-from finetune.params import abstract
+from finetune.member.params import abstract
+from finetune.study import plan, run
+from finetune.trials.grid import Trial
+from finetune.trunk.choice import Room, choose_trunk
+from finetune.trunk.feature_pass import Pass
+from finetune.trunk.feature_store import FeatureStore
 from tests import cuts
 from tests.tasks import base_leaves, data, make_recipe, mlp, row
 
@@ -103,7 +104,7 @@ def config(trainable: str, mode: str, dropout_at: str) -> Config:
 def test_cached_and_shared_runs_agree(tmp_path, trainable):
     axes = {"learning_rate": [1e-3, 1e-2], "batch_size": [8, 16]}
     tables = [
-        study.run(config(trainable, mode, "head"), tmp_path / mode, axes).table().set_index("id").sort_index()
+        run.run(config(trainable, mode, "head"), tmp_path / mode, axes).table().set_index("id").sort_index()
         for mode in ("cached", "shared")
     ]
     assert tables[0].index.equals(tables[1].index)
@@ -112,15 +113,15 @@ def test_cached_and_shared_runs_agree(tmp_path, trainable):
 
 
 def test_dropout_within_the_frozen_part_is_not_cached(tmp_path):
-    found = study.run(config("head", "auto", "all"), tmp_path, {"seed": [0, 1]}, plan_only=True)
+    found = run.run(config("head", "auto", "all"), tmp_path, {"seed": [0, 1]}, plan_only=True)
     assert found.trials == []
     assert '"trunk": "shared"' in (tmp_path / "plan.json").read_text()
 
 
 def test_groups_share_one_pass(tmp_path, monkeypatch):
     passes = []
-    monkeypatch.setattr(study, "Pass", lambda *arguments: passes.append(Pass(*arguments)) or passes[-1])
-    found = study.run(config("head", "cached", "head"), tmp_path, {"trainable": ["head", "last:1"]})
+    monkeypatch.setattr(run, "Pass", lambda *arguments: passes.append(Pass(*arguments)) or passes[-1])
+    found = run.run(config("head", "cached", "head"), tmp_path, {"trainable": ["head", "last:1"]})
     assert len(found.trials) == 2
     (features, *_) = passes[0].imagined()
     # The last block is fed by 4 patches; the tail adds the class token itself. The head is fed by 16 numbers.

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune import files
 from finetune.errors import UserError
+from finetune.storage import files
 
 
 @pytest.mark.parametrize("link", ["file", "file.new"])

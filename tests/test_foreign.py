@@ -8,8 +8,8 @@ import optuna
 import pandas as pd
 import pytest
 
-from finetune.analysis.anova import anova
-from finetune.analysis.table import from_frame, read_table
+from finetune.analysis.statistics.anova import anova
+from finetune.analysis.table.trials import from_frame, read_table
 from finetune.errors import UserError
 
 

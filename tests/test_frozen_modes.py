@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune import measure
 from finetune.config import ExecutionConfig, OptimizerConfig, TrunkConfig
-from finetune.feature_pass import Pass
-from finetune.feature_store import FeatureStore
-from finetune.features import Room, choose_trunk
-from finetune.grid import Trial
-from finetune.params import abstract, decayed_paths, partition, trainable_paths
-from finetune.step import Recipe, full_forward
-from finetune.train import Listener, begin, train_chunk
-from finetune.workload import make_workload
+from finetune.member.params import abstract, decayed_paths, partition, trainable_paths
+from finetune.member.step import Recipe, full_forward
+from finetune.population import measure
+from finetune.population.train import Listener, begin, train_chunk
+from finetune.population.workload import make_workload
+from finetune.trials.grid import Trial
+from finetune.trunk.choice import Room, choose_trunk
+from finetune.trunk.feature_pass import Pass
+from finetune.trunk.feature_store import FeatureStore
 from tests import cuts
 from tests.tasks import row
 

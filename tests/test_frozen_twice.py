@@ -7,19 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from finetune import feature_pass
 from finetune.config import TrunkConfig
-from finetune.epoch import make_order
 from finetune.errors import UserError
-from finetune.feature_pass import Pass
-from finetune.feature_store import FeatureStore
-from finetune.features import Room, choose_trunk, cut_splits
-from finetune.feed import from_trunk
-from finetune.grid import Trial
-from finetune.objective import cross_entropy
-from finetune.parallel import OneDevice
-from finetune.params import abstract, partition
-from finetune.trunk import Cut
+from finetune.member.epoch import make_order
+from finetune.member.objective import cross_entropy
+from finetune.member.params import abstract, partition
+from finetune.population.feed import from_trunk
+from finetune.population.parallel import OneDevice
+from finetune.trials.grid import Trial
+from finetune.trunk import feature_pass
+from finetune.trunk.choice import Room, choose_trunk, cut_splits
+from finetune.trunk.cut import Cut
+from finetune.trunk.feature_pass import Pass
+from finetune.trunk.feature_store import FeatureStore
 from tests import tasks
 from tests.cuts import struct
 from tests.tasks import CLASSES, FEATURES, WIDTH, base_leaves, data, make_recipe, row

@@ -6,8 +6,8 @@ import pytest
 
 from finetune.config import Config
 from finetune.errors import UserError
-from finetune.grid import digest, make_trials, parse_axes, parse_axis
-from finetune.hparams import INTEGERS, NAMES
+from finetune.trials.grid import digest, make_trials, parse_axes, parse_axis
+from finetune.trials.hparams import INTEGERS, NAMES
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tasks
 
-from finetune import hparams
 from finetune.config import HparamsConfig
 from finetune.errors import UserError
+from finetune.trials import hparams
 
 
 def test_config_and_program_name_the_same_hyperparameters() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from finetune.errors import UserError
-from finetune.identity import identity
+from finetune.trials.identity import identity
 
 SCALE = 2.0
 HELPERS = types.ModuleType("helpers")

@@ -6,7 +6,7 @@ import pytest
 
 from finetune.analysis.evidence import weigh
 from finetune.analysis.interactions import Shift, interactions
-from finetune.analysis.table import Trials, from_frame
+from finetune.analysis.table.trials import Trials, from_frame
 
 RATES, BATCHES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1), (8, 16, 64, 256)
 

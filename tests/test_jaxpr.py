@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune.jaxpr import alike, evaluate, merged, trace
+from finetune.jaxpr.program import alike, evaluate, merged, trace
 
 X = jax.ShapeDtypeStruct((3,), jnp.float32)
 

@@ -9,11 +9,12 @@ import studies
 from sklearn import metrics as sklearn_metrics
 from sklearn.datasets import load_digits
 
-from finetune import predict, study
-from finetune.analysis.table import read_study
+from finetune import predict
+from finetune.analysis.table.trials import read_study
 from finetune.data.dataset import load
 from finetune.errors import UserError
-from finetune.export import export
+from finetune.export.directory import export
+from finetune.study import run
 
 
 def config_of(task, metric, name="digits"):
@@ -39,7 +40,7 @@ def predicted(workdir, config, tmp_path):
 
 def test_a_regression_is_judged_by_the_smallest_error_in_units_of_the_target(tmp_path):
     config = config_of("regression", "rmse")
-    rows = study.run(config, tmp_path / "work", {"learning_rate": [1e-4, 0.03]}).trials
+    rows = run.run(config, tmp_path / "work", {"learning_rate": [1e-4, 0.03]}).trials
     best = min(rows, key=lambda row: row["metrics"]["val_rmse"])
     row, labels, found = predicted(tmp_path / "work", config, tmp_path)
     assert row["id"] == best["id"]
@@ -56,7 +57,7 @@ def test_a_regression_is_judged_by_the_smallest_error_in_units_of_the_target(tmp
     card = (tmp_path / "model" / "README.md").read_text()
     assert "predicts a number" in card
     with pytest.raises(UserError, match=r"label_smoothing is 0\.1, allowed for regression: 0"):
-        study.run(config, tmp_path / "work", {"label_smoothing": [0.0, 0.1]})
+        run.run(config, tmp_path / "work", {"label_smoothing": [0.0, 0.1]})
 
 
 def test_several_labels_by_micro_f1(tmp_path):
@@ -65,7 +66,7 @@ def test_several_labels_by_micro_f1(tmp_path):
     np.savez(tmp_path / "digits.npz", x_train=(digits.images * 15).astype(np.uint8), y_train=y)
     config = config_of("multilabel", "", str(tmp_path / "digits.npz"))
     config.evaluation.metrics = ("auc",)
-    study.run(config, tmp_path / "work", {"learning_rate": [0.03], "label_smoothing": [0.0, 0.1]})
+    run.run(config, tmp_path / "work", {"learning_rate": [0.03], "label_smoothing": [0.0, 0.1]})
     assert studies.document(tmp_path / "work", "config.json")["config"]["evaluation"]["metric"] == "micro_f1"
     row, labels, found = predicted(tmp_path / "work", config, tmp_path)
     shares = np.array([[float(each[f"p:{name}"]) for name in "01"] for each in found])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from finetune import lengths
+from finetune.trunk import lengths
 
 
 def test_a_length_is_added_while_it_saves_more_than_its_compilation():

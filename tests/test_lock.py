@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune import lock
 from finetune.errors import UserError
+from finetune.storage import lock
 
 _HOLDER = """
 import sys, time

@@ -11,14 +11,15 @@ import pytest
 import tasks
 from training import EXAMPLES, population, relative, train_member
 
-from finetune import hparams, lora
 from finetune.config import LoraConfig
-from finetune.epoch import epoch_order, train_one
 from finetune.errors import UserError
-from finetune.parallel import ALL, MEMBERS, ORDER
-from finetune.params import abstract, unflatten
-from finetune.population import train_members
-from finetune.step import Recipe, effective, init_member, train_step
+from finetune.member import lora
+from finetune.member.epoch import epoch_order, train_one
+from finetune.member.params import abstract, unflatten
+from finetune.member.step import Recipe, effective, init_member, train_step
+from finetune.population.parallel import ALL, MEMBERS, ORDER
+from finetune.population.programs import train_members
+from finetune.trials import hparams
 
 RANKS, ALPHAS, RATES = (1, 4, 16), (2.0, 16.0, 64.0), (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 A, B = "lora/block_0/in/a", "lora/block_0/in/b"

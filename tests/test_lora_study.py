@@ -13,11 +13,14 @@ import transformers_forward
 from safetensors.numpy import load_file
 from studies import document, rows_of
 
-from finetune import checkpoint, export, models, predict, study, subject
+from finetune import models, predict
 from finetune.config import ModelConfig
 from finetune.errors import UserError
-from finetune.models import pretrained
-from finetune.params import unflatten
+from finetune.export import directory as export
+from finetune.member.params import unflatten
+from finetune.models.weights import from_study, pretrained
+from finetune.storage import checkpoint
+from finetune.study import problem, run
 
 LAYERS = ("attention/key", "attention/output", "attention/query", "attention/value", "mlp/down", "mlp/up")
 
@@ -33,7 +36,7 @@ def config_of(directory):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("texts")
-    study.run(config_of(directory), directory / "study", {"lora_rank": [1, 4]})
+    run.run(config_of(directory), directory / "study", {"lora_rank": [1, 4]})
     return directory / "study"
 
 
@@ -54,10 +57,10 @@ def test_ranks_share_a_program_and_what_is_before_the_adapters_is_cached(workdir
 
 def test_merged_weights_have_the_metrics_that_were_recorded(workdir):
     config = config_of(workdir.parent)
-    loaded = subject.load(config)
+    loaded = problem.load(config)
     base = checkpoint.load(workdir / "checkpoints" / "base")
     for row in rows_of(workdir):
-        merged = checkpoint.load_trial(workdir, row["id"])
+        merged = from_study.load_trial(workdir, row["id"])
         assert merged.keys() == base.keys()
         own = checkpoint.load(workdir / "checkpoints" / "trials" / row["id"] / "best")
         a, b = (np.asarray(own[f"lora/block_1/mlp/up/{leaf}"]) for leaf in "ab")
@@ -76,7 +79,7 @@ def test_merged_weights_have_the_metrics_that_were_recorded(workdir):
 def test_a_study_starts_from_merged_weights(workdir):
     config = ModelConfig(pretrained=str(workdir))
     values = dict(checkpoint.kept(workdir))
-    merged = checkpoint.load_trial(workdir, max(values, key=lambda each: values[each]))
+    merged = from_study.load_trial(workdir, max(values, key=lambda each: values[each]))
     shapes = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in merged.items()}
     leaves = pretrained.load(config, shapes, "head")
     assert models.architecture(config)["model"] == "bert"
@@ -132,7 +135,7 @@ def test_adapters_with_the_head_where_a_class_has_it(tmp_path, task):
             tags = [("O", "B-x", "I-x")[len(word) % 3] for word in text.split()]
             label = tags if task == "tokens" else 50 + number
             file.write(json.dumps({"review": text.split() if task == "tokens" else text, "verdict": label}) + "\n")
-    study.run(config, tmp_path / "study", {"lora_rank": [4]})
+    run.run(config, tmp_path / "study", {"lora_rank": [4]})
     usual = {"regression": "rmse", "tokens": "entity_f1"}[task]
     assert document(tmp_path / "study", "config.json")["config"]["evaluation"]["metric"] == usual
     assert f"test_{usual}" in rows_of(tmp_path / "study")[0]["metrics"].keys() & baselines(tmp_path / "study")
@@ -174,7 +177,7 @@ def test_what_has_no_adapters_in_that_format(workdir, tmp_path, monkeypatch):
 
 def test_a_study_is_extended_by_a_higher_rank(workdir):
     before = rows_of(workdir)
-    study.run(config_of(workdir.parent), workdir, {"lora_rank": [1, 4, 6]})
+    run.run(config_of(workdir.parent), workdir, {"lora_rank": [1, 4, 6]})
     after = rows_of(workdir)
     assert after[: len(before)] == before
     assert [row["hparams"]["lora_rank"] for row in after[len(before) :]] == [6]

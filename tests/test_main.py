@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 import finetune
-from finetune import __main__, stop, study
+from finetune import __main__
 from finetune.config import Config
+from finetune.hosts import signals
+from finetune.study import run as study
 
 ROOT = Path(__main__.__file__).parent.parent
 CONFIG = "from finetune.config import Config\ndef get_config(arg='none'):\n    return Config(trainable=arg)\n"
@@ -72,7 +74,7 @@ def started(tmp_path, monkeypatch):
         return calls.pop()
 
     monkeypatch.setattr(study, "run", run)
-    monkeypatch.setattr(stop, "install", lambda last_words, tell: None)
+    monkeypatch.setattr(signals, "install", lambda last_words, tell: None)
     return start
 
 
@@ -113,7 +115,7 @@ def test_an_interrupt_tells_how_to_continue(tmp_path, monkeypatch, capsys):
 
     (tmp_path / "config.py").write_text(CONFIG)
     monkeypatch.setattr(study, "run", interrupted)
-    monkeypatch.setattr(stop, "install", lambda last_words, tell: None)
+    monkeypatch.setattr(signals, "install", lambda last_words, tell: None)
     monkeypatch.setattr(sys, "argv", ["finetune", f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/study"])
     sys.modules.pop("config_config", None)
     assert __main__.main() == 130

@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from finetune import measure
 from finetune.config import ExecutionConfig
 from finetune.errors import UserError
-from finetune.grid import Trial
-from finetune.measure import Execution
-from finetune.step import Shared
-from finetune.task import Task
-from finetune.train import Splits
-from finetune.workload import Workload
+from finetune.member.step import Shared
+from finetune.member.task import Task
+from finetune.population import measure
+from finetune.population.measure import Execution
+from finetune.population.train import Splits
+from finetune.population.workload import Workload
+from finetune.trials.grid import Trial
 from tests.tasks import data, make_recipe, make_shared, mlp, row
 
 ONE = ExecutionConfig(devices=1)

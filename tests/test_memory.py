@@ -6,11 +6,11 @@ import jax
 import pytest
 import tasks
 
-from finetune import hparams
-from finetune.epoch import epoch_order
-from finetune.parallel import OneDevice
-from finetune.population import vmapped
-from finetune.step import init_member
+from finetune.member.epoch import epoch_order
+from finetune.member.step import init_member
+from finetune.population.parallel import OneDevice
+from finetune.population.programs import vmapped
+from finetune.trials import hparams
 
 
 @pytest.mark.parametrize("trainable", ["head", "last:1"])

@@ -12,14 +12,14 @@ from scipy import stats
 from sklearn import metrics as sklearn_metrics
 from training import VALIDATION
 
-from finetune import hparams
-from finetune.epoch import make_order
 from finetune.errors import UserError
-from finetune.feed import fed, from_host
-from finetune.metric import CLASSIFICATION, MULTILABEL, REGRESSION, TOKENS, Metric, as_metric, choose
-from finetune.parallel import BatchOverDevices, MembersOverDevices, OneDevice, padded_size
-from finetune.population import Programs, looped, vmapped
-from finetune.step import Recipe
+from finetune.member.epoch import make_order
+from finetune.member.metric import CLASSIFICATION, MULTILABEL, REGRESSION, TOKENS, Metric, as_metric, choose
+from finetune.member.step import Recipe
+from finetune.population.feed import fed, from_host
+from finetune.population.parallel import BatchOverDevices, MembersOverDevices, OneDevice, padded_size
+from finetune.population.programs import Programs, looped, vmapped
+from finetune.trials import hparams
 
 SPLIT = ("macro_f1", "matthews", "auc")
 

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from finetune.mincut import smallest_cut
+from finetune.jaxpr.min_cut import smallest_cut
 
 
 def separates(cut, start, edges, goal):

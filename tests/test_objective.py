@@ -8,8 +8,8 @@ import tasks
 from sklearn.metrics import log_loss
 
 from finetune.errors import UserError
-from finetune.metric import accuracy
-from finetune.objective import (
+from finetune.member.metric import accuracy
+from finetune.member.objective import (
     Target,
     binary_cross_entropy,
     cross_entropy,

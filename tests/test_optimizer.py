@@ -11,7 +11,7 @@ import pytest
 import tasks
 
 from finetune.config import OptimizerConfig
-from finetune.optimizer import make_optimizer, unit_schedule
+from finetune.member.optimizer import make_optimizer, unit_schedule
 
 PARAMS = {"kernel": np.array([[0.5, -1.0], [2.0, 0.25]]), "bias": np.array([1.0, -3.0])}
 DECAYED = {"kernel": True, "bias": False}

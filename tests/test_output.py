@@ -9,7 +9,8 @@ import pytest
 from rich.table import Table
 from test_main import ROOT
 
-from finetune import command, output
+from finetune import cli
+from finetune.hosts import output
 
 
 class Refusing(io.StringIO):
@@ -68,15 +69,15 @@ def test_a_table_on_a_terminal_of_few_characters(monkeypatch):
 
 def test_a_command_whose_output_is_lost_says_so_in_its_status(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", Refusing(OSError(28, "No space left on device")))
-    assert command.run(lambda: print("answer")) == 1
+    assert cli.run(lambda: print("answer")) == 1
     assert capsys.readouterr().err.startswith("error: standard output cannot be written ([Errno 28] No space left")
     monkeypatch.setattr(sys, "stdout", Refusing(BrokenPipeError()))
-    assert command.run(lambda: print("answer")) == 1
+    assert cli.run(lambda: print("answer")) == 1
     assert capsys.readouterr().err == ""
 
 
 def test_a_file_that_cannot_be_read_takes_one_line(tmp_path, capsys):
-    assert command.run(lambda: (tmp_path / "absent" / "trials.jsonl").read_text()) == 2
+    assert cli.run(lambda: (tmp_path / "absent" / "trials.jsonl").read_text()) == 2
     expected = f"error: {tmp_path}/absent/trials.jsonl: No such file or directory, allowed: files that can be read and"
     assert capsys.readouterr().err.startswith(expected)
 

@@ -12,14 +12,15 @@ import pytest
 import tasks
 from own.networks import EXAMPLE, NNX, Linen, linen_task, nnx_task
 
-from finetune import Config, from_functions, from_linen, from_nnx, own
+from finetune import Config, from_functions, from_linen, from_nnx
 from finetune.config import ModelConfig
 from finetune.errors import UserError
-from finetune.metric import Metric
-from finetune.models.layers import at_dense
-from finetune.models.parts import last_part
-from finetune.models.pretrained import leaves_hash
-from finetune.params import abstract, trainable_paths
+from finetune.member.dense import at_dense
+from finetune.member.metric import Metric
+from finetune.member.params import abstract, trainable_paths
+from finetune.models.adapters.parts import last_part
+from finetune.models.weights.pretrained import leaves_hash
+from finetune.study import user_task
 
 SPLIT = tasks.data(8)
 
@@ -59,11 +60,11 @@ def test_hooks_reach_dense_layers_of_both_kinds():
 
 
 def test_the_hash_follows_the_program_and_its_constants():
-    one = own.program_hash(plain(), SPLIT)
-    assert one == own.program_hash(plain(), SPLIT)
+    one = user_task.program_hash(plain(), SPLIT)
+    assert one == user_task.program_hash(plain(), SPLIT)
     others = [plain(2.0), plain()._replace(head="first"), linen_task(), nnx_task()]
     others.append(plain()._replace(loss=lambda logits, batch, smoothing: -logits[:, 0]))
-    assert len({one, *(own.program_hash(task, SPLIT) for task in others)}) == 6
+    assert len({one, *(user_task.program_hash(task, SPLIT) for task in others)}) == 6
 
 
 def straight(scale):
@@ -144,7 +145,9 @@ TWINS = {  # each pair differs in training or in choosing, and in nothing that a
 @pytest.mark.parametrize("pair", TWINS)
 def test_the_hash_holds_what_training_alone_shows(pair):
     one, other = TWINS[pair]
-    assert own.program_hash(one, SPLIT) == own.program_hash(one, SPLIT) != own.program_hash(other, SPLIT)
+    assert (
+        user_task.program_hash(one, SPLIT) == user_task.program_hash(one, SPLIT) != user_task.program_hash(other, SPLIT)
+    )
 
 
 def test_a_rule_counts_where_a_part_has_no_derivative():
@@ -153,13 +156,13 @@ def test_a_rule_counts_where_a_part_has_no_derivative():
             loss=lambda outputs, batch, smoothing: straight(scale)(outputs)[:, 0]
         )
 
-    assert own.program_hash(task(1.0), SPLIT) != own.program_hash(task(3.0), SPLIT)
+    assert user_task.program_hash(task(1.0), SPLIT) != user_task.program_hash(task(3.0), SPLIT)
 
 
 def test_what_cannot_be_compared_between_processes_is_refused():
     generator = np.random.default_rng(0)
     with pytest.raises(UserError, match="holds Generator.*cannot be compared between processes"):
-        own.program_hash(layered(called_back(generator), frozen=True), SPLIT)
+        user_task.program_hash(layered(called_back(generator), frozen=True), SPLIT)
 
 
 OTHERS = (plain(), *(one for one, _ in TWINS.values()))
@@ -173,21 +176,25 @@ def test_the_hash_is_the_same_in_another_process():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
     )
-    here = [own.program_hash(task, SPLIT) for task in (linen_task(), nnx_task(), *OTHERS)]
+    here = [user_task.program_hash(task, SPLIT) for task in (linen_task(), nnx_task(), *OTHERS)]
     assert done.stdout.split() == here
 
 
 def test_weights_are_of_all_but_the_head():
     variables = Linen().init(jax.random.key(3), jnp.ones((1, 6)), train=False)
     task = linen_task(weights=variables)
-    found = own.weights(task, abstract(task))
+    found = user_task.weights(task, abstract(task))
     assert set(abstract(task)) - set(found) == {"out/kernel", "out/bias"}
     np.testing.assert_array_equal(found["dense_1/kernel"], variables["params"]["dense_1"]["kernel"])
     np.testing.assert_array_equal(found["batch_stats/norm_0/var"], np.ones(5))
     module = NNX(nnx_rngs(5))
     task = nnx_task(weights=module)
-    np.testing.assert_array_equal(own.weights(task, abstract(task))["denses/1/kernel"], module.denses[1].kernel[...])
-    hashes = {leaves_hash(own.weights(each, abstract(each))) for each in (task, nnx_task(weights=NNX(nnx_rngs(6))))}
+    np.testing.assert_array_equal(
+        user_task.weights(task, abstract(task))["denses/1/kernel"], module.denses[1].kernel[...]
+    )
+    hashes = {
+        leaves_hash(user_task.weights(each, abstract(each))) for each in (task, nnx_task(weights=NNX(nnx_rngs(6))))
+    }
     assert len(hashes) == 2
 
 
@@ -204,7 +211,7 @@ class Greedy(nn.Module):
 
 
 def build(make):
-    return own.build(make, 3, EXAMPLE, "accuracy")
+    return user_task.build(make, 3, EXAMPLE, "accuracy")
 
 
 MISTAKES = {
@@ -215,11 +222,11 @@ MISTAKES = {
     "raises": (lambda: build(lambda classes, example: from_linen(Greedy(), example)), "task.classes.*missing"),
     "no task": (lambda: build(lambda classes, example: 3), "returns 3.*from_linen"),
     "a setting of other models": (
-        lambda: own.checked(Config(model=ModelConfig(width=32))),
+        lambda: user_task.checked(Config(model=ModelConfig(width=32))),
         "model.width is 32.*default",
     ),
-    "weights": (lambda: own.weights(plain(weights={}), abstract(plain())), "the task.*missing: first/kernel"),
-    "does not run": (lambda: own.program_hash(plain(), tasks.data(8, 5)), "does not run on a batch"),
+    "weights": (lambda: user_task.weights(plain(weights={}), abstract(plain())), "the task.*missing: first/kernel"),
+    "does not run": (lambda: user_task.program_hash(plain(), tasks.data(8, 5)), "does not run on a batch"),
 }
 
 

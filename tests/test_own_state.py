@@ -10,17 +10,17 @@ import tasks
 from own.networks import Linen, linen_task, nnx_task, recipe_of
 from training import EXAMPLES, VALIDATION, population, relative, train_population
 
-from finetune import hparams
 from finetune.config import TrunkConfig
-from finetune.epoch import epoch_order
-from finetune.features import Room, choose_trunk
-from finetune.grid import Trial
-from finetune.parallel import OneDevice
-from finetune.params import abstract, flatten, live_state, partition, trainable_paths, unflatten
-from finetune.plan import group_trials
-from finetune.population import looped, vmapped
-from finetune.step import init_member
-from finetune.train import Group, Splits, Start, begin
+from finetune.member.epoch import epoch_order
+from finetune.member.params import abstract, flatten, live_state, partition, trainable_paths, unflatten
+from finetune.member.step import init_member
+from finetune.population.parallel import OneDevice
+from finetune.population.programs import looped, vmapped
+from finetune.population.train import Group, Splits, Start, begin
+from finetune.study.plan import group_trials
+from finetune.trials import hparams
+from finetune.trials.grid import Trial
+from finetune.trunk.choice import Room, choose_trunk
 
 TASKS = {"linen": linen_task, "nnx": nnx_task}
 PLAIN = {"learning_rate": 0.1, "momentum": 0.0, "warmup_fraction": 0.0}

@@ -10,9 +10,12 @@ import pytest
 from studies import document, rows_of
 from test_resume import Crash, by_id, crash_after
 
-from finetune import checkpoint, export, predict, study, train
+from finetune import predict
 from finetune.errors import UserError
-from finetune.models import exported
+from finetune.export import directory
+from finetune.models.weights import exported, from_study
+from finetune.population import train
+from finetune.study import run
 
 HERE = Path(__file__).parent / "own"
 AXES = {"learning_rate": [0.01, 0.05], "dropout": [0.0, 0.3], "epochs": [1, 2], "seed": [0, 1]}
@@ -30,32 +33,32 @@ def prepared(kind, trainable="all"):
 
 def test_a_network_with_statistics_that_is_left_goes_on_to_the_same_bits(tmp_path, monkeypatch):
     config, task = prepared("nnx")
-    study.run(config, tmp_path / "whole", AXES, task=task)
+    run.run(config, tmp_path / "whole", AXES, task=task)
     with monkeypatch.context() as patch:
         crash_after(patch, train, "_train_epoch", 1)
         with pytest.raises(Crash):
-            study.run(config, tmp_path / "left", AXES, task=task)
-    assert study.run(config, tmp_path / "left", AXES, task=task).exit_status == 0
+            run.run(config, tmp_path / "left", AXES, task=task)
+    assert run.run(config, tmp_path / "left", AXES, task=task).exit_status == 0
     assert by_id(tmp_path / "left") == by_id(tmp_path / "whole")
     assert len(by_id(tmp_path / "whole")) == 16
     assert "<html" in (tmp_path / "whole" / "report.html").read_text()[:2000].lower()
     # What is kept holds the running averages of the best epoch, which are no more what they were built as.
-    best = checkpoint.load_best(tmp_path / "whole")
+    best = from_study.parameters(tmp_path / "whole")
     assert not np.allclose(best["batch_stats/norm/mean"], 0)
-    export.export(tmp_path / "whole", tmp_path / "exported")
+    directory.export(tmp_path / "whole", tmp_path / "exported")
     assert "of the study: build its task again" in (tmp_path / "exported" / "README.md").read_text()
     assert "batch_stats/norm/mean" in exported.parameters(tmp_path / "exported")
     with pytest.raises(UserError, match="a model of your own"):
         predict.load(tmp_path / "exported")
     config, other = prepared("linen")
     with pytest.raises(UserError, match="differs in architecture"):
-        study.run(config, tmp_path / "whole", AXES, task=other)
+        run.run(config, tmp_path / "whole", AXES, task=other)
 
 
 def test_a_head_on_frozen_statistics_reads_the_cache(tmp_path):
     config, task = prepared("linen", "head")
     config.trunk.mode = "cached"
-    study.run(config, tmp_path / "cached", {"learning_rate": [0.01, 0.05], "dropout": [0.0, 0.3]}, task=task)
+    run.run(config, tmp_path / "cached", {"learning_rate": [0.01, 0.05], "dropout": [0.0, 0.3]}, task=task)
     assert document(tmp_path / "cached", "plan.json")["groups"][0]["trunk"] == "cached"
     assert {row["status"] for row in rows_of(tmp_path / "cached")} == {"complete"}
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tasks
 
-from finetune import hparams
-from finetune.epoch import Order, Report, epoch_order, make_order
-from finetune.parallel import BatchOverDevices, MembersOverDevices, OneDevice, choose_layout, padded_size
-from finetune.population import Programs, vmapped
-from finetune.step import Recipe, Shared
+from finetune.member.epoch import Order, Report, epoch_order, make_order
+from finetune.member.step import Recipe, Shared
+from finetune.population.parallel import BatchOverDevices, MembersOverDevices, OneDevice, choose_layout, padded_size
+from finetune.population.programs import Programs, vmapped
+from finetune.trials import hparams
 
 EXAMPLES, VALIDATION, MICRO_BATCH = 22, 9, 4
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter", "collective-broadcast")

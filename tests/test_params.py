@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tasks
 
-from finetune import models, params
+from finetune import models
 from finetune.config import ModelConfig
 from finetune.errors import UserError
-from finetune.params import count, decayed_paths, matches, named_parts, partition, trainable_paths
+from finetune.member import params
+from finetune.member.params import count, decayed_paths, matches, named_parts, partition, trainable_paths
 
 
 @pytest.mark.parametrize(

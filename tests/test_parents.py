@@ -11,15 +11,18 @@ import tasks
 from studies import rows_of
 from training import relative, train_member
 
-from finetune import checkpoint, parents, study, train, traits
 from finetune.config import Config
 from finetune.data.dataset import Dataset
 from finetune.errors import UserError
-from finetune.grid import make_trials
-from finetune.objective import Target
-from finetune.params import abstract, partition, unflatten
-from finetune.step import Shared
-from finetune.subject import Subject
+from finetune.member.objective import Target
+from finetune.member.params import abstract, partition, unflatten
+from finetune.member.step import Shared
+from finetune.population import train
+from finetune.storage import checkpoint
+from finetune.study import run, traits
+from finetune.study.problem import Subject
+from finetune.trials import parents
+from finetune.trials.grid import make_trials
 
 EXAMPLES, BATCH, EPOCHS = 12, 4, 3
 STEM = ("stem/bias", "stem/kernel")  # has pretrained weights; block_0 starts from `base` without being pretrained
@@ -48,12 +51,12 @@ def small(monkeypatch: pytest.MonkeyPatch, float64: None) -> None:
         architecture={}, tokenizer=None, description={"model": "mlp"}, target=Target(0.0, 1.0), metric="loss",
         larger_is_better=True, traits=traits.NONE,
     )  # fmt: skip
-    monkeypatch.setattr(study, "load", lambda config, task: found)
-    monkeypatch.setattr(study.reporting.Reporting, "update", lambda self: None)
-    monkeypatch.setattr(study.reporting.Reporting, "end", lambda self: None)
-    monkeypatch.setattr(study.reporting, "show", lambda answer: None)
+    monkeypatch.setattr(run, "load", lambda config, task: found)
+    monkeypatch.setattr(run.reporting.Reporting, "update", lambda self: None)
+    monkeypatch.setattr(run.reporting.Reporting, "end", lambda self: None)
+    monkeypatch.setattr(run.reporting, "show", lambda answer: None)
     SAID.clear()
-    monkeypatch.setattr(study, "tell", SAID.append)
+    monkeypatch.setattr(run, "tell", SAID.append)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def trained() -> Any:
         if not workdir.exists():
-            study.run(settings(), workdir, AXES)
+            run.run(settings(), workdir, AXES)
         return workdir
 
     return trained
@@ -117,7 +120,7 @@ def test_each_stage_equals_a_run_by_hand_from_the_best_of_the_stage_before(whole
 @pytest.mark.parametrize("mode, devices", [("loop", 1), ("vmap", 2), ("vmap", 4)])  # 2 members: split, or their batches
 def test_members_in_a_loop_or_over_devices_do_the_same(whole: Any, tmp_path: Any, mode: str, devices: int) -> None:
     axes = {**AXES, "trainable": ["head", "head>last:1"], "seed": [1]}
-    study.run(settings(mode, devices=devices), tmp_path / "study", axes)
+    run.run(settings(mode, devices=devices), tmp_path / "study", axes)
     for key, row in rows(tmp_path / "study").items():
         expected = rows(whole())[key]
         assert row.get("parent") == expected.get("parent")
@@ -143,8 +146,8 @@ def test_a_study_left_in_any_stage_ends_as_if_it_had_not_been(
     with monkeypatch.context() as patch:
         patch.setattr(train, "_train_epoch", counted)
         with pytest.raises(Crash):
-            study.run(settings(keep=0), tmp_path / "study", AXES)
-    study.run(settings(keep=0), tmp_path / "study", AXES)
+            run.run(settings(keep=0), tmp_path / "study", AXES)
+    run.run(settings(keep=0), tmp_path / "study", AXES)
     assert rows(tmp_path / "study") == rows(undisturbed)
     assert not list((tmp_path / "study" / "checkpoints" / "trials").iterdir())  # no chain needs any of them
     assert not SAID
@@ -167,9 +170,9 @@ def rates(stages: int, *values: float) -> dict[str, Any]:
 
 def test_a_later_extension_ends_as_if_all_had_been_asked_for_at_once(whole: Any, tmp_path: Any) -> None:
     undisturbed, workdir = whole(), tmp_path / "study"
-    study.run(settings(), workdir, rates(3, 0.02))
+    run.run(settings(), workdir, rates(3, 0.02))
     before = rows(workdir)
-    study.run(settings(), workdir, rates(3, 0.02, 0.1))
+    run.run(settings(), workdir, rates(3, 0.02, 0.1))
     after = rows(workdir)
     assert len(after) == 6
     check_same(after, rows(undisturbed))
@@ -186,9 +189,9 @@ def test_a_later_extension_ends_as_if_all_had_been_asked_for_at_once(whole: Any,
 
 
 def test_an_extension_that_is_no_better_trains_nothing_again(tmp_path: Any) -> None:
-    study.run(settings(), tmp_path / "study", rates(2, 0.1))
+    run.run(settings(), tmp_path / "study", rates(2, 0.1))
     before = rows(tmp_path / "study")
-    study.run(settings(), tmp_path / "study", rates(2, 0.02, 0.1))
+    run.run(settings(), tmp_path / "study", rates(2, 0.02, 0.1))
     after = rows(tmp_path / "study")
     assert not SAID
     assert len(after) == 4
@@ -196,9 +199,9 @@ def test_an_extension_that_is_no_better_trains_nothing_again(tmp_path: Any) -> N
 
 
 def test_a_parent_whose_weights_are_gone_is_trained_again(tmp_path: Any) -> None:
-    study.run(settings(keep=0), tmp_path / "study", rates(2, 0.1))
+    run.run(settings(keep=0), tmp_path / "study", rates(2, 0.1))
     before = rows(tmp_path / "study")
-    study.run(settings(keep=0), tmp_path / "study", rates(2, 0.02, 0.1))
+    run.run(settings(keep=0), tmp_path / "study", rates(2, 0.02, 0.1))
     after = rows(tmp_path / "study")
     assert len(SAID) == 1
     assert before["head>last:1", 0.1, 1]["parent"] in SAID[0]
@@ -207,10 +210,10 @@ def test_a_parent_whose_weights_are_gone_is_trained_again(tmp_path: Any) -> None
 
 
 def test_a_smaller_study_starts_from_what_it_holds_itself(tmp_path: Any) -> None:
-    study.run(settings(keep=0), tmp_path / "study", rates(2, 0.02, 0.1))
+    run.run(settings(keep=0), tmp_path / "study", rates(2, 0.02, 0.1))
     parent = rows(tmp_path / "study")["head>last:1", 0.02, 1]["parent"]
-    study.run(settings(keep=0), tmp_path / "study", rates(2, 0.02))
-    study.run(settings(keep=0), tmp_path / "alone", rates(2, 0.02))
+    run.run(settings(keep=0), tmp_path / "study", rates(2, 0.02))
+    run.run(settings(keep=0), tmp_path / "alone", rates(2, 0.02))
     found, alone = (rows(tmp_path / name)["head>last:1", 0.02, 1] for name in ("study", "alone"))
     assert found["parent"] == alone["parent"] != parent
     assert found["metrics"] == pytest.approx(alone["metrics"], rel=1e-10)
@@ -229,8 +232,8 @@ def test_what_was_on_its_way_from_another_parent_starts_again(
     with monkeypatch.context() as patch:
         patch.setattr(train, "_train_epoch", counted)
         with pytest.raises(Crash):
-            study.run(settings(), tmp_path / "study", rates(2, 0.02))
-    study.run(settings(), tmp_path / "study", rates(2, 0.02, 0.1))
+            run.run(settings(), tmp_path / "study", rates(2, 0.02))
+    run.run(settings(), tmp_path / "study", rates(2, 0.02, 0.1))
     check_same(rows(tmp_path / "study"), rows(undisturbed))
 
 
@@ -239,19 +242,19 @@ def test_a_trial_without_one_to_start_from_fails_and_says_why(tmp_path: Any) -> 
         return {(row["hparams"]["trainable"], row["hparams"]["l2"]): row for row in rows_of(tmp_path / "study")}
 
     axes: dict[str, Any] = {"trainable": ["head", "head>all"], "l2": [1e308]}  # its first gradient has no finite norm
-    study.run(settings(), tmp_path / "study", axes)
+    run.run(settings(), tmp_path / "study", axes)
     assert by_l2()["head", 1e308]["status"] == "diverged"
     child = by_l2()["head>all", 1e308]
     assert child["status"] == "failed"
     assert child["reason"].endswith("no trial of trainable 'head' with seed 0 and data_seed 0 has a result")
-    study.run(settings(), tmp_path / "study", {**axes, "l2": [0.0, 1e308]})  # with one that has: it is tried again
+    run.run(settings(), tmp_path / "study", {**axes, "l2": [0.0, 1e308]})  # with one that has: it is tried again
     good = by_l2()["head", 0.0]["id"]
     assert by_l2()["head>all", 0.0]["parent"] == good
     assert by_l2()["head>all", 1e308]["parent"] == good
 
 
 def test_a_plan_needs_no_parents(tmp_path: Any) -> None:
-    study.run(settings(), tmp_path / "study", AXES, plan_only=True)
+    run.run(settings(), tmp_path / "study", AXES, plan_only=True)
     groups = json.loads((tmp_path / "study" / "plan.json").read_text())["groups"]
     assert [group["signature"]["trainable"] for group in groups] == ["head", "all", "head>last:1", "head>last:1>all"]
     assert not (tmp_path / "study" / "trials.jsonl").exists()

@@ -7,9 +7,10 @@ import hypothesis
 import pytest
 from hypothesis import strategies as some
 
-from finetune import __main__, grid, hparams
+from finetune import __main__
 from finetune import config as settings
 from finetune.errors import UserError
+from finetune.trials import grid, hparams
 
 EXAMPLES = hypothesis.settings(
     max_examples=2000,

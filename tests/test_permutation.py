@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from finetune.permutation import permutation
+from finetune.data.permutation import permutation
 
 # The first words that the reference implementation of PCG64 (XSL-RR) gives for SeedSequence([0, 0, 1]) and [3, 1, 1].
 WORDS = {

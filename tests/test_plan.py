@@ -2,12 +2,12 @@
 
 import pytest
 
-from finetune import plan
 from finetune.config import Config
 from finetune.errors import UserError
-from finetune.grid import Trial, make_trials
-from finetune.parallel import OneDevice
-from finetune.params import abstract
+from finetune.member.params import abstract
+from finetune.population.parallel import OneDevice
+from finetune.study import plan
+from finetune.trials.grid import Trial, make_trials
 from tests.tasks import mlp, row
 
 CHOICES = {"trainable": "head", "optimizer.name": "adamw", "schedule": "cosine"}

@@ -8,7 +8,7 @@ import pandas as pd
 from finetune.analysis import points
 from finetune.analysis.answer import analyse
 from finetune.analysis.evidence import weigh
-from finetune.analysis.table import Trials, from_frame
+from finetune.analysis.table.trials import Trials, from_frame
 
 RATES, DECAYS = (1e-4, 1e-3, 1e-2), (0.0, 0.01, 0.1)
 

@@ -11,11 +11,11 @@ import pytest
 import tasks
 from training import STEM, VALIDATION, population, recipe_for, relative, train_population
 
-from finetune import hparams
-from finetune.epoch import Report, epoch_order, make_order
-from finetune.parallel import OneDevice
-from finetune.population import Programs, looped, vmapped
-from finetune.step import Position, Recipe, Shared, full_forward, train_step
+from finetune.member.epoch import Report, epoch_order, make_order
+from finetune.member.step import Position, Recipe, Shared, full_forward, train_step
+from finetune.population.parallel import OneDevice
+from finetune.population.programs import Programs, looped, vmapped
+from finetune.trials import hparams
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ import pytest
 import tasks
 from training import train_population
 
-from finetune import hparams
-from finetune.epoch import evaluate, make_order
-from finetune.metric import Metric, macro_f1
-from finetune.parallel import OneDevice
-from finetune.population import vmapped
-from finetune.precision import widened
-from finetune.step import Shared
-from finetune.task import Task
+from finetune.member.epoch import evaluate, make_order
+from finetune.member.metric import Metric, macro_f1
+from finetune.member.precision import widened
+from finetune.member.step import Shared
+from finetune.member.task import Task
+from finetune.population.parallel import OneDevice
+from finetune.population.programs import vmapped
+from finetune.trials import hparams
 
 
 def echo(dtype, **changes):

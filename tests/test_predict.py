@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 from studies import digits, document
 
-from finetune import command, data, export, predict, study
-from finetune.models import exported
+from finetune import cli, data, predict
+from finetune.export import directory as export
+from finetune.models.weights import exported
+from finetune.study import run as study
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def run(monkeypatch, capsys):
 
     def start(*arguments):
         monkeypatch.setattr(sys, "argv", ["predict", *map(str, arguments)])
-        status, (out, err) = command.run(predict.main), capsys.readouterr()
+        status, (out, err) = cli.run(predict.main), capsys.readouterr()
         assert (status, err) == (0, "")
         return list(csv.DictReader(io.StringIO(out)))
 

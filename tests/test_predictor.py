@@ -13,9 +13,13 @@ import pytest
 from studies import document
 from test_own_studies import prepared
 
-from finetune import checkpoint, command, data, export, predict, predictor, study
+from finetune import cli, data, predict
 from finetune.errors import UserError
-from finetune.models import exported
+from finetune.export import directory as export
+from finetune.export import predictor
+from finetune.models.weights import exported
+from finetune.storage import checkpoint
+from finetune.study import run as study
 
 OWN = Path(__file__).parent / "own"
 
@@ -37,7 +41,7 @@ def run(monkeypatch, capsys):
     def start(*arguments):
         monkeypatch.setattr(sys, "argv", ["predict", *map(str, arguments)])
         capsys.readouterr()  # what a study before it printed
-        status, (out, err) = command.run(predict.main), capsys.readouterr()
+        status, (out, err) = cli.run(predict.main), capsys.readouterr()
         return status, list(csv.DictReader(io.StringIO(out))), err
 
     return start

@@ -15,10 +15,11 @@ from commands import Server
 from studies import rows_of
 
 import finetune
-from finetune import agreement, meeting, relay
 from finetune.errors import UserError
-from finetune.meeting import Place
-from finetune.versions import versions
+from finetune.hosts import meeting, relay
+from finetune.hosts.meeting import Place
+from finetune.hosts.versions import versions
+from finetune.study import agreement
 
 ROOT = Path(finetune.__file__).parent.parent
 # Plain functions that compile at once.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as some
 
-from finetune.feature_pass import features_of
+from finetune.trunk.feature_pass import features_of
 from tests import programs
 from tests.cuts import cut, example_keys
 

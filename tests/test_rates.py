@@ -9,11 +9,11 @@ import optax
 import pytest
 import tasks
 
-from finetune import params, rates
 from finetune.config import Config, OptimizerConfig
 from finetune.errors import UserError
-from finetune.optimizer import make_optimizer, rate_factors
-from finetune.step import Position, train_step
+from finetune.member import params, rates
+from finetune.member.optimizer import make_optimizer, rate_factors
+from finetune.member.step import Position, train_step
 
 DEPTHS = {"stem": 4, "a/0": 3, "b": 2, "a/1": 1, "norm": 0, "head": 0}  # of a model with three blocks
 

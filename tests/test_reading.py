@@ -12,11 +12,11 @@ import pytest
 import reports
 
 from finetune.analysis.answer import analyse
-from finetune.analysis.columns import Asked
-from finetune.analysis.table import Trials, from_frame, read_study, read_table
+from finetune.analysis.table.columns import Asked
+from finetune.analysis.table.trials import Trials, from_frame, read_study, read_table
 from finetune.errors import UserError
 from finetune.report import __main__ as command
-from finetune.report import page, reading
+from finetune.report import interpretation, page
 
 RUNS = Path(__file__).parent / "tables" / "wandb_hf_trainer.csv"
 
@@ -53,7 +53,7 @@ def test_a_run_that_is_not_final_is_kept_and_no_evidence(state: str, status: str
     assert np.isnan([row["value"], row["utility"], row["test"]]).all()
     assert trials.reading is not None
     assert [(each.number, each.why) for each in trials.reading.not_used] == [(1, why)]
-    assert f"23 of 24 with a result; 1 not used: {why}" in "\n".join(reading.lines(trials))
+    assert f"23 of 24 with a result; 1 not used: {why}" in "\n".join(interpretation.lines(trials))
 
 
 def test_the_reading_is_shown_first(tmp_path: Path) -> None:
@@ -62,9 +62,9 @@ def test_the_reading_is_shown_first(tmp_path: Path) -> None:
     first = html[html.index('<section id="answer">') : html.index("</section>")]
     for words in ("How this table was read", "1 not used: still running", "learning_rate, per_device_train_batch_size"):
         assert words in first
-        assert words in "\n".join(reading.lines(trials))
+        assert words in "\n".join(interpretation.lines(trials))
     workdir = reports.write_study(tmp_path / "study")
-    assert reading.block(read_study(workdir)) == ""
+    assert interpretation.block(read_study(workdir)) == ""
 
 
 def test_the_command_says_how_a_table_was_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from finetune.analysis import paired
 from finetune.analysis.recommendation import advise
-from finetune.analysis.table import Trials, from_frame
-from finetune.analysis.variance import moderated
-from finetune.grid import parse_axes
+from finetune.analysis.statistics import paired
+from finetune.analysis.statistics.variance import moderated
+from finetune.analysis.table.trials import Trials, from_frame
+from finetune.trials.grid import parse_axes
 
 _RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 _DECAYS = (0.0, 0.01, 0.1)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune import records
 from finetune.errors import UserError
+from finetune.storage import records
 
 
 def test_rows_are_appended_and_read_back(tmp_path: Path) -> None:

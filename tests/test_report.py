@@ -16,7 +16,7 @@ from PIL import Image
 
 from finetune import report
 from finetune.analysis.answer import analyse
-from finetune.analysis.table import read_study
+from finetune.analysis.table.trials import read_study
 from finetune.errors import UserError
 from finetune.report import __main__ as command
 from finetune.report import comparison, page, provenance, terminal

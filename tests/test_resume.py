@@ -9,8 +9,11 @@ import jax
 import pytest
 from studies import close, digits, document, rows_of
 
-from finetune import checkpoint, grid, ledger, manifest, records, snapshot, study, train, training
 from finetune.errors import UserError
+from finetune.population import train
+from finetune.storage import checkpoint, manifest, records, snapshot
+from finetune.study import ledger, run, training
+from finetune.trials import grid
 
 AXES = {"learning_rate": [0.003, 0.03], "epochs": [1, 2, 4], "seed": [0, 1]}
 
@@ -30,7 +33,7 @@ def settings(**execution):
 def undisturbed(tmp_path_factory):
     """The work directory of a study that was never stopped."""
     workdir = tmp_path_factory.mktemp("undisturbed") / "study"
-    study.run(settings(), workdir, AXES)
+    run.run(settings(), workdir, AXES)
     return workdir
 
 
@@ -51,7 +54,7 @@ def crashed(workdir, monkeypatch, owner=train, name="_train_epoch", calls=3, con
     with monkeypatch.context() as patch:
         crash_after(patch, owner, name, calls)
         with pytest.raises(Crash):
-            study.run(config or settings(), workdir, AXES)
+            run.run(config or settings(), workdir, AXES)
     return workdir
 
 
@@ -78,7 +81,7 @@ def test_what_was_running_goes_on_to_the_same_bits(tmp_path, undisturbed, monkey
     epochs = []
     train_epoch = train._train_epoch
     monkeypatch.setattr(train, "_train_epoch", lambda *each: epochs.append(each[1].epoch) or train_epoch(*each))
-    study.run(settings(), workdir, AXES)
+    run.run(settings(), workdir, AXES)
     assert epochs in ([2, 3], [3])  # the snapshot of the third epoch may not have been on the disk
     same(workdir, undisturbed)
     assert not (workdir / "checkpoints" / "population").exists()
@@ -89,13 +92,13 @@ def test_training_left_within_an_epoch(tmp_path, undisturbed, monkeypatch):
     workdir = crashed(tmp_path / "study", monkeypatch, training.Training, "_pause", 4)
     same_row = snapshot.newest(workdir, pytest.fail)
     assert (same_row.epoch, same_row.row) in ((1, 1), (1, 0), (2, 0))
-    study.run(settings(), workdir, AXES)
+    run.run(settings(), workdir, AXES)
     same(workdir, undisturbed)
 
 
 def test_a_study_left_while_it_records(tmp_path, undisturbed, monkeypatch):
     workdir = crashed(tmp_path / "study", monkeypatch, records, "append", 4)
-    study.run(settings(), workdir, AXES)
+    run.run(settings(), workdir, AXES)
     same(workdir, undisturbed)
 
 
@@ -105,9 +108,9 @@ def test_a_study_left_while_it_records(tmp_path, undisturbed, monkeypatch):
 )
 def test_other_ways_to_run_resume_to_the_same_bits(tmp_path, monkeypatch, execution):
     config = settings(**execution)
-    study.run(config, tmp_path / "undisturbed", AXES)
+    run.run(config, tmp_path / "undisturbed", AXES)
     workdir = crashed(tmp_path / "study", monkeypatch, calls=4, config=config)
-    study.run(config, workdir, AXES)
+    run.run(config, workdir, AXES)
     same(workdir, tmp_path / "undisturbed")
 
 
@@ -118,7 +121,7 @@ def test_another_number_of_devices(tmp_path, undisturbed, monkeypatch, before, a
     epochs = []
     train_epoch = train._train_epoch
     monkeypatch.setattr(train, "_train_epoch", lambda *each: epochs.append(each[1].epoch) or train_epoch(*each))
-    study.run(settings(devices=after), workdir, AXES)
+    run.run(settings(devices=after), workdir, AXES)
     assert epochs[0] >= 2
     found, expected = by_id(workdir), by_id(undisturbed)
     assert found.keys() == expected.keys()
@@ -129,7 +132,7 @@ def test_another_number_of_devices(tmp_path, undisturbed, monkeypatch, before, a
 
 def test_a_grid_extended_while_it_runs(tmp_path, undisturbed, monkeypatch):
     workdir = crashed(tmp_path / "study", monkeypatch)
-    study.run(settings(), workdir, AXES | {"seed": [0, 1, 2]})
+    run.run(settings(), workdir, AXES | {"seed": [0, 1, 2]})
     found = by_id(workdir)
     assert len(found) == 18
     assert by_id(undisturbed).items() <= found.items()
@@ -147,7 +150,7 @@ def test_a_damaged_snapshot_is_told_and_the_one_before_is_used(tmp_path, undistu
         else max((each for each in file.rglob("*") if each.is_file()), key=lambda e: e.stat().st_size)
     )
     file.write_bytes(file.read_bytes()[:-3])
-    study.run(settings(), workdir, AXES)
+    run.run(settings(), workdir, AXES)
     assert f"{newest} is not used: " in capsys.readouterr().out
     same(workdir, undisturbed)
 
@@ -163,8 +166,8 @@ def test_a_failed_save_of_a_snapshot_ends_with_one_line(tmp_path, undisturbed, m
     with monkeypatch.context() as patch:
         patch.setattr(manifest, "describe", full)
         with pytest.raises(UserError, match="cannot be written .No space left on device., allowed: a disk with space"):
-            study.run(settings(), tmp_path / "study", AXES)
-    study.run(settings(), tmp_path / "study", AXES)
+            run.run(settings(), tmp_path / "study", AXES)
+    run.run(settings(), tmp_path / "study", AXES)
     same(tmp_path / "study", undisturbed)
 
 
@@ -223,7 +226,7 @@ def test_a_study_repairs_itself(tmp_path, undisturbed, name, capsys):
     content = bytearray((workdir / name).read_bytes())
     content[len(content) // 2] ^= 1
     (workdir / name).write_bytes(bytes(content))
-    study.run(settings(), workdir, AXES)
+    run.run(settings(), workdir, AXES)
     close(rows_of(workdir), rows_of(undisturbed), 1e-5)
     if name != "summary.json":
         assert name in capsys.readouterr().out
@@ -237,7 +240,7 @@ def test_damaged_weights_are_told_and_can_be_trained_again(tmp_path, undisturbed
     base.write_bytes(base.read_bytes()[:-1])
     trial = sorted((workdir / "checkpoints" / "trials").iterdir())[0]
     (trial / "best" / "_METADATA").write_text("{")
-    study.run(settings(), workdir, AXES)
+    run.run(settings(), workdir, AXES)
     output = capsys.readouterr().out.replace("\n", "")
     assert "checkpoints/base was damaged (manifest.ocdbt has changed) and is written again" in output
     assert f"{trial} is removed: _METADATA has changed" in output
@@ -245,7 +248,7 @@ def test_damaged_weights_are_told_and_can_be_trained_again(tmp_path, undisturbed
 
     config = settings()
     config.checkpoint.trials = (trial.name,)
-    study.run(config, workdir, AXES)
+    run.run(config, workdir, AXES)
     assert checkpoint.load(trial / "best").keys() == {"head/kernel", "head/bias"}
     close(rows_of(workdir), rows_of(undisturbed), 1e-5)
 
@@ -261,7 +264,7 @@ def test_an_older_format_is_refused_in_one_line(tmp_path, undisturbed):
         else:
             (workdir / "config.json").write_text(json.dumps(config))
         with pytest.raises(UserError, match="a study of format [12], allowed: format 3; use a new directory"):
-            study.run(settings(), workdir, AXES)
+            run.run(settings(), workdir, AXES)
 
 
 def test_trials_of_another_study_without_its_config(tmp_path, undisturbed):
@@ -270,7 +273,7 @@ def test_trials_of_another_study_without_its_config(tmp_path, undisturbed):
     other = settings()
     other.data.split_seed = 1
     with pytest.raises(UserError, match="holds trials of another study and no config.json"):
-        study.run(other, workdir, AXES)
+        run.run(other, workdir, AXES)
 
 
 class Culprit:
@@ -290,7 +293,7 @@ def test_a_trial_that_raises_fails_alone_and_is_tried_once_more(tmp_path, undist
     axes = AXES | {"learning_rate": [0.003, 0.01, 0.03], "seed": [0]}
     with monkeypatch.context() as patch:
         patch.setattr(training, "train_chunk", Culprit(ValueError("a callback\nin two lines")))
-        results = study.run(settings(), tmp_path / "study", axes)
+        results = run.run(settings(), tmp_path / "study", axes)
     assert results.exit_status == 1
     rows = by_id(tmp_path / "study").values()
     failed = [row for row in rows if row["status"] == "failed"]
@@ -302,10 +305,10 @@ def test_a_trial_that_raises_fails_alone_and_is_tried_once_more(tmp_path, undist
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "train_chunk", Culprit(ValueError("again")))
-        assert study.run(settings(), tmp_path / "study", axes).exit_status == 1
+        assert run.run(settings(), tmp_path / "study", axes).exit_status == 1
         patch.setattr(training, "train_chunk", pytest.fail)
-        assert study.run(settings(), tmp_path / "study", axes).exit_status == 1  # twice is enough
-    results = study.run(settings(), tmp_path / "study", axes, retry=True)
+        assert run.run(settings(), tmp_path / "study", axes).exit_status == 1  # twice is enough
+    results = run.run(settings(), tmp_path / "study", axes, retry=True)
     assert (results.exit_status, len(results.trials)) == (0, 9)
     assert {row["status"] for row in by_id(tmp_path / "study").values()} == {"complete"}
 
@@ -314,7 +317,7 @@ def test_fail_fast_raises_what_the_trial_raises(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "train_chunk", Culprit(ValueError("a callback")))
     axes = {"learning_rate": [0.03, 0.003], "seed": [0]}
     with pytest.raises(ValueError, match="a callback"):
-        study.run(settings(), tmp_path / "study", axes, fail_fast=True)
+        run.run(settings(), tmp_path / "study", axes, fail_fast=True)
     assert [row["status"] for row in rows_of(tmp_path / "study")][-1] == "failed"
 
 
@@ -322,7 +325,7 @@ def test_memory_that_never_suffices(tmp_path, monkeypatch):
     culprit = Culprit(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes"))
     monkeypatch.setattr(training, "train_chunk", culprit)
     config = settings()
-    results = study.run(config, tmp_path / "study", {"learning_rate": [0.003, 0.03], "seed": [0, 1]})
+    results = run.run(config, tmp_path / "study", {"learning_rate": [0.003, 0.03], "seed": [0, 1]})
     assert results.exit_status == 1
     assert culprit.sizes[:3] == [4, 2, 2] or culprit.sizes[:2] == [4, 2]
     reasons = {(row["hparams"]["learning_rate"], row["status"], row["reason"]) for row in rows_of(tmp_path / "study")}

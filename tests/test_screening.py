@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from finetune.analysis.axis import make_axis
-from finetune.analysis.correction import holm
-from finetune.analysis.screening import screen
+from finetune.analysis.statistics.correction import holm
+from finetune.analysis.statistics.screening import screen
+from finetune.analysis.table.axis import make_axis
 
 
 def _chances(rng: np.random.Generator, signal) -> dict[str, float]:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from studies import digits, document
 
-from finetune import feature_pass, plan, seconds, study
-from finetune.feature_store import FeatureStore
+from finetune.study import plan, run, seconds
+from finetune.trunk import feature_pass
+from finetune.trunk.feature_store import FeatureStore
 from tests.tasks import base_leaves, data, make_recipe, mlp
 from tests.test_features import trunk_of
 
@@ -57,7 +58,7 @@ def test_a_pass_takes_what_its_batches_and_compiling_take(tmp_path, monkeypatch)
 
 
 def test_a_study_says_what_was_planned_beside_what_came_out(tmp_path, capsys):
-    study.run(digits(), tmp_path, {"learning_rate": [0.01, 0.1], "epochs": [1, 2, 8]})
+    run.run(digits(), tmp_path, {"learning_rate": [0.01, 0.1], "epochs": [1, 2, 8]})
     found = document(tmp_path, "summary.json")
     assert list(found["planned"]) == PARTS
     assert sorted(found["seconds"]) == sorted(PARTS)

@@ -17,12 +17,14 @@ import pytest
 from PIL import Image
 
 import finetune
-from finetune import assets, card, checkpoint, records
+from finetune import assets
 from finetune.assets import Asset, Member, Wheel
 from finetune.config import DataConfig, ModelConfig
 from finetune.data import arrays, images, tfds
 from finetune.errors import UserError
-from finetune.models import augreg, huggingface, pretrained
+from finetune.export import card
+from finetune.models.weights import augreg, huggingface, pretrained
+from finetune.storage import checkpoint, records
 
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 

@@ -10,9 +10,9 @@ import pytest
 import tasks
 from training import EXAMPLES, STEM, VALIDATION, population, recipe_for, relative
 
-from finetune.epoch import epoch_order
-from finetune.hparams import NAMES
-from finetune.step import Member, Position, eval_step, init_member, train_step
+from finetune.member.epoch import epoch_order
+from finetune.member.step import Member, Position, eval_step, init_member, train_step
+from finetune.trials.hparams import NAMES
 
 # One trial for each axis of Hparams beside the first, which has none of them.
 AXES: dict[str, dict[str, float]] = {

@@ -12,9 +12,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from finetune import study
 from finetune.config import DataConfig, ModelConfig
 from finetune.data import load
+from finetune.study import run
 
 
 def picture(label):
@@ -76,7 +76,7 @@ def test_sources(tmp_path, monkeypatch, capsys, make, classes):
     if make is prepared_set:
         config.data.label_column = "label"
     config.hparams.batch_size, config.hparams.epochs, config.hparams.learning_rate = 4, 8, 0.01
-    results = study.run(config, tmp_path / "study")
+    results = run.run(config, tmp_path / "study")
     assert results.exit_status == 0
     assert len(document(tmp_path / "study", "config.json")["classes"]) == classes
     assert results.trials[0]["metrics"]["test_accuracy"] == 1.0

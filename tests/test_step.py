@@ -13,9 +13,9 @@ import pytest
 import tasks
 from training import STEM, read, train_member
 
-from finetune.epoch import epoch_order, make_order
-from finetune.params import Leaves, flatten, unflatten
-from finetune.step import Position, Shared, eval_step, keep_best, seed_key, train_step
+from finetune.member.epoch import epoch_order, make_order
+from finetune.member.params import Leaves, flatten, unflatten
+from finetune.member.step import Position, Shared, eval_step, keep_best, seed_key, train_step
 
 EXAMPLES = 11
 

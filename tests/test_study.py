@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from studies import EXAMPLES, NUMBERS, VIT, close, digits, document, rows_of
 
-from finetune import checkpoint, study, training
+from finetune.storage import checkpoint
+from finetune.study import run, training
 
 AXES = {"learning_rate": [0.003, 0.03], "batch_size": [8, 16], "epochs": [1, 2], "seed": [0, 1]}
 
@@ -19,7 +20,7 @@ AXES = {"learning_rate": [0.003, 0.03], "batch_size": [8, 16], "epochs": [1, 2],
 def finished(tmp_path_factory):
     """The work directory of a finished study of AXES."""
     workdir = tmp_path_factory.mktemp("finished") / "study"
-    assert study.run(digits(), workdir, AXES).exit_status == 0
+    assert run.run(digits(), workdir, AXES).exit_status == 0
     return workdir
 
 
@@ -87,7 +88,7 @@ def test_best_weights_are_kept(finished):
 def test_the_same_command_again_trains_nothing(copied, monkeypatch):
     before = {name: (copied / name).read_bytes() for name in ("trials.jsonl", "curves.jsonl")}
     monkeypatch.setattr(training, "train_chunk", lambda *arguments: pytest.fail("something is trained"))
-    results = study.run(digits(), copied, AXES)
+    results = run.run(digits(), copied, AXES)
     assert results.exit_status == 0
     assert len(results.trials) == 16
     assert {name: (copied / name).read_bytes() for name in before} == before
@@ -95,7 +96,7 @@ def test_the_same_command_again_trains_nothing(copied, monkeypatch):
 
 
 def test_table_has_a_row_for_each_trial(copied):
-    table = study.run(digits(), copied, AXES).table()
+    table = run.run(digits(), copied, AXES).table()
     expected = {row["id"]: row for row in rows_of(copied)}
     assert set(table["id"]) == expected.keys()
     for _, row in table.iterrows():
@@ -107,7 +108,7 @@ def test_table_has_a_row_for_each_trial(copied):
 
 def test_an_extended_grid_trains_what_is_new(copied):
     before = (copied / "trials.jsonl").read_text()
-    results = study.run(digits(), copied, AXES | {"learning_rate": [*AXES["learning_rate"], 0.01]})
+    results = run.run(digits(), copied, AXES | {"learning_rate": [*AXES["learning_rate"], 0.01]})
     assert len(results.trials) == 24
     after = (copied / "trials.jsonl").read_text()
     assert after.startswith(before)
@@ -119,7 +120,7 @@ def test_a_missing_trial_runs_again_with_the_same_result(copied):
     rows = rows_of(copied)
     lines = (copied / "trials.jsonl").read_text().splitlines(keepends=True)
     (copied / "trials.jsonl").write_text("".join(lines[:5] + lines[6:]))
-    results = study.run(digits(), copied, AXES)
+    results = run.run(digits(), copied, AXES)
     again = rows_of(copied)
     assert (len(again), len(results.trials)) == (16, 16)
     assert again[:15] == rows[:5] + rows[6:]
@@ -130,7 +131,7 @@ def test_a_line_cut_short_runs_again(copied):
     rows = rows_of(copied)
     text = (copied / "trials.jsonl").read_text()
     (copied / "trials.jsonl").write_text(text[:-100])
-    study.run(digits(), copied, AXES)
+    run.run(digits(), copied, AXES)
     whole = [line for line in (copied / "trials.jsonl").read_text().splitlines() if line.endswith("}")]
     close([json.loads(line) for line in whole], rows, 1e-5)
 
@@ -141,7 +142,7 @@ def test_a_line_cut_short_runs_again(copied):
     ids=["chunks", "loop", "loop stepped", "all devices"],
 )
 def test_execution_does_not_change_results(finished, tmp_path, execution):
-    study.run(digits(**execution), tmp_path / "study", AXES)
+    run.run(digits(**execution), tmp_path / "study", AXES)
     close(rows_of(tmp_path / "study"), rows_of(finished), 1e-5)
     group = document(tmp_path / "study", "plan.json")["groups"][0]
     if "chunk" in execution:
@@ -154,7 +155,7 @@ def test_a_diverging_trial_is_a_result(tmp_path):
     config = digits("last:1")
     config.optimizer.name = "sgd"
     config.hparams.epochs = 2
-    results = study.run(config, tmp_path / "study", {"learning_rate": [0.1, 1e30], "seed": [0, 1]})
+    results = run.run(config, tmp_path / "study", {"learning_rate": [0.1, 1e30], "seed": [0, 1]})
     assert results.exit_status == 0
     for row in rows_of(tmp_path / "study"):
         if row["hparams"]["learning_rate"] == 0.1:
@@ -167,7 +168,7 @@ def test_a_diverging_trial_is_a_result(tmp_path):
 
 
 def test_plan_only_trains_nothing(tmp_path, capsys):
-    results = study.run(digits(), tmp_path / "study", AXES, plan_only=True)
+    results = run.run(digits(), tmp_path / "study", AXES, plan_only=True)
     assert (results.exit_status, results.trials) == (0, [])
     assert document(tmp_path / "study", "plan.json")["trials"] == 16
     assert {each.name for each in (tmp_path / "study").iterdir()} == {"config.json", "lock", "plan.json"}
@@ -177,7 +178,7 @@ def test_a_sweep_pairs_axes(tmp_path):
     sweep = [{"learning_rate": 0.01, "batch_size": 8}, {"learning_rate": 0.02, "trainable": "bias"}]
     config = digits()
     config.hparams.epochs, config.hparams.batch_size = 1, 20
-    study.run(config, tmp_path / "study", {"seed": [0, 1]}, sweep)
+    run.run(config, tmp_path / "study", {"seed": [0, 1]}, sweep)
     found = sorted(
         tuple(row["hparams"][name] for name in ("learning_rate", "batch_size", "trainable", "seed"))
         for row in rows_of(tmp_path / "study")
@@ -191,14 +192,14 @@ def test_a_study_starts_from_the_best_weights_of_another(tmp_path):
     first = digits("all")
     first.data.classes = tuple("01234")
     first.data.train_examples = 0
-    study.run(first, tmp_path / "first", {"learning_rate": [1e-4, 3e-3], "epochs": [3]})
+    run.run(first, tmp_path / "first", {"learning_rate": [1e-4, 3e-3], "epochs": [3]})
     second = digits("head")
     second.data.classes, second.data.train_examples = tuple("56789"), 50
     second.model.pretrained = str(tmp_path / "first")
     for size in ("width", "depth", "heads", "mlp_width", "patch_size"):
         setattr(second.model, size, 0)
     second.hparams.epochs = 1
-    study.run(second, tmp_path / "second")
+    run.run(second, tmp_path / "second")
 
     best = max(rows_of(tmp_path / "first"), key=lambda row: row["best"]["value"])["id"]
     saved = checkpoint.load(tmp_path / "first" / "checkpoints" / "trials" / best / "best")
@@ -214,7 +215,7 @@ def test_a_study_starts_from_the_best_weights_of_another(tmp_path):
 
 def test_out_of_memory_goes_on_in_smaller_chunks(tmp_path, monkeypatch):
     axes = {"learning_rate": [0.003, 0.03], "seed": [0, 1]}
-    expected = study.run(digits(), tmp_path / "plenty", axes)
+    expected = run.run(digits(), tmp_path / "plenty", axes)
     train_chunk, sizes = training.train_chunk, []
 
     def scarce(group, population, *rest):
@@ -224,7 +225,7 @@ def test_out_of_memory_goes_on_in_smaller_chunks(tmp_path, monkeypatch):
         return train_chunk(group, population, *rest)
 
     monkeypatch.setattr(training, "train_chunk", scarce)
-    found = study.run(digits(), tmp_path / "scarce", axes)
+    found = run.run(digits(), tmp_path / "scarce", axes)
     assert sizes == [4, 2, 2]
     close(found.trials, expected.trials, 1e-5)
 
@@ -236,7 +237,7 @@ def test_results_have_a_row_for_each_asked_assignment_in_that_order(copied):
         {"learning_rate": np.float32(0.03), "batch_size": np.int64(16), "epochs": 2.0, "seed": "1"},  # the first again
         {"learning_rate": 0.03, "batch_size": 8, "epochs": 1, "seed": 0},
     ]
-    found = study.run(digits(), copied, sweep=asked)
+    found = run.run(digits(), copied, sweep=asked)
     rows = [{name: float(value) for name, value in each.items()} for each in asked]
     rows[2]["learning_rate"] = 0.03
     assert [{name: row["hparams"][name] for name in AXES} for row in found.trials] == rows

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 from finetune import config as settings
-from finetune import own, subject
 from finetune.config import OF_NO_RESULT, Config, ModelConfig
 from finetune.errors import UserError
-from finetune.grid import make_trials
+from finetune.study import problem, user_task
+from finetune.trials.grid import make_trials
 
 SIZES = {"width": 8, "depth": 1, "heads": 2, "mlp_width": 8}
 TEXTS = [("good film", "plot"), ("bad plot", "film"), ("film film good", "bad good"), ("plot bad film", "bad")]
@@ -113,7 +113,7 @@ def directory(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """No weights are drawn: a description is of those that are given."""
-    monkeypatch.setattr(subject, "_drawn", lambda task, paths: dict.fromkeys(paths, np.zeros(())))
+    monkeypatch.setattr(problem, "_drawn", lambda task, paths: dict.fromkeys(paths, np.zeros(())))
 
 
 def made(directory, changes):
@@ -131,7 +131,7 @@ def made(directory, changes):
 def told(directory, changes):
     """Returns (description, ids of trials without it)."""
     config = made(directory, changes)
-    return subject.load(config).description, [trial.id("") for trial in make_trials(config, {})]
+    return problem.load(config).description, [trial.id("") for trial in make_trials(config, {})]
 
 
 def test_every_setting_is_of_a_result_or_said_to_be_of_none():
@@ -171,7 +171,9 @@ def test_the_batch_of_an_evaluation_counts_where_examples_influence_each_other(d
     split = tasks.data(8)
     mixing = layered(lambda x: x - x.mean(axis=0, keepdims=True))
     in_the_loss = plain()._replace(loss=lambda outputs, batch, smoothing: outputs[:, 0] - outputs.mean())
-    found = [own.evaluation_mixes(task, split) for task in (plain(), linen_task(), nnx_task(), mixing, in_the_loss)]
+    found = [
+        user_task.evaluation_mixes(task, split) for task in (plain(), linen_task(), nnx_task(), mixing, in_the_loss)
+    ]
     assert found == [False, False, False, True, True]
     features = {"x_train": tasks.data(40)["x"].astype(np.float32), "y_train": np.arange(40) % 3}
     np.savez(directory / "features.npz", **features)
@@ -185,7 +187,7 @@ def test_the_batch_of_an_evaluation_counts_where_examples_influence_each_other(d
             x = batch["features"]
             return task.apply(params, {"x": x - x.mean(axis=0, keepdims=True) if mixes else x}, dropout, keys)
 
-        return subject.load(own.checked(config), task._replace(apply=apply)).description
+        return problem.load(user_task.checked(config), task._replace(apply=apply)).description
 
     assert described(False, 4) == described(False, 8)
     assert described(True, 4) != described(True, 8)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from finetune import summary
+from finetune.study import summary
 
 
 @pytest.mark.parametrize("platform, said, expected", [("linux", 2000, 2_048_000), ("darwin", 2_048_000, 2_048_000)])

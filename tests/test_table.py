@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune import records
-from finetune.analysis.axis import Axis, make_axis
-from finetune.analysis.table import Trials, from_frame, read_study, read_table
+from finetune.analysis.table.axis import Axis, make_axis
+from finetune.analysis.table.trials import Trials, from_frame, read_study, read_table
 from finetune.errors import UserError
+from finetune.storage import records
 
 
 def scales(trials: Trials) -> dict[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from finetune.analysis.answer import Answer, analyse
-from finetune.analysis.table import read_table
+from finetune.analysis.table.trials import read_table
 
 TABLES = Path(__file__).parent / "tables"
 

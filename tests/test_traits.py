@@ -8,14 +8,14 @@ import tasks
 from own import habits
 from training import EXAMPLES, population, relative
 
-from finetune import traits
 from finetune.config import Config
 from finetune.errors import UserError
-from finetune.grid import Trial, make_trials
-from finetune.hparams import OWN_RATES
-from finetune.params import abstract
-from finetune.plan import group_trials, make_recipe
-from finetune.traits import Traits
+from finetune.member.params import abstract
+from finetune.study import traits
+from finetune.study.plan import group_trials, make_recipe
+from finetune.study.traits import Traits
+from finetune.trials.grid import Trial, make_trials
+from finetune.trials.hparams import OWN_RATES
 
 TASKS = {
     "linen": lambda: habits.linen("mode"),

@@ -28,11 +28,11 @@ from cuts import (
     vit,
 )
 
-from finetune.feature_pass import features_of
-from finetune.jaxpr import flatten
+from finetune.jaxpr.program import flatten
+from finetune.member.params import abstract, partition, unflatten
 from finetune.models.bert import Bert
-from finetune.params import abstract, partition, unflatten
-from finetune.trunk import Cut
+from finetune.trunk.cut import Cut
+from finetune.trunk.feature_pass import features_of
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune import workdir
 from finetune.errors import UserError
+from finetune.study import workdir
 
 
 def test_a_workdir_is_made_with_its_parents(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from cuts import cut, struct
 from flax import nnx, traverse_util
 
-from finetune.params import flatten, partition, unflatten
+from finetune.member.params import flatten, partition, unflatten
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import tasks
 
-from finetune import hparams
 from finetune.config import Config, OptimizerConfig
-from finetune.epoch import Order, Report, epoch_order, make_order
-from finetune.parallel import OneDevice
-from finetune.params import abstract
-from finetune.population import Programs, vmapped
-from finetune.rates import make_rates
-from finetune.step import Member, Position, Recipe, Shared, train_step
+from finetune.member.epoch import Order, Report, epoch_order, make_order
+from finetune.member.params import abstract
+from finetune.member.rates import make_rates
+from finetune.member.step import Member, Position, Recipe, Shared, train_step
+from finetune.population.parallel import OneDevice
+from finetune.population.programs import Programs, vmapped
+from finetune.trials import hparams
 
 EXAMPLES, VALIDATION = 26, 10  # of a population
 STEM = ("stem/kernel", "stem/bias")

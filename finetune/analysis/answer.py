@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from finetune.analysis.anova import Anova
 from finetune.analysis.arms import Arms, arms
 from finetune.analysis.condition import comparable
 from finetune.analysis.cost import pareto
@@ -15,7 +14,8 @@ from finetune.analysis.headline import headline
 from finetune.analysis.interactions import Shift, interactions
 from finetune.analysis.points import Gain, Loss, gain, losses
 from finetune.analysis.recommendation import Recommendation, recommend
-from finetune.analysis.table import Trials
+from finetune.analysis.statistics.anova import Anova
+from finetune.analysis.table.trials import Trials
 
 
 class Answer(NamedTuple):

@@ -12,7 +12,7 @@ from finetune.analysis.cost import known
 from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import count, listed, metric_words, number, percent
 from finetune.analysis.setting import Setting, make_settings
-from finetune.analysis.table import Axis, Trials
+from finetune.analysis.table.trials import Axis, Trials
 
 _LEAST_VALUES = 3  # of a range that has an inside
 _CHEAPER = 0.95  # share of the best arm's seconds below which another is called cheaper

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from finetune.analysis.axis import LINEAR, Axis, make_axis
-from finetune.analysis.table import Trials
+from finetune.analysis.table.axis import LINEAR, Axis, make_axis
+from finetune.analysis.table.trials import Trials
 
 CHOICES = ("trainable", "optimizer.name", "optimizer", "schedule")  # they change the program; the first that varies
 

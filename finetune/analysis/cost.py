@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from finetune.analysis.table import Trials
+from finetune.analysis.table.trials import Trials
 
 _MEASURES = {"seconds": "seconds", "flops": "FLOPs", "epochs": "epochs", "trained_parameters": "trained parameters"}
 _POINTS = 60  # budgets for which the expected best is computed

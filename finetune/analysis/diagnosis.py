@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from finetune import records
 from finetune.analysis import experiment
-from finetune.analysis.axis import MANY
 from finetune.analysis.condition import condition, own_axes, within
 from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import NOTE, WARNING, Finding, count, listed, number, percent, value_words
+from finetune.analysis.learning_curves import diagnose_training
 from finetune.analysis.standing import Standing, standing
-from finetune.analysis.table import Axis, Trials
-from finetune.analysis.training import diagnose_training
+from finetune.analysis.table.axis import MANY
+from finetune.analysis.table.trials import Axis, Trials
 from finetune.analysis.trust import against_baseline, agreement, collapsed, confounded, split_error
+from finetune.storage import records
 
 __all__ = ["Finding", "diagnose"]
 

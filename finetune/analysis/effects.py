@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from finetune.analysis import decomposition
-from finetune.analysis.anova import cube
-from finetune.analysis.axis import Axis
 from finetune.analysis.evidence import Evidence
-from finetune.analysis.table import Trials
+from finetune.analysis.statistics import decomposition
+from finetune.analysis.statistics.anova import cube
+from finetune.analysis.table.axis import Axis
+from finetune.analysis.table.trials import Trials
 
 MARGINAL, ISOLATED = "marginal", "isolated"
 

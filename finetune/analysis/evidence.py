@@ -5,13 +5,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from finetune.analysis.anova import Anova, anova, cube
 from finetune.analysis.condition import by_place, own_axes
-from finetune.analysis.decomposition import Share
-from finetune.analysis.paired import arrange
 from finetune.analysis.standing import Standing, standing
-from finetune.analysis.table import Trials
-from finetune.analysis.variance import Noise, seed_noise
+from finetune.analysis.statistics.anova import Anova, anova, cube
+from finetune.analysis.statistics.decomposition import Share
+from finetune.analysis.statistics.paired import arrange
+from finetune.analysis.statistics.variance import Noise, seed_noise
+from finetune.analysis.table.trials import Trials
 
 _MOST = 0.5  # share of settings that must have been repeated to be most of them
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from finetune import chain
-from finetune.analysis.axis import LINEAR, LOG
 from finetune.analysis.condition import condition
 from finetune.analysis.finding import value_words
-from finetune.analysis.table import Axis, Trials
+from finetune.analysis.table.axis import LINEAR, LOG
+from finetune.analysis.table.trials import Axis, Trials
+from finetune.trials import chain
 
 _BELOW_ONE = ("dropout", "label_smoothing", "momentum", "beta1", "beta2", "warmup_fraction")
 _COUNTS = ("batch_size", "epochs")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from finetune.analysis.table import Trials
+from finetune.analysis.table.trials import Trials
 
 NOTE, WARNING = "note", "warning"
 _NOTHING = 1e-12  # what is left of a difference of equal floats

@@ -6,11 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from finetune import records
-from finetune.analysis.anova import NOISE, REST, Anova
 from finetune.analysis.condition import condition
-from finetune.analysis.decomposition import Share
-from finetune.analysis.design import ADAPTIVE
 from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import (
     WARNING,
@@ -27,7 +23,11 @@ from finetune.analysis.finding import (
 from finetune.analysis.interactions import Shift
 from finetune.analysis.points import MEDIAN, Gain, Loss, within
 from finetune.analysis.recommendation import Recommendation, Setting
-from finetune.analysis.table import Trials
+from finetune.analysis.statistics.anova import NOISE, REST, Anova
+from finetune.analysis.statistics.decomposition import Share
+from finetune.analysis.table.design import ADAPTIVE
+from finetune.analysis.table.trials import Trials
+from finetune.storage import records
 
 _FIRST = ("baseline", "collapsed", "confounded")  # warnings that come before everything else
 _LINES = 10

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from finetune.analysis.axis import LOG, Axis
 from finetune.analysis.effects import levels
 from finetune.analysis.evidence import Evidence
-from finetune.analysis.resampling import Resampled, interval, resample
+from finetune.analysis.statistics.resampling import Resampled, interval, resample
+from finetune.analysis.table.axis import LOG, Axis
 
 _RATES = ("learning_rate", "lr", "base_lr", "peak_lr", "max_lr", "eta", "step_size")
 _BATCHES = ("batch_size", "batch", "bs", "train_batch_size", "per_device_train_batch_size")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetune.analysis.evidence import Evidence
-from finetune.analysis.paired import LEVEL
+from finetune.analysis.statistics.paired import LEVEL
 
 DEFAULT, MEDIAN = "the default", "the median setting"
 

@@ -13,7 +13,7 @@ from finetune.analysis.evidence import Evidence, weigh
 from finetune.analysis.finding import Finding, count, number
 from finetune.analysis.setting import Setting, make_settings
 from finetune.analysis.standing import Standing
-from finetune.analysis.table import Trials
+from finetune.analysis.table.trials import Trials
 
 __all__ = ["Recommendation", "Setting", "advise", "recommend"]
 

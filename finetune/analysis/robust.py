@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from finetune.analysis.table import Trials
+from finetune.analysis.table.trials import Trials
 
 Reach = dict[str, tuple[Any, Any]]  # name of an axis -> (lowest, highest) value
 

@@ -11,8 +11,8 @@ from finetune.analysis import robust
 from finetune.analysis.cost import cost
 from finetune.analysis.cost import known as known_of
 from finetune.analysis.standing import Standing
-from finetune.analysis.table import Trials
-from finetune.analysis.variance import resolution
+from finetune.analysis.statistics.variance import resolution
+from finetune.analysis.table.trials import Trials
 
 
 class Setting(NamedTuple):

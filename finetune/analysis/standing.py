@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from finetune import records
-from finetune.analysis.failures import Failures, failures
-from finetune.analysis.paired import LEVEL, Comparison, arrange, compare
-from finetune.analysis.table import Trials
+from finetune.analysis.statistics.failures import Failures, failures
+from finetune.analysis.statistics.paired import LEVEL, Comparison, arrange, compare
+from finetune.analysis.table.trials import Trials
+from finetune.storage import records
 
 _TOP = 0.1  # share of settings that count as near the best where nothing was repeated
 

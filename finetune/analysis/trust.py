@@ -6,7 +6,7 @@ from scipy import stats
 from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import NOTE, WARNING, Finding, count, listed, metric_words, number, percent
 from finetune.analysis.standing import Standing
-from finetune.analysis.table import Trials
+from finetune.analysis.table.trials import Trials
 
 _LEAST_SETTINGS = 5  # whose ranking can be looked at
 _RELATED = 0.7  # rank correlation of validation and test from which the ranking is said to hold

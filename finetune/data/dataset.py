@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune import files
 from finetune.config import USUAL_MAX_LENGTH, DataConfig
 from finetune.data import delimited, duplicates, splits, targets
 from finetune.data.source import SPLITS, Examples, Source
 from finetune.errors import UserError, one_of
+from finetune.storage import files
 
 Split = dict[str, np.ndarray]  # leading axis: examples; "label" as `targets` encodes it
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from finetune.permutation import permutation
+from finetune.data.permutation import permutation
 
 
 def stratify(labels: np.ndarray, total: int, key: tuple[int, ...], leave: int = 0) -> np.ndarray:

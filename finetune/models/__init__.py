@@ -9,11 +9,12 @@ import jax.numpy as jnp
 
 from finetune.config import ModelConfig
 from finetune.errors import UserError, one_of
-from finetune.models import bert, efficientnet, pretrained, settled, vit
+from finetune.member.objective import Objective
+from finetune.member.task import Task
+from finetune.models import bert, efficientnet, settled, vit
+from finetune.models.adapters.linen import from_linen
 from finetune.models.block import at_least_float32
-from finetune.models.linen import from_linen
-from finetune.objective import Objective
-from finetune.task import Task
+from finetune.models.weights import pretrained
 
 MODELS: dict[str, ModuleType] = {"bert": bert, "vit": vit, "efficientnet": efficientnet}
 # Sizes of a foreign file may be anything: beyond these, shapes alone would take for ever or overflow.

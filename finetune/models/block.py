@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from finetune.models.dropout import Dropout
+from finetune.member.dropout import Dropout
 
 Dtype = Any
 Initializer = Callable[..., jax.Array]

@@ -5,8 +5,6 @@ import jax.numpy as jnp
 
 from finetune.models.block import at_least_float32
 
-POOLINGS = ("mean", "first", "max")
-
 
 def pool(hidden: jax.Array, valid: jax.Array, how: str) -> jax.Array:
     """Returns [B, D], float32 or wider, of `hidden` [B, T, D]: "mean" or "max" where `valid` [B, T], or the "first".

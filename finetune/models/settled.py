@@ -4,8 +4,8 @@ import dataclasses
 
 from finetune.config import USUAL_MAX_LENGTH, Config, ModelConfig
 from finetune.errors import UserError
-from finetune.models import pretrained
-from finetune.models.sentence_transformers import Declared
+from finetune.models.weights import pretrained
+from finetune.models.weights.sentence_transformers import Declared
 
 AUTO = "auto"
 _USUAL_POOLING = "mean"

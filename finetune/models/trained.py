@@ -7,10 +7,11 @@ from typing import Any
 import jax
 from flax import nnx
 
-from finetune.models import exported, parts, pretrained
-from finetune.models.nnx import rebuilder, tree_of
-from finetune.params import abstract, flatten, unflatten
-from finetune.task import Task
+from finetune.member.params import abstract, flatten, unflatten
+from finetune.member.task import Task
+from finetune.models.adapters import parts
+from finetune.models.adapters.nnx import rebuilder, tree_of
+from finetune.models.weights import exported, pretrained
 
 Weights = str | Path | Mapping[str, Any]  # a directory that finetune.export wrote, or {path: array}, nested or flat
 

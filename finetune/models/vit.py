@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from finetune.errors import UserError
+from finetune.member.dropout import Dropout
+from finetune.member.task import Batch
 from finetune.models.block import Dtype, PreNormBlock, at_least_float32, layer_norm
-from finetune.models.dropout import Dropout
 from finetune.models.pooling import pool
-from finetune.task import Batch
 
 INPUT = "image"
 STEM = ("embeddings",)

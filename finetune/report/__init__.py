@@ -13,9 +13,10 @@ def write(workdir: Path, refresh: int | None = None) -> "Answer":
     refresh: seconds after which a browser reads the page again, while the study still runs; figures are written at its
     end. Raises UserError if the directory holds no trial that has ended.
     """
-    from finetune.analysis import answer, table
+    from finetune.analysis import answer
+    from finetune.analysis.table import trials
     from finetune.report import document
 
-    found = answer.analyse(table.read_study(workdir))
+    found = answer.analyse(trials.read_study(workdir))
     document.write(found, Path(workdir), refresh)
     return found

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from finetune import command
+from finetune import cli
 from finetune.errors import UserError
 
 if TYPE_CHECKING:  # it takes a second to import
-    from finetune.analysis.table import Trials
+    from finetune.analysis.table.trials import Trials
 
 
 _OF_TABLES: dict[
@@ -76,8 +76,8 @@ def _parse(arguments: list[str]) -> tuple[flags.FlagValues, list[Path]]:
 
 def _read(values: flags.FlagValues) -> "Trials":
     """Returns the trials of --trials, read as the flags say."""
-    from finetune.analysis.columns import Asked
-    from finetune.analysis.table import read_table
+    from finetune.analysis.table.columns import Asked
+    from finetune.analysis.table.trials import read_table
 
     named = None if values.hyperparameters is None else tuple(values.hyperparameters)
     asked = Asked(named, tuple(values.ignore or ()), values.seed_column)
@@ -94,8 +94,8 @@ def _beside(table: str) -> Path:
 def _run(arguments: list[str]) -> None:
     values, directories = _parse(arguments)
     from finetune.analysis.answer import analyse  # after the arguments are known to be right: it takes a second
-    from finetune.analysis.table import read_study
-    from finetune.report import comparison, document, reading, side, terminal
+    from finetune.analysis.table.trials import read_study
+    from finetune.report import comparison, comparison_page, document, interpretation, terminal
 
     if values.trials:
         answers = [analyse(_read(values), values.worth)]
@@ -104,10 +104,10 @@ def _run(arguments: list[str]) -> None:
     to = Path(values.to) if values.to else _beside(values.trials) if values.trials else directories[0]
     if len(answers) > 1:
         compared = comparison.compare(answers)
-        print("\n".join([*compared.sentences, f"report: {side.write(compared, to)}"]))
+        print("\n".join([*compared.sentences, f"report: {comparison_page.write(compared, to)}"]))
     else:
         path = document.write(answers[0], to)
-        read = reading.lines(answers[0].trials) if values.trials else []
+        read = interpretation.lines(answers[0].trials) if values.trials else []
         print("\n".join([*read, *terminal.lines(answers[0], path)]))
 
 
@@ -115,7 +115,7 @@ def main() -> int:
     """Runs the command line and returns its exit status."""
     arguments = sys.argv[1:]
     asks_help = bool({"--help", "-h", "-help", "--helpfull"} & set(arguments))
-    return command.run(_print_help if asks_help else lambda: _run(arguments))
+    return cli.run(_print_help if asks_help else lambda: _run(arguments))
 
 
 if __name__ == "__main__":

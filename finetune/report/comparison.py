@@ -11,9 +11,9 @@ import pandas as pd
 from scipy import stats
 
 from finetune.analysis.answer import Answer
-from finetune.analysis.paired import LEVEL
-from finetune.analysis.table import Trials
-from finetune.analysis.variance import resolution
+from finetune.analysis.statistics.paired import LEVEL
+from finetune.analysis.statistics.variance import resolution
+from finetune.analysis.table.trials import Trials
 from finetune.errors import UserError
 from finetune.report import scale
 

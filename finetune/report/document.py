@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from finetune import files
 from finetune.analysis.answer import Answer
 from finetune.errors import UserError
 from finetune.report import charts, figure, page
+from finetune.storage import files
 
 
 def write(answer: Answer, directory: Path, refresh: int | None = None) -> Path:

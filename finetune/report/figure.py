@@ -12,10 +12,10 @@ from typing import Any
 import altair
 import vl_convert
 
-from finetune import files
 from finetune.errors import UserError
 from finetune.report import theme
 from finetune.report.library import vega_lite_version
+from finetune.storage import files
 
 WIDTH, HEIGHT = 460, 240  # pixels of a chart in a file; in the page the width follows the screen
 _SCALE = 2.0  # pixels of a PNG for one of the chart

@@ -12,7 +12,7 @@ import finetune
 from finetune.analysis.answer import Answer
 from finetune.analysis.finding import count, metric_words, rounded
 from finetune.analysis.setting import Setting
-from finetune.report import arms, library, provenance, reading, scale, table, theme
+from finetune.report import arm_table, interpretation, library, provenance, scale, tables, theme
 from finetune.report.figure import Figure
 
 _HERE = Path(__file__).parent
@@ -46,7 +46,7 @@ def render(answer: Answer, figures: Sequence[Figure], refresh: int | None = None
         shown = [(index, each) for index, each in enumerate(figures) if each.section == name]
         extra = _runs(answer) if name == "runs" else _keys(answer) if name == "effects" and shown else ""
         if name == "arms" and answer.arms is not None:
-            heading, extra = arms.heading(answer.arms), arms.place(answer, answer.arms)
+            heading, extra = arm_table.heading(answer.arms), arm_table.place(answer, answer.arms)
         if shown or extra:
             body.append(_section(name, heading, words, shown, extra))
     body.append(provenance.section(answer.trials))
@@ -56,7 +56,7 @@ def render(answer: Answer, figures: Sequence[Figure], refresh: int | None = None
         about=live + text(_about(answer)),
         body="\n".join(body),
         figures=figures,
-        runs=table.columns(answer),
+        runs=tables.columns(answer),
         refresh=refresh,
     )
 
@@ -99,7 +99,9 @@ def _about(answer: Answer) -> str:
 
 def _answer(answer: Answer) -> str:
     first = f'<div class="answer"><div class="sentences">{_sentences(answer)}</div>{_card(answer)}</div>'
-    return f'<section id="answer">{first}{_next(answer)}{reading.block(answer.trials)}{_findings(answer)}</section>'
+    return (
+        f'<section id="answer">{first}{_next(answer)}{interpretation.block(answer.trials)}{_findings(answer)}</section>'
+    )
 
 
 def _sentences(answer: Answer) -> str:
@@ -228,4 +230,4 @@ def _keys(answer: Answer) -> str:
 
 
 def _runs(answer: Answer) -> str:
-    return table.place(table.columns(answer))
+    return tables.place(tables.columns(answer))

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from finetune.analysis.table import Trials
+from finetune.analysis.table.trials import Trials
 
 
 def section(trials: Trials) -> str:

@@ -8,8 +8,8 @@ import altair
 import numpy as np
 import pandas as pd
 
-from finetune.analysis.axis import Axis
-from finetune.analysis.table import Trials
+from finetune.analysis.table.axis import Axis
+from finetune.analysis.table.trials import Trials
 
 _LARGE, _SMALL = 1e5, 1e-3  # beyond these, numbers are written with an exponent
 _TICKS = 12  # values of an axis that are all labelled

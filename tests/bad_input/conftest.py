@@ -7,7 +7,8 @@ import files
 import pytest
 from mistakes import check_error
 
-from finetune import __main__, assets, command, export, predict
+from finetune import __main__, assets, cli, predict
+from finetune.export import __main__ as export
 
 PROGRAMS = {"export": export.main, "predict": predict.main, "assets": assets.main}
 
@@ -42,7 +43,7 @@ def fails(monkeypatch, capsys):
         program, *rest = map(str, arguments)
         monkeypatch.setattr(sys, "argv", ["finetune", *(rest if program in PROGRAMS else (program, *rest))])
         sys.modules.pop("config_config", None)  # as it is called, lest one file lend its names to the next
-        status = command.run(PROGRAMS[program]) if program in PROGRAMS else __main__.main()
+        status = cli.run(PROGRAMS[program]) if program in PROGRAMS else __main__.main()
         check_error(status, capsys.readouterr().err, words)
 
     return run

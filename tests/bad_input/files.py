@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from finetune import models
 from finetune.config import ModelConfig
-from finetune.models import exported
+from finetune.models.weights import exported
 
 TEXT = "\n".join(["text,label"] + [f"{word} {word},{word}" for word in ("good", "bad") * 10])
 BERT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}

@@ -6,8 +6,8 @@ from table_config import CONFIG_FILES
 from table_data import DATA
 from table_flags import FLAGS, GRID
 
-from finetune import subject
-from finetune.models import pretrained
+from finetune.models.weights import pretrained
+from finetune.study import problem
 
 EARLY = {
     "axis": GRID["unknown axis"],
@@ -24,7 +24,7 @@ EARLY = {
 @pytest.fixture(autouse=True)
 def slow(monkeypatch):
     monkeypatch.setattr(pretrained, "load", lambda *arguments: pytest.fail("weights were read"))
-    monkeypatch.setattr(subject, "_drawn", lambda *arguments: pytest.fail("weights were drawn"))
+    monkeypatch.setattr(problem, "_drawn", lambda *arguments: pytest.fail("weights were drawn"))
 
 
 @pytest.mark.parametrize("arguments, words", EARLY.values(), ids=EARLY)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from finetune.errors import UserError
-from finetune.models import augreg
+from finetune.models.weights import augreg
 
 
 @pytest.fixture

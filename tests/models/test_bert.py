@@ -10,9 +10,9 @@ import pytest
 from finetune import assets, models
 from finetune.config import ModelConfig
 from finetune.errors import UserError
-from finetune.models import pretrained
+from finetune.member.params import abstract, count, unflatten
 from finetune.models.bert import Bert
-from finetune.params import abstract, count, unflatten
+from finetune.models.weights import pretrained
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "minilm.json").read_text())
 TINY = {"width": 16, "depth": 1, "heads": 4, "mlp_width": 24, "vocabulary": 30, "positions": 12, "token_types": 2}

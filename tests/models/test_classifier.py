@@ -12,10 +12,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 from scipy.special import expit, softmax
 
-from finetune import export, models, predict, study
+from finetune import models, predict
 from finetune.config import ModelConfig
-from finetune.models import exported
-from finetune.models.classifier import _scale
+from finetune.export import directory as export
+from finetune.models.weights import exported
+from finetune.models.weights.classifier import _scale
+from finetune.study import run as study
 
 TEXTS = {
     "classification": exports.CLASSES,

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from finetune.models.dropout import dropout
+from finetune.member.dropout import dropout
 
 KEYS = jax.random.split(jax.random.key(0), 16)
 

@@ -10,8 +10,9 @@ from jax import lax
 from finetune import assets, models
 from finetune.config import ModelConfig
 from finetune.errors import UserError
-from finetune.models import efficientnet, efficientnet_pytorch, pretrained
-from finetune.params import abstract, count, trainable_paths, unflatten
+from finetune.member.params import abstract, count, trainable_paths, unflatten
+from finetune.models import efficientnet
+from finetune.models.weights import efficientnet_pytorch, pretrained
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "efficientnet_lite0.json").read_text())
 LITE0 = ModelConfig(name="efficientnet", pretrained="efficientnet_lite0")

@@ -8,9 +8,12 @@ import pytest
 from PIL import Image
 from studies import document
 
-from finetune import command, export, feature_pass, predict, study
+from finetune import cli, predict
 from finetune.config import Config, DataConfig, ExecutionConfig, ModelConfig
-from finetune.models import exported
+from finetune.export import directory as export
+from finetune.models.weights import exported
+from finetune.study import run
+from finetune.trunk import feature_pass
 
 RATES = [0.01, 0.03, 0.1]
 
@@ -46,7 +49,7 @@ def test_from_a_folder_to_predictions(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(feature_pass, "_WORTH_KEEPING_FLOPS", 0)
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
     for name, seeds, passes in (("first", [0, 1], 1), ("second", [2], 0)):
-        study.run(config(folder, ""), tmp_path / name, {"learning_rate": RATES, "seed": seeds})
+        run.run(config(folder, ""), tmp_path / name, {"learning_rate": RATES, "seed": seeds})
         (group,) = document(tmp_path / name, "plan.json")["groups"]
         assert (group["trunk"], group["trunk_bytes"]) == ("cached", 4 * 320 * (24 + 8 + 6))
         summary = document(tmp_path / name, "summary.json")
@@ -56,14 +59,14 @@ def test_from_a_folder_to_predictions(folder, tmp_path, monkeypatch, capsys):
     export.export(tmp_path / "first", tmp_path / "model")
     words = ["predict", tmp_path / "model", folder / "test", f"--to={tmp_path / 'found.csv'}"]
     monkeypatch.setattr(sys, "argv", [str(word) for word in words])
-    assert command.run(predict.main) == 0
+    assert cli.run(predict.main) == 0
     rows = list(csv.DictReader((tmp_path / "found.csv").read_text().splitlines()))
     right = np.mean([row["label"] == row["row"].split("/")[0] for row in rows])
     trial = document(tmp_path / "model", "finetune.json")["trial"]
     assert len(rows) == 6
     assert right == pytest.approx(trial["metrics"]["test_accuracy"])
 
-    study.run(config(folder, str(tmp_path / "model"), "all"), tmp_path / "third", {"learning_rate": [0.001, 0.01]})
+    run.run(config(folder, str(tmp_path / "model"), "all"), tmp_path / "third", {"learning_rate": [0.001, 0.01]})
     before = exported.parameters(tmp_path / "model")
     export.export(tmp_path / "third", tmp_path / "after")
     after = exported.parameters(tmp_path / "after")

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from finetune.config import ModelConfig
 from finetune.errors import UserError
-from finetune.models import huggingface, pretrained
+from finetune.models.weights import huggingface, pretrained
 
 
 def test_architecture(bert_tensors, save_bert):

@@ -10,7 +10,7 @@ from own.habits import Layer, scanned
 
 from finetune import from_linen, from_nnx
 from finetune.errors import UserError
-from finetune.models.dropout import Dropout
+from finetune.member.dropout import Dropout
 
 WIDTH, EXAMPLES = 64, 64
 EXAMPLE = {"x": jax.ShapeDtypeStruct((WIDTH,), "float32")}

@@ -10,8 +10,8 @@ import pytest
 from finetune import models
 from finetune.config import ModelConfig
 from finetune.errors import UserError
-from finetune.models import pretrained, workdir
-from finetune.params import abstract, flatten
+from finetune.member.params import abstract, flatten
+from finetune.models.weights import from_study, pretrained
 
 TEXT = {"input_ids": jax.ShapeDtypeStruct((7,), jnp.uint16), "length": jax.ShapeDtypeStruct((), jnp.int32)}
 
@@ -95,7 +95,7 @@ def study(tmp_path, monkeypatch, draw_params):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "config.json").write_text(json.dumps({"architecture": models.architecture(config)}))
     params = flatten(draw_params(models.build(config, 5, image(8, 8, 1)).init))
-    monkeypatch.setattr(workdir, "parameters", lambda path: dict(params))
+    monkeypatch.setattr(from_study, "parameters", lambda path: dict(params))
     return tmp_path, params
 
 

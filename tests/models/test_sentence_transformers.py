@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from finetune import subject
 from finetune.config import Config, DataConfig, ModelConfig
 from finetune.data import text
 from finetune.errors import UserError
-from finetune.models import pretrained, sentence_transformers, settled
-from finetune.params import unflatten
+from finetune.member.params import unflatten
+from finetune.models import settled
+from finetune.models.weights import pretrained, sentence_transformers
+from finetune.study import problem
 
 MODES = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
 KINDS = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize", "Dense": "2_Dense"}
@@ -136,7 +137,7 @@ def test_a_study_of_a_directory_is_one_with_its_settings(save, tmp_path):
     (plain / "modules.json").unlink()
     (plain / "sentence_bert_config.json").unlink()
     found, named = (
-        subject.load(
+        problem.load(
             Config(model=ModelConfig(pretrained=str(path), pooling=pooling),
                    data=DataConfig(name=str(tmp_path / "x.csv"), max_length=length))
         )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from finetune.errors import UserError
-from finetune.models import torch_pickle
+from finetune.models.weights import torch_pickle
 
 NUMBERS = np.arange(60, dtype=np.float32) / 7
 

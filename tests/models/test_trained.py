@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from finetune import to_linen, to_nnx
 from finetune.errors import UserError
-from finetune.models import exported
-from finetune.params import unflatten
+from finetune.member.params import unflatten
+from finetune.models.weights import exported
 
 X = jnp.asarray(tasks.data(5)["x"])
 

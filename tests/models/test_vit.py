@@ -8,9 +8,9 @@ import pytest
 from finetune import models
 from finetune.config import ModelConfig
 from finetune.errors import UserError
-from finetune.models import pretrained
+from finetune.member.params import abstract, count, unflatten
 from finetune.models.vit import Vit
-from finetune.params import abstract, count, unflatten
+from finetune.models.weights import pretrained
 
 SIZES = {"width": 12, "depth": 2, "heads": 3, "mlp_width": 20, "patch_size": 2}
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 import finetune
 from finetune.config import DataConfig, HparamsConfig
-from finetune.models.dropout import dropout as drop
+from finetune.member.dropout import dropout as drop
 
 
 def task(classes, example):

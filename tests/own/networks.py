@@ -8,8 +8,8 @@ from flax import nnx
 
 from finetune import from_linen, from_nnx
 from finetune.config import Config
-from finetune.grid import Trial
-from finetune.plan import make_recipe
+from finetune.study.plan import make_recipe
+from finetune.trials.grid import Trial
 
 EXAMPLE = {"x": jax.ShapeDtypeStruct((tasks.FEATURES,), "float32")}
 MOMENTUM = 0.8
@@ -64,7 +64,7 @@ def recipe_of(task, rows, trainable, **choices):
     """Returns the recipe of trials with the hyperparameters of `rows`, of `training.EXAMPLES` examples."""
     from training import EXAMPLES
 
-    from finetune.params import abstract
+    from finetune.member.params import abstract
 
     choices = {"trainable": trainable, "optimizer.name": "sgd", "schedule": "constant", **choices}
     trials = [Trial(row, choices) for row in rows]

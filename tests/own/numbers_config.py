@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 import finetune
 from finetune.config import DataConfig, HparamsConfig
-from finetune.objective import make_objective
+from finetune.member.objective import make_objective
 
 
 def task(classes, example):

@@ -1,7 +1,7 @@
 """The charts of a report, one file for each question that they answer."""
 
 from finetune.analysis.answer import Answer
-from finetune.report.charts import arm, effect, interaction, setting, share, training, trial
+from finetune.report.charts import arm, curve, effect, interaction, ranking, share, trial
 from finetune.report.figure import Figure
 
 
@@ -11,9 +11,9 @@ def figures(answer: Answer) -> list[Figure]:
         *arm.figures(answer),
         *effect.figures(answer),
         *share.figures(answer),
-        *setting.figures(answer),
+        *ranking.figures(answer),
         *interaction.figures(answer),
-        *training.figures(answer),
+        *curve.figures(answer),
         *interaction.divergence(answer),
         *trial.cost(answer),
         *trial.parallel(answer),

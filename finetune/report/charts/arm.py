@@ -8,7 +8,7 @@ import pandas as pd
 
 from finetune.analysis.answer import Answer
 from finetune.analysis.arms import Arms
-from finetune.analysis.axis import Axis
+from finetune.analysis.table.axis import Axis
 from finetune.report import scale, theme
 from finetune.report.figure import HEIGHT, Figure, records
 

@@ -5,10 +5,10 @@ import numpy as np
 import pandas as pd
 
 from finetune.analysis.answer import Answer
-from finetune.analysis.axis import Axis
 from finetune.analysis.effects import Effect
 from finetune.analysis.evidence import Evidence
-from finetune.analysis.table import Trials
+from finetune.analysis.table.axis import Axis
+from finetune.analysis.table.trials import Trials
 from finetune.report import scale, theme
 from finetune.report.figure import HEIGHT, Figure, records
 

@@ -3,8 +3,8 @@
 import altair
 import numpy as np
 
-from finetune.analysis.anova import Anova, Share
 from finetune.analysis.answer import Answer
+from finetune.analysis.statistics.anova import Anova, Share
 from finetune.report import scale, theme
 from finetune.report.figure import Figure, records
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from finetune.analysis.answer import Answer
-from finetune.analysis.table import Trials
+from finetune.analysis.table.trials import Trials
 from finetune.report import scale, theme
 from finetune.report.figure import HEIGHT, Figure, records
 

@@ -1,0 +1,168 @@
+"""What is minimised: the loss of an example, the penalties of a member's parameters, and the metrics."""
+
+import dataclasses
+from collections.abc import Callable, Container, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from finetune.errors import UserError, one_of
+from finetune.member import entity, metric
+from finetune.member.metric import Metrics
+from finetune.member.params import Leaves
+from finetune.member.precision import widened
+from finetune.member.task import Batch, Params, Task
+from finetune.trials.hparams import Hparams
+
+
+class Objective(NamedTuple):
+    """What a task minimises and is judged by; fields mean what they mean in `Task`."""
+
+    loss: Callable[[Any, Batch, jax.Array], jax.Array]
+    metrics: Metrics
+
+
+class Kind(NamedTuple):
+    """A kind of task: its loss, the metrics that it has by name, and those that are always reported.
+
+    usual: what it is chosen on where no metric is named, the first of them that it has.
+    """
+
+    loss: Callable[[Any, jax.Array, jax.Array], jax.Array]  # (outputs, label, label_smoothing) -> [B]
+    metrics: Metrics
+    reported: tuple[str, ...]
+    usual: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """The loss of a kind of task as a `Task` has it; two of the same kind and unit are equal."""
+
+    of: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    scale: float = 1.0  # unit of a regression's loss, which is a squared error
+
+    def __call__(self, outputs: Any, batch: Batch, label_smoothing: jax.Array) -> jax.Array:
+        losses = self.of(outputs, batch["label"], label_smoothing)
+        return losses if self.scale == 1.0 else losses / self.scale**2
+
+
+def make_objective(
+    task: str,
+    chosen_on: str = "",
+    others: tuple[str, ...] = (),
+    scale: float = 1.0,
+    classes: Sequence[str] | None = (),
+) -> Objective:
+    """Returns the objective of a kind of task in KINDS, judged by its usual metrics, `chosen_on` and `others`.
+
+    scale: unit of a regression's loss. classes: of the data; None where they are not known yet, to see whether the task
+    may have the metrics. Raises UserError for one that it lacks.
+    """
+    kind, named = KINDS[task], _named(task, classes)
+    if classes is not None and entity.NAME in {chosen_on, *others} - named.keys() and task == "tokens":
+        raise UserError(
+            f"evaluation.metric or metrics name {entity.NAME}, allowed where every tag is O, B-TYPE or I-TYPE; "
+            f"tags here: {', '.join(classes)[:80]}"
+        )
+    if chosen_on not in ("", metric.LOSS, *named):
+        raise one_of("evaluation.metric", chosen_on, [metric.LOSS, *named])
+    reported = (name for name in (*kind.reported, *kind.usual) if name in named)
+    asked = dict.fromkeys((*reported, *others, *(() if chosen_on in ("", metric.LOSS) else (chosen_on,))))
+    return Objective(Loss(kind.loss, scale), metric.choose(named, tuple(asked)))
+
+
+def _named(task: str, classes: Sequence[str] | None) -> Metrics:
+    """Returns the metrics of a kind of task with these classes, by name."""
+    if task != "tokens" or not (classes is None or entity.is_iob(classes)):
+        return KINDS[task].metrics
+    return KINDS[task].metrics | {entity.NAME: entity.f1(classes or ())}
+
+
+def usual_metric(task: str, metrics: Container[str]) -> str:
+    """Returns what a kind of task with these metrics is chosen on where none is named."""
+    usual = KINDS[task].usual
+    return next((name for name in usual if name in metrics), usual[-1])
+
+
+class Target(NamedTuple):
+    """Mean and standard deviation of a regression's training targets: what the model's own output is in units of."""
+
+    mean: float
+    scale: float
+
+
+def in_units(task: Task, target: Target) -> Task:
+    """Returns a regression whose outputs are in the target's units; its parameters are those of the standardised one.
+
+    So that rates and penalties mean the same whatever the unit, while loss, metrics and predictions are comparable.
+    """
+
+    def apply(params: Params, batch: Batch, dropout: jax.Array | float, keys: jax.Array | None) -> jax.Array:
+        return widened(task.apply(params, batch, dropout, keys)) * target.scale + target.mean
+
+    return task._replace(apply=apply)
+
+
+def classification() -> Objective:
+    """Returns the objective of one label an example, "label" int32 [B], and logits [B, C], judged by accuracy."""
+    return make_objective("classification", "accuracy")
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: jax.Array | float = 0.0) -> jax.Array:
+    """Returns the cross-entropy of each example [B] of `logits` [B, C] with integer `labels` [B].
+
+    The target gives `label_smoothing` of its mass to the uniform distribution over all C classes
+    (Szegedy et al. 2016, section 7).
+    """
+    log_probabilities = jax.nn.log_softmax(logits)
+    labels = labels.astype(jnp.int32)[:, None]
+    of_label = jnp.take_along_axis(log_probabilities, labels, axis=-1)[:, 0]
+    return -(1 - label_smoothing) * of_label - label_smoothing * log_probabilities.mean(axis=-1)
+
+
+def binary_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: jax.Array | float = 0.0) -> jax.Array:
+    """Returns the mean over classes of the binary cross-entropy of each example [B]; labels are multi-hot [B, C].
+
+    `label_smoothing` s moves the targets 0 and 1 to s/2 and 1 − s/2.
+    """
+    targets = labels.astype(logits.dtype) * (1 - label_smoothing) + 0.5 * label_smoothing
+    return -(targets * jax.nn.log_sigmoid(logits) + (1 - targets) * jax.nn.log_sigmoid(-logits)).mean(axis=-1)
+
+
+def squared_error(outputs: jax.Array, targets: jax.Array, label_smoothing: jax.Array | float = 0.0) -> jax.Array:
+    """Returns the squared error of each example [B] of outputs [B, 1]; there are no labels to smooth."""
+    del label_smoothing
+    return jnp.square(outputs[:, 0] - targets.astype(outputs.dtype))
+
+
+def token_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: jax.Array | float = 0.0) -> jax.Array:
+    """Returns the mean cross-entropy of the labelled tokens of each example [B]; 0 for one without any.
+
+    logits [B, T, C], labels [B, T]; those below 0 are of tokens without a label. Smoothing as in `cross_entropy`.
+    """
+    labelled = labels >= 0
+    losses = jax.vmap(cross_entropy, in_axes=(0, 0, None))(logits, jnp.maximum(labels, 0), label_smoothing)
+    return jnp.where(labelled, losses, 0).sum(axis=1) / jnp.maximum(labelled.sum(axis=1), 1).astype(losses.dtype)
+
+
+KINDS = {
+    "classification": Kind(cross_entropy, metric.CLASSIFICATION, ("accuracy",), ("accuracy",)),
+    "multilabel": Kind(binary_cross_entropy, metric.MULTILABEL, ("accuracy", "micro_f1", "macro_f1"), ("micro_f1",)),
+    "regression": Kind(squared_error, metric.REGRESSION, ("rmse", "spearman"), ("rmse",)),
+    "tokens": Kind(token_cross_entropy, metric.TOKENS, ("accuracy", "macro_f1"), (entity.NAME, "accuracy")),
+}
+
+
+def penalty(params: Leaves, pretrained: Leaves, hparams: Hparams, decayed: frozenset[str]) -> jax.Array:
+    """Returns l1·|p|₁ + ½·l2·|p|² over `decayed` leaves + ½·l2_sp·|p − p₀|² over those with pretrained weights p₀.
+
+    L2-SP: Li et al. 2018, "Explicit inductive bias for transfer learning", equation 3. A new head has no p₀.
+    """
+    total = jnp.zeros((), dtype=hparams.l2.dtype)
+    for path, leaf in params.items():
+        if path in decayed:
+            total += hparams.l1 * jnp.abs(leaf).sum() + 0.5 * hparams.l2 * jnp.square(leaf).sum()
+        if path in pretrained:
+            total += 0.5 * hparams.l2_sp * jnp.square(leaf - pretrained[path]).sum()
+    return total

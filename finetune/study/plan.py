@@ -1,0 +1,247 @@
+"""Trials -> groups -> chunks: which trials share a program, how many train at once, and what it will cost."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from finetune.config import Config
+from finetune.errors import UserError
+from finetune.member import lora, rates
+from finetune.member.params import abstract, count, decayed_paths, live_state, named_parts, stage_paths
+from finetune.member.step import Recipe, full_forward, training_forward
+from finetune.member.task import Task
+from finetune.population.measure import Measured
+from finetune.population.parallel import OneDevice
+from finetune.population.train import shrunk
+from finetune.study.traits import NONE as NO_TRAITS
+from finetune.study.traits import Traits
+from finetune.trials import chain
+from finetune.trials.grid import Trial, distinct
+from finetune.trunk.choice import Trunk
+
+_TRIAL_BYTES, _CURVE_BYTES = 900, 150  # of a line of trials.jsonl and of curves.jsonl, roughly
+_CURVE_SECONDS, _KEPT_SECONDS = 4e-5, 0.2  # of writing such a line, and a trial's weights, roughly
+
+
+def group_trials(
+    trials: Sequence[Trial],
+    task: Task | None = None,
+    shapes: Mapping[str, Any] | None = None,
+    parts: Mapping[str, str] | None = None,
+    mixed: str = "",
+) -> list[list[Trial]]:
+    """Returns the trials that share a program together, each once: those whose static choices are the same.
+
+    Where training changes state of `task`, batch sizes are kept apart too: batch statistics are of a whole batch. So
+    they are if examples influence each other in another way, as `mixed` of its traits says.
+    Groups come in the order of the grid, those whose trials start from others' after them.
+    """
+    groups: dict[tuple[Any, ...], list[Trial]] = {}
+    for trial in distinct(trials):
+        whole = bool(mixed)
+        if task is not None:
+            whole = whole or _changes_state(task, shapes or {}, trial.choices["trainable"], parts or {})
+        key = (*trial.choices.values(), trial.hparams["batch_size"] if whole else None)
+        groups.setdefault(key, []).append(trial)
+    return sorted(groups.values(), key=lambda group: len(chain.stages(group[0].choices["trainable"])))
+
+
+def _changes_state(task: Task, shapes: Mapping[str, Any], spec: str, parts: Mapping[str, str]) -> bool:
+    if not task.state:
+        return False
+    of_model = "+".join(term for term in spec.split("+") if not chain.adapts(term)) or task.head
+    return bool(live_state(task, shapes, stage_paths(of_model, task, shapes, parts)))
+
+
+def make_recipe(
+    config: Config, task: Task, shapes: Mapping[str, Any], trials: Sequence[Trial], examples: int, mixed: str = ""
+) -> Recipe:
+    """Returns what the program of a group is made of; raises UserError for a choice that does not fit the model."""
+    choices = trials[0].choices
+    batch_sizes = [trial.hparams["batch_size"] for trial in trials]
+    if max(batch_sizes) > examples:
+        raise UserError(f"batch_size is {max(batch_sizes)}, allowed: at most the {examples} training examples")
+    smoothing = max(trial.hparams["label_smoothing"] for trial in trials)
+    if config.data.task == "regression" and smoothing > 0:
+        raise UserError(f"label_smoothing is {smoothing:g}, allowed for regression: 0, since no label can be smoothed")
+    rank = max(int(trial.hparams["lora_rank"]) for trial in trials)
+    adapters = lora.adapters(config.lora, choices["trainable"], task, shapes, rank)
+    shapes = {**shapes, **adapters.shapes}
+    paths = stage_paths(choices["trainable"], task, shapes, named_parts(config.parts))
+    adapters = lora.kept(adapters, paths)
+    task = lora.adapted(task, adapters)
+    optimizer = type(config.optimizer)(**vars(config.optimizer))
+    optimizer.name, optimizer.schedule = choices["optimizer.name"], choices["schedule"]
+    micro_batch = math.gcd(*(int(size) for size in batch_sizes))
+    dropout = any(trial.hparams["dropout"] != 0 for trial in trials)
+    return Recipe(
+        task=task,
+        forward=training_forward(task, paths, dropout),
+        evaluating_forward=full_forward(task),
+        paths=tuple(sorted(paths)),
+        optimizer=optimizer,
+        decayed=decayed_paths(optimizer.decayed, {path: shapes[path] for path in paths}),
+        examples=examples,
+        micro_batch=micro_batch,
+        accumulates=any(size != micro_batch for size in batch_sizes),
+        dropout=dropout,
+        seeds=len({trial.hparams["seed"] for trial in trials}),
+        rates=rates.make_rates(
+            config, task, shapes, sorted(paths), any(trial.hparams["layer_decay"] < 1 for trial in trials)
+        ),
+        adapters=adapters,
+        state=live_state(task, shapes, paths),
+        reestimate=config.evaluation.batch_norm_batches if live_state(task, shapes, paths) else 0,
+        mixes=bool(mixed or live_state(task, shapes, paths)),
+    )
+
+
+def make_recipes(
+    config: Config, task: Task, shapes: Mapping[str, Any], groups: Sequence[Sequence[Trial]], examples: int,
+    traits: Traits = NO_TRAITS,
+) -> tuple[list[Recipe], str]:  # fmt: skip
+    """Returns the recipe of each group, and lines that say what the user should know of them."""
+    recipes = [make_recipe(config, task, shapes, group, examples, traits.mixed) for group in groups]
+    trials = [trial for group in groups for trial in group]
+    told = [*rates.check(config, task, shapes, [recipe.paths for recipe in recipes]), *traits.lines(trials)]
+    return recipes, "".join(f"\n{line}" for line in told)
+
+
+def chunks_of(trials: Sequence[Trial], most: int) -> tuple[list[list[Trial]], int]:
+    """Returns trials cut into chunks of at most `most` that read the data in the same order, and the chunks' size.
+
+    Trials of like length lie together, so that a chunk ends at once; all chunks have one size, so that they share a
+    program.
+    """
+    by_order: dict[float | int, list[Trial]] = {}
+    for trial in sorted(trials, key=lambda each: each.hparams["epochs"]):
+        by_order.setdefault(trial.hparams["data_seed"], []).append(trial)
+    size = max(math.ceil(len(part) / math.ceil(len(part) / most)) for part in by_order.values())
+    return [part[i : i + size] for part in by_order.values() for i in range(0, len(part), size)], size
+
+
+class Estimate(NamedTuple):
+    """What a group will take, from the cost of its programs."""
+
+    seconds: float  # of training and evaluating
+    evaluation_seconds: float  # of these, with what is written then
+    compile_seconds: float  # of preparing, and of what is compiled on the way: for smaller populations, and to test
+    flops: float
+    bytes: int  # at once, on one device
+    disk_bytes: int
+
+
+def estimate(
+    measured: Measured, chunks: Sequence[Sequence[Trial]], trained_bytes: int, keep: int, prepared_seconds: float
+) -> Estimate:
+    """Returns what training `chunks` will take, following each population as it shrinks, once it has been prepared."""
+    group, cost, size = measured.group, measured.cost, measured.execution.size
+    rows = -(-group.recipe.examples // group.recipe.micro_batch)
+    checks, test = (_batches(split, group.eval_batch) for split in (group.splits.validation, group.splits.test))
+    training, evaluating, flops = 0.0, 0.0, 0.0
+    for chunk in chunks:
+        for members, epochs, leaves in stages([int(trial.hparams["epochs"]) for trial in chunk], size, group.layout):
+            share = _share(measured, members)
+            evaluations = epochs * checks + leaves * test
+            training += share * epochs * rows * cost.train_row_seconds
+            evaluating += share * evaluations * cost.eval_row_seconds
+            flops += members / size * (epochs * rows * cost.train_row_flops + evaluations * cost.eval_row_flops)
+    trials = [trial for chunk in chunks for trial in chunk]
+    kept, epochs = min(keep, len(trials)), sum(int(trial.hparams["epochs"]) for trial in trials)
+    evaluating += _CURVE_SECONDS * epochs + _KEPT_SECONDS * kept
+    disk_bytes = _TRIAL_BYTES * len(trials) + _CURVE_BYTES * epochs + 2 * kept * trained_bytes
+    compiling = prepared_seconds + _compile_seconds(measured, len(_sizes(measured, chunks)))
+    return Estimate(training + evaluating, evaluating, compiling, flops, cost.bytes, disk_bytes)
+
+
+def _compile_seconds(measured: Measured, sizes: int) -> float:
+    """Returns the seconds of compiling for so many sizes of a population, but the first; to test is to validate."""
+    sizes = sizes if measured.execution.mode == "vmap" else 1
+    train, validate = (measured.group.programs.compiled[name].seconds for name in ("train", "validate"))
+    return (sizes - 1) * (train + validate) + sizes * validate
+
+
+def stages(horizons: Sequence[int], size: int, layout: OneDevice) -> Iterator[tuple[int, int, bool]]:
+    """Yields (members, epochs, whether trials leave after them) of a population from start to end."""
+    since = 0
+    for epoch in sorted(set(horizons)):
+        alive = sum(horizon > epoch for horizon in horizons)
+        smaller = shrunk(alive, size, layout)
+        yield size, epoch - since, smaller < size
+        size, since = smaller, epoch
+
+
+def _batches(split: dict[str, Any], batch_size: int) -> int:
+    return -(-len(split["label"]) // batch_size)
+
+
+def _share(measured: Measured, members: int) -> float:
+    """Returns the time of a smaller population over that of the whole one.
+
+    Linear between the one-member program and the whole one where both were timed, since what is shared does not shrink.
+    """
+    size, whole = measured.execution.size, measured.cost.train_row_seconds
+    one = measured.one_member_row_seconds
+    if measured.execution.mode == "loop" or one is None or size == 1 or one > whole:
+        return members / size
+    return (one + (whole - one) * (members - 1) / (size - 1)) / whole
+
+
+def signature(fingerprint: str, recipe: Recipe, trials: Sequence[Trial]) -> dict[str, Any]:
+    """Returns what the program of a group depends on, the number of devices included."""
+    return {
+        "study": fingerprint,
+        **trials[0].choices,
+        "micro_batch": recipe.micro_batch,
+        "accumulates": recipe.accumulates,
+        "dropout": recipe.dropout,
+        **({"rates_by_depth": True} if recipe.rates.depths else {}),
+        "devices": jax.local_device_count(),
+        **({"lora_rank": recipe.adapters.rank} if recipe.adapters.rank else {}),
+    }
+
+
+def describe(
+    signature: dict[str, Any],
+    trials: Sequence[Trial],
+    chunks: Sequence[Sequence[Trial]],
+    measured: Measured,
+    estimate: Estimate,
+    trunk: Trunk,
+) -> dict[str, Any]:
+    """Returns a group as plan.json holds it."""
+    return {
+        "signature": signature,
+        "trials": len(trials),
+        "chunk": measured.execution.size,
+        "chunks": len(chunks),
+        "population_sizes": _sizes(measured, chunks),
+        "mode": measured.execution.mode,
+        "on_device": measured.execution.on_device,
+        "reason": measured.execution.reason,
+        "trunk": trunk.mode,
+        "trunk_reason": trunk.reason,
+        "trunk_place": trunk.place,
+        "trunk_bytes": trunk.bytes,
+        "trunk_flops": trunk.flops,
+        "trained_parameters": _trained_parameters(measured.group.recipe),
+        "adapter_parameters": count(measured.group.recipe.adapters.shapes),  # of them, at the largest rank
+        "adapter_rank": measured.group.recipe.adapters.rank,
+        **estimate._asdict(),
+    }
+
+
+def _trained_parameters(recipe: Recipe) -> int:
+    shapes = abstract(recipe.task)
+    return count({path: shapes[path] for path in recipe.paths})
+
+
+def _sizes(measured: Measured, chunks: Sequence[Sequence[Trial]]) -> list[int]:
+    """Returns the sizes through which populations shrink, largest first; each is compiled once."""
+    sizes = {measured.execution.size}
+    for chunk in chunks:
+        horizons = [int(trial.hparams["epochs"]) for trial in chunk]
+        sizes |= {size for size, _, _ in stages(horizons, measured.execution.size, measured.group.layout)}
+    return sorted(sizes, reverse=True)
