@@ -5,16 +5,16 @@ import io
 import json
 import sys
 
-import exports
 import numpy as np
 import pytest
 from PIL import Image
-from studies import digits, document
 
 from finetune import cli, data, predict
 from finetune.export import directory as export
 from finetune.models.weights import exported
 from finetune.study import run as study
+from tests.helpers import exports
+from tests.helpers.studies import digits, document
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,12 @@
 import shutil
 import sys
 
-import files
 import pytest
-from mistakes import check_error
 
 from finetune import __main__, assets, cli, predict
 from finetune.export import __main__ as export
+from tests.bad_input import files
+from tests.helpers.mistakes import check_error
 
 PROGRAMS = {"export": export.main, "predict": predict.main, "assets": assets.main}
 

@@ -5,10 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import exports
 import jax
 import numpy as np
-from mistakes import VIT
 from PIL import Image
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -17,6 +15,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from finetune import models
 from finetune.config import ModelConfig
 from finetune.models.weights import exported
+from tests.helpers import exports
+from tests.helpers.mistakes import VIT
 
 TEXT = "\n".join(["text,label"] + [f"{word} {word},{word}" for word in ("good", "bad") * 10])
 BERT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}

@@ -3,7 +3,7 @@
 name: (content of the file, words of the line)
 """
 
-from mistakes import VIT
+from tests.helpers.mistakes import VIT
 
 CONFIG_FILES = {
     "syntax error": ("def get_config(:", ["config.py", "SyntaxError"]),

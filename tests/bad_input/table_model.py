@@ -3,7 +3,7 @@
 name: (arguments, words of the line); {inputs} holds what `files.write` wrote.
 """
 
-from mistakes import BERT
+from tests.helpers.mistakes import BERT
 
 EFFICIENTNET = ("--config.model.name=efficientnet",)
 # A BERT whose sizes come from its weights.

@@ -1,11 +1,12 @@
 """Every mistake of the tables is one line with its words and exit status 2, and nothing is written."""
 
 import pytest
-from table_config import CONFIG_FILES
-from table_data import DATA
-from table_export import ASSETS, EXPORT, PREDICT
-from table_flags import FLAGS, GRID, TRAINABLE
-from table_model import MODEL
+
+from tests.bad_input.table_config import CONFIG_FILES
+from tests.bad_input.table_data import DATA
+from tests.bad_input.table_export import ASSETS, EXPORT, PREDICT
+from tests.bad_input.table_flags import FLAGS, GRID, TRAINABLE
+from tests.bad_input.table_model import MODEL
 
 TABLES = {"flag": FLAGS, "axis": GRID, "trainable": TRAINABLE, "data": DATA, "model": MODEL}
 TABLES |= {"export": EXPORT, "predict": PREDICT, "assets": ASSETS, "config": CONFIG_FILES}

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from mistakes import check_error
-from table_flags import FLAGS, GRID
 
 from finetune import __main__
+from tests.bad_input.table_flags import FLAGS, GRID
+from tests.helpers.mistakes import check_error
 
 
 def test_missing_flags(inputs, tmp_path, fails):

@@ -1,13 +1,13 @@
 """What is wrong with a command shows before weights are read or drawn."""
 
 import pytest
-from mistakes import BERT
-from table_config import CONFIG_FILES
-from table_data import DATA
-from table_flags import FLAGS, GRID
 
 from finetune.models.weights import pretrained
 from finetune.study import problem
+from tests.bad_input.table_config import CONFIG_FILES
+from tests.bad_input.table_data import DATA
+from tests.bad_input.table_flags import FLAGS, GRID
+from tests.helpers.mistakes import BERT
 
 EARLY = {
     "axis": GRID["unknown axis"],

@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from studies import document
 
 from finetune import cli, predict
 from finetune.config import Config, DataConfig, ExecutionConfig, ModelConfig
@@ -14,6 +13,7 @@ from finetune.export import directory as export
 from finetune.models.weights import exported
 from finetune.study import run
 from finetune.trunk import feature_pass
+from tests.helpers.studies import document
 
 RATES = [0.01, 0.03, 0.1]
 

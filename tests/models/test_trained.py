@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tasks
 from flax import nnx
-from own.networks import NNX, Linen, linen_task, nnx_task
 from safetensors.numpy import save_file
 
 from finetune import to_linen, to_nnx
 from finetune.errors import UserError
 from finetune.member.params import unflatten
 from finetune.models.weights import exported
+from tests.helpers import tasks
+from tests.own.networks import NNX, Linen, linen_task, nnx_task
 
 X = jnp.asarray(tasks.data(5)["x"])
 

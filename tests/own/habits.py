@@ -3,10 +3,10 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import tasks
 from flax import nnx
 
 from finetune import from_functions, from_linen, from_nnx
+from tests.helpers import tasks
 
 EXAMPLE = {"x": jax.ShapeDtypeStruct((tasks.FEATURES,), "float32")}
 WIDTH = 8

@@ -3,13 +3,13 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import tasks
 from flax import nnx
 
 from finetune import from_linen, from_nnx
 from finetune.config import Config
 from finetune.study.plan import make_recipe
 from finetune.trials.grid import Trial
+from tests.helpers import tasks
 
 EXAMPLE = {"x": jax.ShapeDtypeStruct((tasks.FEATURES,), "float32")}
 MOMENTUM = 0.8
@@ -62,9 +62,8 @@ def _precise(task):
 
 def recipe_of(task, rows, trainable, **choices):
     """Returns the recipe of trials with the hyperparameters of `rows`, of `training.EXAMPLES` examples."""
-    from training import EXAMPLES
-
     from finetune.member.params import abstract
+    from tests.helpers.training import EXAMPLES
 
     choices = {"trainable": trainable, "optimizer.name": "sgd", "schedule": "constant", **choices}
     trials = [Trial(row, choices) for row in rows]
