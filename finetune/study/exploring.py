@@ -1,0 +1,90 @@
+"""A search as a study: its waves one after the other, each from the results of those before it, and then the finalists.
+
+Every wave extends the same study: what is done is found, so that a search that was stopped goes on by the same command.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from finetune.config import Config
+from finetune.errors import UserError
+from finetune.hosts.console import tell
+from finetune.search.search import Search
+from finetune.storage import records
+from finetune.study import workdir as directory
+from finetune.study.results import Results
+from finetune.study.run import run
+from finetune.trials.assignment import Assignment
+
+FILE = "search.json"
+_EXTENDED = ("trials", "finalists", "finalist_seeds", "waves", "seeds")  # what a search may go on with others of
+
+
+def explore(config: Config, workdir: str | Path, search: Search, seeds: int = 1, **choices: Any) -> Results:
+    """Trains the settings of `search`, each with the seeds 0 to `seeds` - 1, and returns all results as `run` does.
+
+    choices: as of `run`; with plan_only the first wave is measured. Raises UserError as `run` does, for a search that
+    makes no sense, and for a directory that holds another one, or a study that was no search.
+    """
+    search, settings, reached = search.checked(), list[Assignment](), list[float]()
+    if jax.process_count() > 1:
+        raise UserError("--space is given to several processes, allowed: one, with all devices of its machine")
+    _begin(directory.checked(workdir), search, seeds)
+    for number in range(search.waves):
+        new = search.wave(number, list(zip(settings, reached, strict=True)))
+        settings += new
+        tell(f"wave {number + 1} of {search.waves}: {len(new)} settings by {search.method}")
+        results = run(config, workdir, {}, _seeded(settings, range(seeds)), **choices)
+        if choices.get("plan_only"):
+            return results
+        reached = _reached(results, seeds)
+    finalists = search.best(list(zip(settings, reached, strict=True)))
+    if not finalists or search.finalist_seeds <= seeds:
+        return results
+    tell(f"finalists: the best {len(finalists)} settings, with {search.finalist_seeds} seeds each")
+    more = _seeded(finalists, range(seeds, search.finalist_seeds))
+    return run(config, workdir, {}, _seeded(settings, range(seeds)) + more, **choices)
+
+
+def _seeded(settings: Sequence[Assignment], seeds: range) -> list[Assignment]:
+    return [setting | {"seed": seed} for setting in settings for seed in seeds]
+
+
+def _begin(workdir: Path, search: Search, seeds: int) -> None:
+    """Writes how settings are chosen; raises UserError where the directory holds trials that were chosen otherwise."""
+    directory.prepare(workdir)
+    note = search._asdict() | {"space": list(map(str, search.space.dimensions)), "seeds": seeds}
+    earlier = records.read_document(workdir / FILE)
+    if not earlier and records.lines(workdir / "trials.jsonl").rows:
+        raise UserError(f"--workdir is {str(workdir)!r}, which holds a study without --space, allowed: a new directory")
+    for name in earlier.keys() & note.keys() - set(_EXTENDED):
+        if earlier[name] != note[name]:
+            raise UserError(
+                f"--workdir is {str(workdir)!r}, a search with {name} {earlier[name]!r}, not {note[name]!r}, allowed: a new "
+                "directory, or that search with more trials, waves, seeds or finalists"
+            )
+    records.write(workdir / FILE, note)
+
+
+def _reached(results: Results, seeds: int) -> list[float]:
+    """Returns what each setting reached: the mean over its seeds of the metric, larger is better, -inf if it diverged.
+
+    A trial that failed says nothing of its setting; one whose trials have all failed comes last.
+    """
+    document = records.read_document(results.workdir / "config.json")
+    name, sign = f"val_{document['config']['evaluation']['metric']}", 1 if document["larger_is_better"] else -1
+    values = [_value(row, name, sign) for row in results.trials]
+    each = (values[first : first + seeds] for first in range(0, len(values), seeds))
+    known = ([value for value in of_setting if not math.isnan(value)] for of_setting in each)
+    return [sum(of_setting) / len(of_setting) if of_setting else -math.inf for of_setting in known]
+
+
+def _value(row: dict[str, Any], name: str, sign: int) -> float:
+    if row["status"] == records.DIVERGED:
+        return -math.inf
+    value = row["metrics"].get(name) if row["status"] == records.COMPLETE else None
+    return math.nan if value is None else sign * float(value)
