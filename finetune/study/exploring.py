@@ -64,8 +64,8 @@ def _begin(workdir: Path, search: Search, seeds: int) -> None:
     for name in earlier.keys() & note.keys() - set(_EXTENDED):
         if earlier[name] != note[name]:
             raise UserError(
-                f"--workdir is {str(workdir)!r}, a search with {name} {earlier[name]!r}, not {note[name]!r}, allowed: a new "
-                "directory, or that search with more trials, waves, seeds or finalists"
+                f"--workdir is {str(workdir)!r}, a search with {name} {earlier[name]!r}, not {note[name]!r}, allowed: a "
+                "new directory, or that search with more trials, waves, seeds or finalists"
             )
     records.write(workdir / FILE, note)
 
