@@ -62,9 +62,9 @@ def _begin(workdir: Path, search: Search, seeds: int) -> None:
     if not earlier and records.lines(workdir / "trials.jsonl").rows:
         raise UserError(f"--workdir is {str(workdir)!r}, which holds a study without --space, allowed: a new directory")
     for name in earlier.keys() & note.keys() - set(_EXTENDED):
-        if earlier[name] != note[name]:
+        if (was := earlier[name]) != note[name]:
             raise UserError(
-                f"--workdir is {str(workdir)!r}, a search with {name} {earlier[name]!r}, not {note[name]!r}, allowed: a "
+                f"--workdir is {str(workdir)!r}, a search with {name} {was!r}, not {note[name]!r}, allowed: a "
                 "new directory, or that search with more trials, waves, seeds or finalists"
             )
     records.write(workdir / FILE, note)
