@@ -33,6 +33,7 @@ def _define_flags(arguments: list[str]) -> flags.FlagValues:
         flag_values=values,
     )
     flags.DEFINE_integer("seeds", None, "train every setting with the seeds 0 to N-1", flag_values=values)
+    _define_search(values)
     flags.DEFINE_bool("plan_only", False, "print the plan and what it costs; train nothing", flag_values=values)
     flags.DEFINE_bool("retry", False, "try trials that have failed twice again", flag_values=values)
     flags.DEFINE_bool("fail_fast", False, "raise what a trial raises; train no others", flag_values=values)
@@ -40,6 +41,25 @@ def _define_flags(arguments: list[str]) -> flags.FlagValues:
     flags.DEFINE_integer("processes", 1, "how many processes train the study together", flag_values=values)
     flags.DEFINE_integer("process", 0, "which of them this is, from 0; the first one writes", flag_values=values)
     return values
+
+
+def _define_search(values: flags.FlagValues) -> None:
+    flags.DEFINE_multi_string(
+        "space",
+        [],
+        "search instead of a grid: NAME=log:LOW:HIGH, NAME=lin:LOW:HIGH or NAME=a,b,c; repeatable; NAME@CHOICE too",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "search", "sobol", "how settings of a --space are chosen: sobol, random, tpe", flag_values=values
+    )
+    flags.DEFINE_integer("trials", 64, "settings of a search, each with the seeds of --seeds", flag_values=values)
+    flags.DEFINE_integer(
+        "waves", 1, "in how many parts, the next after the results of those before", flag_values=values
+    )
+    flags.DEFINE_integer("search_seed", 0, "of the settings that are chosen", flag_values=values)
+    flags.DEFINE_integer("finalists", 0, "how many of the best settings get more seeds", flag_values=values)
+    flags.DEFINE_integer("finalist_seeds", 5, "how many seeds these have then", flag_values=values)
 
 
 def _print_help() -> None:
@@ -130,19 +150,34 @@ def _train(values: flags.FlagValues, file: str) -> int:
     from finetune.study.run import run
     from finetune.trials import grid
 
-    axes = grid.parse_axes(values.grid, values.seeds)
     try:
         defined = cli.defined(file)
-        sweep = _sweep(Path(file), defined)
-        found = run(
-            values.config, values.workdir, axes, sweep, values.plan_only, retry=values.retry,
-            fail_fast=values.fail_fast, task=defined.get("task"),
-        )  # fmt: skip
+        choices = {"retry": values.retry, "fail_fast": values.fail_fast, "task": defined.get("task")}
+        if values.space:
+            found = _search(values, defined, choices | {"plan_only": values.plan_only})
+        else:
+            axes, sweep = grid.parse_axes(values.grid, values.seeds), _sweep(Path(file), defined)
+            found = run(values.config, values.workdir, axes, sweep, values.plan_only, **choices)
         return int(processes.from_first("the end", str(found.exit_status)))
     except signals.Stopped as stopped:
         processes.here().tell_stop(stopped.number)
         _say_stopped(stopped)
         return stopped.status
+
+
+def _search(values: flags.FlagValues, defined: Mapping[str, Any], choices: dict[str, Any]) -> Any:
+    from finetune.search import space
+    from finetune.search.search import Search
+    from finetune.study.exploring import explore
+
+    if values.grid or "sweep" in defined:
+        what = f"--grid={values.grid[0]}" if values.grid else "sweep() of the config file"
+        raise UserError(f"{what} is beside --space, allowed: one of them; a --space may hold a list, NAME=a,b,c")
+    search = Search(
+        space.parse(values.space, values.config), values.search, values.trials, values.waves, values.search_seed,
+        values.finalists, values.finalist_seeds,
+    )  # fmt: skip
+    return explore(values.config, values.workdir, search, 1 if values.seeds is None else values.seeds, **choices)
 
 
 def _say_stopped(stopped: BaseException) -> None:
