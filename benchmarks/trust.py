@@ -211,7 +211,7 @@ def _key(values: dict[str, Any]) -> tuple[Any, ...]:
 def shares(study: Study, answer: Answer) -> Iterator[tuple[str, bool]]:
     """Returns for each share of an axis or pair whether its interval holds the share of this surface and its noise."""
     whole = answer.anova
-    if whole is None or whole.method != "exact" or not study.truth or answer.evidence.own:
+    if whole is None or whole.method != "exact" or not study.truth or answer.evidence.conditional:
         return
     sizes = [len(axis.values) for axis in answer.trials.axes]
     means = np.array([*study.truth.values()]).reshape(sizes)

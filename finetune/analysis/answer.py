@@ -5,7 +5,6 @@ from typing import NamedTuple
 import pandas as pd
 
 from finetune.analysis.arms import Arms, arms
-from finetune.analysis.condition import comparable
 from finetune.analysis.cost import pareto
 from finetune.analysis.diagnosis import Finding, diagnose
 from finetune.analysis.effects import Effect, effects
@@ -48,12 +47,11 @@ def analyse(trials: Trials, worth: float | None = None) -> Answer:
     findings = diagnose(evidence)
     recommendation = recommend(evidence, findings)
     shifts, heat_maps = interactions(evidence) if evidence.has_results else ((), {})
-    heat_maps = {pair: each for pair, each in heat_maps.items() if comparable(trials, pair)}
     gained, lost = gain(evidence), losses(evidence)
     return Answer(
         trials,
         evidence,
-        tuple(each for each in effects(evidence) if each.axis.name not in evidence.own) if evidence.has_results else (),
+        effects(evidence) if evidence.has_results else (),
         evidence.whole,
         evidence.good,
         shifts,
@@ -62,7 +60,7 @@ def analyse(trials: Trials, worth: float | None = None) -> Answer:
         recommendation,
         gained,
         lost,
-        pareto(trials),
+        pareto(trials, evidence.cost),
         arms(evidence),
         headline(evidence, shifts, findings, recommendation, gained, lost, worth),
     )

@@ -34,12 +34,11 @@ def known(trials: Trials, name: str) -> np.ndarray | None:
     return values if np.isfinite(values).any() else None
 
 
-def pareto(trials: Trials) -> pd.DataFrame:
+def pareto(trials: Trials, spent: Cost) -> pd.DataFrame:
     """Returns one row a trial with a result and a known cost, cheapest first.
 
     Columns: id, the axes, cost, unit, value, on_front (no trial is as good for less, or better for as much).
     """
-    spent = cost(trials)
     table = trials.frame[["id", *trials.names, "value", "utility"]].assign(cost=spent.values, unit=spent.unit)
     table = table[table["cost"].notna() & table["utility"].notna()]
     table = table.sort_values(["cost", "utility"], ascending=[True, False], kind="stable", ignore_index=True)

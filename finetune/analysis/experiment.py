@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.analysis.condition import condition
+from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import value_words
 from finetune.analysis.table.axis import LINEAR, LOG
 from finetune.analysis.table.trials import Axis, Trials
@@ -168,45 +168,42 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], str | N
     return kept, grids, seeds
 
 
-def grid_of(trials: Trials, settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def grid_of(evidence: Evidence, settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Returns the grid that the first of these settings span, as many as make up half of it or more."""
     for some in range(min(len(settings), _MOST_SETTINGS), 0, -1):
-        parts = _parts(trials, settings[:some])
+        parts = _parts(evidence, settings[:some])
         size = sum(np.prod([len(values) for values in part.values()], dtype=float) for part in parts)
         if size <= max(2 * some, 1):
-            return spanned(trials, settings[:some])
+            return spanned(evidence, settings[:some])
     return {}
 
 
-def spanned(trials: Trials, settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def spanned(evidence: Evidence, settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Returns the axes of the smallest grid that holds these settings.
 
     An axis of which each choice has a range of its own is named as --grid takes it, learning_rate@head, where the
     settings have several choices.
     """
-    parts = _parts(trials, settings)
-    if len(parts) == 1:
+    parts, found = _parts(evidence, settings), evidence.condition
+    if len(parts) == 1 or found is None:
         return parts[0]
-    found = condition(trials)
-    assert found is not None
-    whole = _values(trials.axes, settings)
-    grid = {name: values for name, values in whole.items() if name not in found.own}
+    whole = _values(evidence.trials.axes, settings)
+    grid = {name: values for name, values in whole.items() if name not in found.conditional}
     for part in parts:
-        grid |= {f"{name}@{part[found.by.name][0]}": part[name] for name in found.own}
+        grid |= {f"{name}@{part[found.by.name][0]}": part[name] for name in found.conditional}
     return grid
 
 
-def _parts(trials: Trials, settings: Sequence[Mapping[str, Any]]) -> list[dict[str, list[Any]]]:
+def _parts(evidence: Evidence, settings: Sequence[Mapping[str, Any]]) -> list[dict[str, list[Any]]]:
     """Returns the axes of the grids that hold these settings, one for each choice that has ranges of its own."""
-    found = condition(trials)
-    if found is None or not found.own:
-        return [_values(trials.axes, settings)]
-    name = found.by.name
-    whole = _values(trials.axes, settings)
-    parts = []
+    axes, found = evidence.trials.axes, evidence.condition
+    whole = _values(axes, settings)
+    if found is None or not found.conditional:
+        return [whole]
+    name, parts = found.by.name, []
     for choice in whole[name]:
-        part = _values(trials.axes, [each for each in settings if each[name] == choice])
-        parts.append(whole | {name: [choice]} | {own: part[own] for own in found.own})
+        part = _values(axes, [each for each in settings if each[name] == choice])
+        parts.append(whole | {name: [choice]} | {each: part[each] for each in found.conditional})
     return parts or [whole]
 
 
@@ -217,10 +214,11 @@ def _values(axes: Sequence[Axis], settings: Sequence[Mapping[str, Any]]) -> dict
     }
 
 
-def repeat(trials: Trials, settings: Sequence[Mapping[str, Any]], seeds: int) -> str:
+def repeat(evidence: Evidence, settings: Sequence[Mapping[str, Any]], seeds: int) -> str:
     """Returns what to type to train settings with the seeds 0 to `seeds` − 1."""
+    trials = evidence.trials
     if has_command(trials):
-        return command(trials, grid_of(trials, settings), seeds)
+        return command(trials, grid_of(evidence, settings), seeds)
     if len(settings) > _MOST_NAMED:
         return f"all {len(settings)} settings that may be the best, with {seeds} seeds each"
     texts = [", ".join(f"{axis.name}={value_words(each[axis.name])}" for axis in trials.axes) for each in settings]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from finetune.analysis.condition import condition
 from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import (
     WARNING,
@@ -50,7 +49,7 @@ def headline(
 ) -> tuple[str, ...]:
     """Returns at most ten lines: what was run, what mattered, what to use, how sure, what to know, what to try next."""
     trials = evidence.trials
-    lines = [_run(trials), *_mattered(evidence, recommendation), *_use(trials, recommendation)]
+    lines = [_run(trials), *_mattered(evidence, recommendation), *_use(evidence, recommendation)]
     lines += [*_points(evidence, gained, lost, worth), f"How sure: {recommendation.sentence}"]
     first = [f"Warning: {each.sentence}" for each in findings if each.kind in _FIRST and each.severity == WARNING]
     last = [f"Try next: {recommendation.next_reason}"]
@@ -157,9 +156,9 @@ def _points(evidence: Evidence, gained: Gain | None, lost: Sequence[Loss], worth
     return [f"In points: {'; '.join(parts)}."] if parts else []
 
 
-def _use(trials: Trials, recommendation: Recommendation) -> list[str]:
+def _use(evidence: Evidence, recommendation: Recommendation) -> list[str]:
     """Says which setting to use, what it reached, and which others may be as good."""
-    choice = recommendation.choice
+    trials, choice = evidence.trials, recommendation.choice
     if choice is None:
         return ["Use: nothing yet."]
     name = setting_words(trials, choice.values) or "the one setting there is"
@@ -168,7 +167,7 @@ def _use(trials: Trials, recommendation: Recommendation) -> list[str]:
         return [f"Use: any; {name} is {why}, with {_reached(trials, choice)}."]
     lines = [f"Use: {name}; {_reached(trials, choice)}."]
     if len(recommendation.tied) > 1:
-        lines.append(f"As good: {_alternatives(trials, recommendation)}.")
+        lines.append(f"As good: {_alternatives(evidence, recommendation)}.")
     return lines
 
 
@@ -191,11 +190,10 @@ def _in_one(setting: Setting) -> str:
     return ", best seen, ran once" if setting.seeds == 1 else f", mean of {setting.seeds} runs"
 
 
-def _alternatives(trials: Trials, recommendation: Recommendation) -> str:
+def _alternatives(evidence: Evidence, recommendation: Recommendation) -> str:
     """Returns the range of each axis among the settings that are as good, and the cheapest and most robust of them."""
-    tied = recommendation.tied
-    found = condition(trials)
-    choices = list(found.by.values) if found and found.own else [None]
+    trials, tied, found = evidence.trials, recommendation.tied, evidence.condition
+    choices = list(found.by.values) if found and found.conditional else [None]
     parts = []
     for choice in choices:
         some = [each for each in tied if choice is None or (found and each.values[found.by.name] == choice)]

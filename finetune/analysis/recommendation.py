@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from finetune.analysis import diagnosis, experiment, robust
-from finetune.analysis.condition import condition, within
 from finetune.analysis.cost import expected_best
 from finetune.analysis.evidence import Evidence, weigh
 from finetune.analysis.finding import Finding, count, number
@@ -62,8 +61,8 @@ def recommend(evidence: Evidence, findings: Sequence[Finding]) -> Recommendation
         command, reason = next_experiment(evidence, findings, None)
         return Recommendation(None, None, (), None, None, False, sentence, None, budget, command, reason)
     repeated, single = stands.comparison is not None, len(stands.table) == 1
-    tied = make_settings(trials, stands, stands.tied)
-    leader = tied[0] if tied else make_settings(trials, stands, stands.order[:1])[0]
+    tied = make_settings(evidence, stands.tied)
+    leader = tied[0] if tied else make_settings(evidence, stands.order[:1])[0]
     needed = seeds_needed(stands)
     command, reason = next_experiment(evidence, findings, needed)
     cheapest = _cheapest(tied)
@@ -178,12 +177,13 @@ def next_experiment(evidence: Evidence, findings: Sequence[Finding], needed: int
         if kind == "seeds" and needed and needed <= _USUAL_SEEDS and len(stands.tied) > 1:
             settings = [stands.values(trials, place) for place in stands.tied]
             reason = "tell the first two apart" if stands.evident else "show whether any setting is better"
-            return experiment.repeat(trials, settings, needed), f"{needed} seeds would {reason}."
-    return _lever(trials, stands)
+            return experiment.repeat(evidence, settings, needed), f"{needed} seeds would {reason}."
+    return _lever(evidence)
 
 
-def _lever(trials: Trials, stands: Standing) -> tuple[str | None, str]:
+def _lever(evidence: Evidence) -> tuple[str | None, str]:
     """Returns (command, reason) of the first hyperparameter that has not been varied, with the learning rate."""
+    trials, stands, found = evidence.trials, evidence.stands, evidence.condition
     levers = [name for name in _LEVERS if name != "trainable" or experiment.has_command(trials)]
     name = next((name for name in levers if name in trials.fixed), None)
     if name is None or not len(stands.order):
@@ -191,9 +191,8 @@ def _lever(trials: Trials, stands: Standing) -> tuple[str | None, str]:
         more = "Nothing within the searched range promises more: widen it, or vary another hyperparameter."
         return None, more if trials.axes else alone
     best = stands.values(trials, int(stands.order[0]))
-    grid: dict[str, Sequence[Any]] = {**experiment.grid_of(trials, [best])}
-    found = condition(trials)
-    axes = within(trials, found.by, best[found.by.name]).axes if found and found.own else trials.axes
+    grid: dict[str, Sequence[Any]] = {**experiment.grid_of(evidence, [best])}
+    axes = found.parts[best[found.by.name]].axes if found and found.conditional else trials.axes
     axis = next((axis for axis in axes if axis.name == "learning_rate"), None)
     if axis is not None:
         grid["learning_rate"] = experiment.around(axis, best["learning_rate"], lower=name == "trainable")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from finetune.analysis import experiment
+from finetune.analysis.evidence import weigh
 from finetune.analysis.table.trials import Trials, from_frame
 
 RATES = {"head": (0.01, 0.1, 1.0), "all": (1e-5, 1e-4, 1e-3)}
@@ -56,10 +57,10 @@ def test_axes_of_before_that_no_longer_hold_are_dropped(trials: Trials, grid: di
 def test_settings_of_several_choices_make_a_grid_with_a_range_for_each(trials: Trials) -> None:
     one = {"trainable": "all", "learning_rate": 1e-4, "weight_decay": 0.0}
     other = {"trainable": "head", "learning_rate": 0.1, "weight_decay": 0.0}
-    assert experiment.spanned(trials, [one]) == {
+    assert experiment.spanned(weigh(trials), [one]) == {
         "trainable": ["all"], "learning_rate": [1e-4], "weight_decay": [0.0]
     }  # fmt: skip
-    assert experiment.grid_of(trials, [one, other, one | {"learning_rate": 1e-3}]) == {
+    assert experiment.grid_of(weigh(trials), [one, other, one | {"learning_rate": 1e-3}]) == {
         "trainable": ["head", "all"], "weight_decay": [0.0],
         "learning_rate@head": [0.1], "learning_rate@all": [1e-4, 1e-3],
     }  # fmt: skip

@@ -93,7 +93,7 @@ def _rates(answer: Answer, compared: Arms) -> Figure | None:
     )
     rings = rings.encode(x=x, y=scale.of_metric(trials, domain, "mean"))
     note = "The best over the other hyperparameters, a mean over seeds; a ring is an arm's own best."
-    if axis.name in compared.own:
+    if axis.name in compared.conditional:
         note += " Each has tried only the rates that are drawn."
     chart = altair.layer(lines, dots, rings).properties(height=HEIGHT)
     return Figure("arms_rates", "arms", f"Where the best {axis.name} of each {compared.by.name} lies", note, chart)

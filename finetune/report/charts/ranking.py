@@ -25,7 +25,7 @@ def _settings(answer: Answer) -> Figure | None:
     trials, stands = answer.trials, answer.evidence.stands
     if not len(stands.order) or not trials.axes:
         return None
-    shown = make_settings(trials, stands, stands.order[:_SETTINGS])
+    shown = make_settings(answer.evidence, stands.order[:_SETTINGS])
     sign = 1 if trials.maximize else -1
     worst = min(scale.visible(pd.Series([sign * each.mean for each in shown]), True))
     shown = tuple(each for each in shown if sign * each.mean >= worst)
