@@ -9,7 +9,7 @@ from finetune.analysis.cost import pareto
 from finetune.analysis.diagnosis import Finding, diagnose
 from finetune.analysis.effects import Effect, effects
 from finetune.analysis.evidence import Evidence, weigh
-from finetune.analysis.headline import headline
+from finetune.analysis.headline import Line, headline
 from finetune.analysis.interactions import Shift, interactions
 from finetune.analysis.points import Gain, Loss, gain, losses
 from finetune.analysis.recommendation import Recommendation, recommend
@@ -33,7 +33,12 @@ class Answer(NamedTuple):
     losses: tuple[Loss, ...]
     pareto: pd.DataFrame
     arms: Arms | None
-    headline: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """The lines as they are printed."""
+        return tuple(map(str, self.lines))
 
 
 def analyse(trials: Trials, worth: float | None = None) -> Answer:

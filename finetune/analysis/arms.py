@@ -45,6 +45,11 @@ class Arm(NamedTuple):
     bytes: float | None
     edges: tuple[tuple[str, str], ...]
 
+    @property
+    def worse(self) -> bool:
+        """Whether it lies behind the best by more than chance."""
+        return not self.first and not self.tied and math.isfinite(self.behind)
+
 
 class Arms(NamedTuple):
     """The arms, best first; conditional names the axes of which each arm has a range of its own."""
@@ -139,7 +144,7 @@ def _ranked(trials: Trials, name: str, best: Arm, others: Sequence[Arm]) -> str:
     assert best.setting
     reached = f"{metric_words(trials)} {number(best.setting.mean)}"
     tied = [arm.value for arm in others if arm.tied]
-    worse = [f"{arm.value} (by {number(arm.behind)})" for arm in others if not arm.tied and math.isfinite(arm.behind)]
+    worse = [f"{arm.value} (by {number(arm.behind)})" for arm in others if arm.worse]
     line = f"Each at its own best setting, {name} {best.value} comes first with {reached}"
     if not others:
         return f"{line}: no other has come to a result."
