@@ -95,7 +95,7 @@ def _noise(evidence: Evidence) -> list[Finding]:
         return []
     if compared is None:
         command = experiment.repeat(evidence, [stands.values(trials, place) for place in stands.order[:3]], SEEDS)
-        if len(stands.table) <= 30 and experiment.has_command(trials):
+        if len(stands.table) <= 30 and experiment.started(trials):
             command = experiment.command(trials, {}, SEEDS)
         sentence = (
             f"All {count(len(stands.table), 'setting')} ran once, so the best may have been lucky: "

@@ -184,7 +184,7 @@ def next_experiment(evidence: Evidence, findings: Sequence[Finding], needed: int
 def _lever(evidence: Evidence) -> tuple[str | None, str]:
     """Returns (command, reason) of the first hyperparameter that has not been varied, with the learning rate."""
     trials, stands, found = evidence.trials, evidence.stands, evidence.condition
-    levers = [name for name in _LEVERS if name != "trainable" or experiment.has_command(trials)]
+    levers = [name for name in _LEVERS if name != "trainable" or experiment.started(trials)]
     name = next((name for name in levers if name in trials.fixed), None)
     if name is None or not len(stands.order):
         alone = "Vary a hyperparameter, the learning rate first, with 3 seeds."
