@@ -57,7 +57,7 @@ def test_axes_of_before_that_no_longer_hold_are_dropped(trials: Trials, grid: di
 def test_the_command_is_made_of_what_config_json_keeps(trials: Trials) -> None:
     started_by = {
         "program": ["finetune", "run"],
-        "flags": ["--config=text"],
+        "flags": ["--config=c"],
         "grid": {"dropout": "0,0.1"},
         "seeds": "2",
     }
