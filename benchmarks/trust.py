@@ -21,6 +21,7 @@ import surfaces_real
 
 from finetune.analysis.answer import Answer, analyse
 from finetune.analysis.effects import MARGINAL
+from finetune.analysis.headline import GOOD, MATTERED, SURE
 from finetune.analysis.statistics.decomposition import NOISE, REST
 from finetune.analysis.table.trials import Trials, from_frame
 from finetune.report import comparison
@@ -155,15 +156,14 @@ SCENARIOS: dict[str, Callable[[np.random.Generator, int], Study]] = {
 def claims(answer: Answer) -> Iterator[tuple[str, bool]]:
     """Returns for each sentence that can claim a difference whether it does."""
     stands, advice = answer.evidence.stands, answer.recommendation
-    text = "\n".join(answer.headline)
-    yield "mattered", bool(answer.evidence.mattered) or "makes" in text.replace("makes none", "")
+    said = {kind: " ".join(line.text for line in answer.lines if line.kind == kind) for kind in (MATTERED, GOOD, SURE)}
+    named = "makes" in (said[MATTERED] + said[GOOD]).replace("makes none", "")
+    yield "mattered", bool(answer.evidence.mattered) or named
     yield "better", advice.best is not None and stands.comparison is not None
-    yield (
-        "worse",
-        "worse by more than chance" in text or (stands.comparison is not None and not stands.comparison.tied.all()),
-    )
+    worse = stands.comparison is not None and not stands.comparison.tied.all()
+    yield "worse", worse or "worse by more than chance" in said[SURE]
     yield "points", any(each.low > 0 for each in (answer.gain, *answer.losses) if each is not None)
-    yield "arms", answer.arms is not None and any("worse by more" in line for line in answer.arms.sentences)
+    yield "arms", answer.arms is not None and any(arm.worse for arm in answer.arms.arms)
     titles = [effect.message(each, answer.evidence) for each in answer.effects]
     yield (
         "titles",
@@ -211,7 +211,7 @@ def _key(values: dict[str, Any]) -> tuple[Any, ...]:
 def shares(study: Study, answer: Answer) -> Iterator[tuple[str, bool]]:
     """Returns for each share of an axis or pair whether its interval holds the share of this surface and its noise."""
     whole = answer.anova
-    if whole is None or whole.method != "exact" or not study.truth or answer.evidence.own:
+    if whole is None or whole.method != "exact" or not study.truth or answer.evidence.conditional:
         return
     sizes = [len(axis.values) for axis in answer.trials.axes]
     means = np.array([*study.truth.values()]).reshape(sizes)

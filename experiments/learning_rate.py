@@ -38,7 +38,7 @@ def ends(positions: np.ndarray, means: np.ndarray, tolerance: float) -> tuple[fl
 
 def region(trials: Trials) -> tuple[np.ndarray, np.ndarray]:
     """Returns (log10 of the ends of the good region [2]; draws of it over seeds [draws, 2])."""
-    resampled = resample(trials)
+    resampled = resample(trials, trials.settings())
     order = np.argsort(resampled.settings["learning_rate"].to_numpy())
     positions = np.log10(resampled.settings["learning_rate"].to_numpy()[order])
     means = resampled.settings["mean"].to_numpy()[order]

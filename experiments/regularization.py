@@ -84,7 +84,7 @@ def slope(rates: np.ndarray, decays: np.ndarray, means: np.ndarray) -> float:
 
 def basin(trials: Trials, name: str) -> tuple[float, float, float]:
     """Returns the slope of the edge of the basin, and its 95 % interval over seeds."""
-    drawn = resample(trials)
+    drawn = resample(trials, trials.settings())
     order = np.lexsort((drawn.settings[name], drawn.settings["learning_rate"]))
     rates, decays = (np.unique(drawn.settings[each]) for each in ("learning_rate", name))
     shape = len(rates), len(decays)

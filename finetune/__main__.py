@@ -68,8 +68,8 @@ def _print_help() -> None:
     for name in values:
         print(f"  --{name}: {values[name].help}")
     print("\nSettings, each overridden by --config.NAME=VALUE, and their defaults:")
-    for name, value in settings.fields(settings.Config()):
-        print(f"  {name} = {value!r}")
+    for line in settings.help_lines():
+        print(f"  {line}")
 
 
 def _checked(argument: str) -> str:

@@ -1,5 +1,6 @@
 import ast
 import dataclasses
+import re
 import runpy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from finetune import config as settings
 from finetune.config import Config, HparamsConfig
 from finetune.errors import UserError
+from finetune.trials.assignment import STATIC
 from finetune.trials.grid import make_trials
 from finetune.trials.hparams import NAMES
 
@@ -17,13 +19,22 @@ CONFIGS = sorted((ROOT.parent / "configs").glob("*.py"))
 
 
 def unread(config) -> list[str]:
-    """Returns the settings that no module but config.py reads, as an attribute or by name where getattr is called."""
+    """Returns the settings that no module but config.py reads.
+
+    They are read as an attribute, a hyperparameter by name of a trial too, or by name where getattr is called.
+    """
     read = set()
     for file in ROOT.rglob("*.py"):
         if file != Path(settings.__file__):
             text = file.read_text()
             nodes = list(ast.walk(ast.parse(text)))
             read |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+            read |= {
+                node.slice.value
+                for node in nodes
+                if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant)
+                if getattr(node.value, "attr", "") == "hparams"  # trial.hparams["epochs"]
+            }
             if "getattr(" in text or "SIZES = " in text:
                 read |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     return [name for name, _ in settings.fields(config) if name.split(".")[-1] not in read]
@@ -50,6 +61,22 @@ def test_closed_lists_hold_their_defaults():
     defaults = dict(settings.fields(Config()))
     for name, allowed in settings.CHOICES.items():
         assert defaults[name] in allowed
+
+
+def test_each_setting_says_what_it_is_and_help_has_it_with_default_and_what_is_allowed():
+    lines = list(settings.help_lines())
+    assert [line.partition(" = ")[0] for line in lines] == [name for name, _ in settings.fields(Config())]
+    assert "hparams.momentum = 0.9: of sgd; allowed: 0 <= value < 1" in lines
+    assert "optimizer.name = 'adamw': the update; allowed: adamw, sgd, lion" in lines
+    assert "execution.chunk = 0: members a program; 0 = as many as fit" in lines
+    assert all(about["what"] for about in settings.DECLARED.values())
+
+
+def test_each_thing_in_which_trials_differ_stands_in_the_table_of_levers():
+    table = (ROOT.parent / "README.md").read_text().partition("| lever | hyperparameters |")[2].partition("\n\n")[0]
+    assert {*NAMES, *STATIC} <= set(re.findall(r"`([\w.]+)`", table))
+    for name in ("optimizer.name", "optimizer.schedule"):
+        assert f"({', '.join(settings.CHOICES[name])})" in table
 
 
 def test_defaults_pass():

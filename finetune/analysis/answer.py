@@ -5,12 +5,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from finetune.analysis.arms import Arms, arms
-from finetune.analysis.condition import comparable
 from finetune.analysis.cost import pareto
 from finetune.analysis.diagnosis import Finding, diagnose
 from finetune.analysis.effects import Effect, effects
 from finetune.analysis.evidence import Evidence, weigh
-from finetune.analysis.headline import headline
+from finetune.analysis.headline import Line, headline
 from finetune.analysis.interactions import Shift, interactions
 from finetune.analysis.points import Gain, Loss, gain, losses
 from finetune.analysis.recommendation import Recommendation, recommend
@@ -34,7 +33,12 @@ class Answer(NamedTuple):
     losses: tuple[Loss, ...]
     pareto: pd.DataFrame
     arms: Arms | None
-    headline: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """The lines as they are printed."""
+        return tuple(map(str, self.lines))
 
 
 def analyse(trials: Trials, worth: float | None = None) -> Answer:
@@ -48,12 +52,11 @@ def analyse(trials: Trials, worth: float | None = None) -> Answer:
     findings = diagnose(evidence)
     recommendation = recommend(evidence, findings)
     shifts, heat_maps = interactions(evidence) if evidence.has_results else ((), {})
-    heat_maps = {pair: each for pair, each in heat_maps.items() if comparable(trials, pair)}
     gained, lost = gain(evidence), losses(evidence)
     return Answer(
         trials,
         evidence,
-        tuple(each for each in effects(evidence) if each.axis.name not in evidence.own) if evidence.has_results else (),
+        effects(evidence) if evidence.has_results else (),
         evidence.whole,
         evidence.good,
         shifts,
@@ -62,7 +65,7 @@ def analyse(trials: Trials, worth: float | None = None) -> Answer:
         recommendation,
         gained,
         lost,
-        pareto(trials),
+        pareto(trials, evidence.cost),
         arms(evidence),
         headline(evidence, shifts, findings, recommendation, gained, lost, worth),
     )

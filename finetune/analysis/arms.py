@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from finetune.analysis import experiment
-from finetune.analysis.condition import condition, within
+from finetune.analysis.condition import Condition
 from finetune.analysis.cost import known
 from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import count, listed, metric_words, number, percent
@@ -45,33 +45,37 @@ class Arm(NamedTuple):
     bytes: float | None
     edges: tuple[tuple[str, str], ...]
 
+    @property
+    def worse(self) -> bool:
+        """Whether it lies behind the best by more than chance."""
+        return not self.first and not self.tied and math.isfinite(self.behind)
+
 
 class Arms(NamedTuple):
-    """The arms, best first; own names the axes of which each arm has a range of its own."""
+    """The arms, best first; conditional names the axes of which each arm has a range of its own."""
 
     by: Axis
-    own: tuple[str, ...]
+    conditional: tuple[str, ...]
     arms: tuple[Arm, ...]
     sentences: tuple[str, ...]
 
 
 def arms(evidence: Evidence) -> Arms | None:
     """Returns the arms of the first choice that varies; None where none does or nothing came to a result."""
-    trials = evidence.trials
-    found = condition(trials)
+    trials, found = evidence.trials, evidence.condition
     if found is None or not evidence.has_results:
         return None
-    made = [_arm(evidence, found.by, value) for value in found.by.values]
+    made = [_arm(evidence, found.by, value, part) for value, part in found.parts.items()]
     sign = 1 if trials.maximize else -1
     made.sort(key=lambda arm: (not arm.first, -sign * arm.setting.mean if arm.setting else math.inf))
-    return Arms(found.by, found.own, tuple(made), _sentences(trials, found.by.name, found.own, made))
+    return Arms(found.by, found.conditional, tuple(made), _sentences(trials, found, made))
 
 
-def _arm(evidence: Evidence, by: Axis, value: str) -> Arm:
+def _arm(evidence: Evidence, by: Axis, value: str, part: Trials) -> Arm:
     """Returns an arm, as it stands among all settings of the study."""
-    stands, part = evidence.stands, within(evidence.trials, by, value)
+    stands = evidence.stands
     mine = np.flatnonzero(stands.table[by.name].to_numpy()[stands.order] == by.values.index(value))
-    best = make_settings(evidence.trials, stands, stands.order[mine[:1]], len(mine))[0] if len(mine) else None
+    best = make_settings(evidence, stands.order[mine[:1]], len(mine))[0] if len(mine) else None
     if best:
         best = best._replace(values={name: each for name, each in best.values.items() if name != by.name})
     behind = low = high = math.nan
@@ -114,8 +118,9 @@ def _edges(axes: Sequence[Axis], best: Setting) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _sentences(trials: Trials, name: str, own: tuple[str, ...], made: Sequence[Arm]) -> tuple[str, ...]:
+def _sentences(trials: Trials, found: Condition, made: Sequence[Arm]) -> tuple[str, ...]:
     """Says which arm is best, which others may be, what the cheapest of them saves, and what to keep in mind."""
+    name, conditional = found.by.name, found.conditional
     best, *others = [arm for arm in made if arm.setting]
     lines = [_ranked(trials, name, best, others)]
     lines += _saved(best, [arm for arm in others if arm.tied])
@@ -126,7 +131,7 @@ def _sentences(trials: Trials, name: str, own: tuple[str, ...], made: Sequence[A
         )
     lost = [f"{arm.value} ({arm.lost} of {count(arm.trials, 'trial')})" for arm in made if arm.lost]
     lines += [f"Without a result: {listed(lost)}."] if lost else []
-    chosen = f"{listed(own)} had a range of its own for each {name}; the best" if own else "The best"
+    chosen = f"{listed(conditional)} had a range of its own for each {name}; the best" if conditional else "The best"
     lines.append(
         f"{chosen} setting of each was chosen on the validation split, among "
         f"{_span([arm.settings for arm in made])} settings; the test split had no say in it."
@@ -139,7 +144,7 @@ def _ranked(trials: Trials, name: str, best: Arm, others: Sequence[Arm]) -> str:
     assert best.setting
     reached = f"{metric_words(trials)} {number(best.setting.mean)}"
     tied = [arm.value for arm in others if arm.tied]
-    worse = [f"{arm.value} (by {number(arm.behind)})" for arm in others if not arm.tied and math.isfinite(arm.behind)]
+    worse = [f"{arm.value} (by {number(arm.behind)})" for arm in others if arm.worse]
     line = f"Each at its own best setting, {name} {best.value} comes first with {reached}"
     if not others:
         return f"{line}: no other has come to a result."

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from finetune.analysis.table.design import ADAPTIVE
 from finetune.analysis.table.trials import Trials
 
 _MEASURES = {"seconds": "seconds", "flops": "FLOPs", "epochs": "epochs", "trained_parameters": "trained parameters"}
@@ -34,12 +35,11 @@ def known(trials: Trials, name: str) -> np.ndarray | None:
     return values if np.isfinite(values).any() else None
 
 
-def pareto(trials: Trials) -> pd.DataFrame:
+def pareto(trials: Trials, spent: Cost) -> pd.DataFrame:
     """Returns one row a trial with a result and a known cost, cheapest first.
 
     Columns: id, the axes, cost, unit, value, on_front (no trial is as good for less, or better for as much).
     """
-    spent = cost(trials)
     table = trials.frame[["id", *trials.names, "value", "utility"]].assign(cost=spent.values, unit=spent.unit)
     table = table[table["cost"].notna() & table["utility"].notna()]
     table = table.sort_values(["cost", "utility"], ascending=[True, False], kind="stable", ignore_index=True)
@@ -53,10 +53,12 @@ def expected_best(trials: Trials) -> pd.DataFrame:
 
     Columns: n, expected, low, high; 90 % of all draws lie between low and high, in units of the metric. The
     distribution of the largest of n draws is the n-th power of the empirical one (Dodge et al. 2019, Show Your Work,
-    equation 7). A trial that diverged counts as the worst.
+    equation 7). A trial that diverged counts as the worst. Empty where
+    trials were chosen by the results of others.
     """
-    utility = np.sort(trials.filled[np.isfinite(trials.filled)])
-    size = len(utility)
+    drawn = trials.chosen_by if trials.chosen_by.any() else np.ones(len(trials.frame), bool)  # finalists are not
+    utility = np.sort(trials.filled[drawn & np.isfinite(trials.filled)])
+    size = len(utility) if trials.design != ADAPTIVE else 0
     if not size:
         return pd.DataFrame({name: [] for name in ("n", "expected", "low", "high")}, dtype=float)
     budgets = np.unique(np.geomspace(1, size, _POINTS).round().astype(int))

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from finetune.analysis import experiment
-from finetune.analysis.condition import condition, own_axes, within
 from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import NOTE, WARNING, Finding, count, listed, number, percent, value_words
 from finetune.analysis.learning_curves import diagnose_training
@@ -32,12 +31,12 @@ def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
     if len(stands.order):
         found += [
             *against_baseline(evidence),
-            *_noise(trials, stands),
-            *_edges(trials, stands, leave_out=evidence.own),
-            *_edges_of_choices(trials, stands),
+            *_noise(evidence),
+            *_edges(trials, stands, leave_out=evidence.conditional),
+            *_edges_of_choices(evidence),
             *_cliffs(trials, stands),
-            *_coverage(trials, stands),
-            *diagnose_training(trials, stands),
+            *_coverage(evidence),
+            *diagnose_training(evidence),
             *split_error(trials, stands),
             *agreement(evidence),
         ]
@@ -89,14 +88,14 @@ def _span(axis: Axis, some: list, values: list) -> str:
     return listed([value_words(value) for value in some[:6]], "or")
 
 
-def _noise(trials: Trials, stands: Standing) -> list[Finding]:
+def _noise(evidence: Evidence) -> list[Finding]:
     """Says whether differences are larger than seed noise."""
-    compared = stands.comparison
+    trials, stands, compared = evidence.trials, evidence.stands, evidence.stands.comparison
     if len(stands.order) < 2:
         return []
     if compared is None:
-        command = experiment.repeat(trials, [stands.values(trials, place) for place in stands.order[:3]], SEEDS)
-        if len(stands.table) <= 30 and experiment.has_command(trials):
+        command = experiment.repeat(evidence, [stands.values(trials, place) for place in stands.order[:3]], SEEDS)
+        if len(stands.table) <= 30 and experiment.started(trials):
             command = experiment.command(trials, {}, SEEDS)
         sentence = (
             f"All {count(len(stands.table), 'setting')} ran once, so the best may have been lucky: "
@@ -113,16 +112,15 @@ def _noise(trials: Trials, stands: Standing) -> list[Finding]:
     return [Finding("noise", WARNING, f"{words}: chance alone explains that.", "seed")]
 
 
-def _edges_of_choices(trials: Trials, stands: Standing) -> list[Finding]:
+def _edges_of_choices(evidence: Evidence) -> list[Finding]:
     """Says the same of axes that have a range of their own for each choice, choice by choice; the best one warns."""
-    conditions, found = condition(trials), []
-    if conditions is None or not conditions.own:
+    stands, condition, found = evidence.stands, evidence.condition, []
+    if condition is None or not condition.conditional:
         return []
-    name = conditions.by.name
-    leader = stands.values(trials, int(stands.order[0]))[name]
-    for value in conditions.by.values:
-        part = within(trials, conditions.by, value)
-        others = tuple(axis.name for axis in part.axes if axis.name not in conditions.own)
+    name = condition.by.name
+    leader = stands.values(evidence.trials, int(stands.order[0]))[name]
+    for value, part in condition.parts.items():
+        others = tuple(axis.name for axis in part.axes if axis.name not in condition.conditional)
         of_part = standing(part)
         for each in _edges(part, of_part, others, {name: [value]}) if len(of_part.order) else ():
             sentence = f"With {name} {value}: {each.sentence[0].lower()}{each.sentence[1:]}"
@@ -197,9 +195,9 @@ def _cliffs(trials: Trials, stands: Standing) -> list[Finding]:
     return found
 
 
-def _coverage(trials: Trials, stands: Standing) -> list[Finding]:
+def _coverage(evidence: Evidence) -> list[Finding]:
     """Says where only one value of an axis is good, so that a better one may lie between it and its neighbours."""
-    compared = stands.comparison
+    trials, stands, compared = evidence.trials, evidence.stands, evidence.stands.comparison
     if compared is None:
         good = len(stands.near)
         if len(stands.order) < _LEAST_TRIALS or all(len(axis.values) <= MANY for axis in trials.axes):
@@ -207,9 +205,9 @@ def _coverage(trials: Trials, stands: Standing) -> list[Finding]:
         return [Finding("coverage", NOTE, f"{good} of {len(stands.order):,} trials make up the best tenth.")]
     if not compared.evident:
         return []
-    found, own = [], own_axes(trials)
+    found = []
     for axis in trials.axes:
-        if axis.name in own:
+        if axis.name in evidence.conditional:
             continue  # what lies beside a value is of another choice
         places = np.unique(stands.table[axis.name].to_numpy()[stands.tied])
         inside = 0 < places[0] < len(axis.values) - 1
@@ -221,7 +219,7 @@ def _coverage(trials: Trials, stands: Standing) -> list[Finding]:
                 f"Of {len(axis.values)} values of {axis.name} only {value_words(value)} is among the best: "
                 f"{listed([value_words(each) for each in values], 'or')} beside it may be better."
             )
-            grid = experiment.grid_of(trials, [stands.values(trials, place) for place in stands.tied])
+            grid = experiment.grid_of(evidence, [stands.values(trials, place) for place in stands.tied])
             command = experiment.command(trials, grid | {axis.name: sorted(values)})
             found.append(Finding("coverage", NOTE, sentence, axis.name, command))
     return found

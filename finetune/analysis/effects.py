@@ -9,7 +9,6 @@ from scipy import stats
 
 from finetune.analysis.evidence import Evidence
 from finetune.analysis.statistics import decomposition
-from finetune.analysis.statistics.anova import cube
 from finetune.analysis.table.axis import Axis
 from finetune.analysis.table.trials import Trials
 
@@ -31,15 +30,14 @@ class Effect(NamedTuple):
 
 
 def effects(evidence: Evidence) -> tuple[Effect, ...]:
-    """Returns the marginal and the isolated effect of each axis.
+    """Returns the marginal and the isolated effect of each axis that has one range.
 
     Intervals of marginal means on full grids say how sure their distance from the overall mean is: what seeds do to
     all settings alike is left out. Elsewhere they are those of means of settings drawn at random. Intervals of the best
     settings allow for their having been chosen.
     """
-    settings = evidence.counted.settings()
-    found = []
-    for axis in evidence.trials.axes:
+    settings, found = evidence.settings, []
+    for axis in [each for each in evidence.trials.axes if each.name not in evidence.conditional]:
         values, cells = levels(axis, settings)
         for kind, points in (
             (MARGINAL, _marginal(evidence, settings, cells, len(values), axis)),
@@ -80,7 +78,7 @@ def _marginal(evidence: Evidence, settings: pd.DataFrame, cells: np.ndarray, cou
 
 def _halves_of_grid(evidence: Evidence, axis: Axis, count: int) -> np.ndarray | None:
     """Returns half of the interval of each value's mean less the overall mean; None where the settings fill no grid."""
-    cells = cube(evidence.counted)
+    cells = evidence.cells
     if cells is None or count != len(axis.values):
         return None
     stands, noise = evidence.stands, evidence.noise

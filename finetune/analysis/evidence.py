@@ -5,11 +5,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from finetune.analysis.condition import by_place, own_axes
+from finetune.analysis import robust
+from finetune.analysis.condition import Condition, by_place, condition
+from finetune.analysis.cost import Cost, cost
 from finetune.analysis.standing import Standing, standing
-from finetune.analysis.statistics.anova import Anova, anova, cube
+from finetune.analysis.statistics.anova import Anova, anova, decompose, full_grid
 from finetune.analysis.statistics.decomposition import Share
-from finetune.analysis.statistics.paired import arrange
 from finetune.analysis.statistics.variance import Noise, seed_noise
 from finetune.analysis.table.trials import Trials
 
@@ -19,23 +20,33 @@ _MOST = 0.5  # share of settings that must have been repeated to be most of them
 class Evidence(NamedTuple):
     """What trials show.
 
-    trials: as read. counted: without the utility of runs that collapsed, which count as failures. stands: every setting
-    and which may be the best. noise: of all settings of a full grid, in the order of stands.table; None if unknown.
-    whole, good: the shares over all values and over the good ones, None where there are none. own: names of axes with a
-    range of their own for each choice.
+    trials: as read. counted: without the utility of runs that collapsed, which count as failures. condition: the choice
+    that trials are told apart by. stands: every setting and which may be the best. settings: of counted. cells: those
+    of a full grid, one that diverged counting as the worst, see `full_grid`. noise: of its settings. whole, good: the
+    shares over all values and over the good ones. noise and reach have settings in the order of stands.table; cost is
+    of each trial. None where something is unknown, or there is none.
     """
 
     trials: Trials
     counted: Trials
+    condition: Condition | None
     stands: Standing
+    settings: pd.DataFrame
+    cells: np.ndarray | None
     noise: Noise | None
     whole: Anova | None
     good: Anova | None
-    own: tuple[str, ...]
+    reach: list[robust.Reach]
+    cost: Cost
 
     @property
     def has_results(self) -> bool:
         return bool(len(self.stands.order))
+
+    @property
+    def conditional(self) -> tuple[str, ...]:
+        """Names of axes with a range of their own for each choice."""
+        return self.condition.conditional if self.condition else ()
 
     @property
     def mattered(self) -> tuple[Share, ...]:
@@ -54,6 +65,10 @@ class Evidence(NamedTuple):
         """Whether anything has been shown to make a difference."""
         return self.stands.evident or bool(self.mattered)
 
+    def comparable(self, pair: tuple[str, str]) -> bool:
+        """Says whether the cells of two axes may be read beside each other: else they are of different choices."""
+        return self.condition is None or self.condition.by.name in pair or not set(pair) & set(self.conditional)
+
     def place_of(self, setting: pd.Series) -> int:
         """Returns the row of stands.table with the axis values of `setting`."""
         same = np.ones(len(self.stands.table), bool)
@@ -64,27 +79,33 @@ class Evidence(NamedTuple):
 
 def weigh(trials: Trials) -> Evidence:
     """Returns the evidence of any table of trials."""
-    stands, own = standing(trials), own_axes(trials)
-    counted = _without_collapsed(trials, stands)
-    whole = good = None
-    if len(stands.order):
-        whole = anova(by_place(counted))
-        if whole is not None and own:
-            ranges = {name: "each choice its own range" if name in own else text for name, text in whole.ranges.items()}
-            note = f"{' and '.join(own)} counts by its place in the range of each choice."
-            whole = whole._replace(ranges=ranges, note=f"{whole.note} {note}".strip())
-        good = anova(counted, region="good") if not own else None
-    return Evidence(trials, counted, stands, _noise(counted), whole, good, own)
-
-
-def _without_collapsed(trials: Trials, stands: Standing) -> Trials:
+    found, stands = condition(trials), standing(trials)
     collapsed = stands.failures.collapsed[stands.place]
-    return trials._replace(frame=trials.frame.assign(utility=trials.frame["utility"].mask(collapsed)))
+    counted = trials._replace(frame=trials.frame.assign(utility=trials.frame["utility"].mask(collapsed)))
+    filled = np.full(stands.utility.shape, np.nan)
+    filled[stands.place] = counted.filled
+    cells = full_grid(trials.axes, tuple(stands.table[name].to_numpy() for name in trials.names), filled)
+    whole = good = None
+    spread = counted._replace(frame=counted.frame[trials.chosen_by]) if trials.chosen_by.any() else counted
+    if len(stands.order) and found and found.conditional:
+        whole = _of_places(spread, found)
+    elif len(stands.order) and spread is not counted:
+        whole = anova(spread)  # finalists are not drawn from the ranges
+    elif len(stands.order):
+        whole, good = decompose(counted, cells), anova(counted, "good")
+    noise = seed_noise(filled, counted.step) if cells is not None else None
+    reach = robust.reaches(trials, stands.table, stands.good)
+    return Evidence(
+        trials, counted, found, stands, counted.settings(), cells, noise, whole, good, reach, cost(trials)
+    )  # fmt: skip
 
 
-def _noise(counted: Trials) -> Noise | None:
-    """Returns the noise of all settings, one that diverged counting as the worst result."""
-    if not counted.axes or cube(counted) is None:
+def _of_places(counted: Trials, found: Condition) -> Anova | None:
+    """Returns the shares where a value of a conditional axis counts by its place in the range of its choice."""
+    whole = anova(by_place(counted, found))
+    if whole is None:
         return None
-    filled = counted._replace(frame=counted.frame.assign(utility=counted.filled))
-    return seed_noise(arrange(filled).utility, counted.step)
+    names = found.conditional
+    ranges = {name: "each choice its own range" if name in names else text for name, text in whole.ranges.items()}
+    note = f"{' and '.join(names)} counts by its place in the range of each choice."
+    return whole._replace(ranges=ranges, note=f"{whole.note} {note}".strip())

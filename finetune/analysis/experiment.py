@@ -1,16 +1,15 @@
 """The next experiment: which values an axis lacks, and the command that trains them."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from finetune.analysis.condition import condition
+from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import value_words
 from finetune.analysis.table.axis import LINEAR, LOG
 from finetune.analysis.table.trials import Axis, Trials
-from finetune.trials import chain
+from finetune.trials.command import Command, parse, written
 
 _BELOW_ONE = ("dropout", "label_smoothing", "momentum", "beta1", "beta2", "warmup_fraction")
 _COUNTS = ("batch_size", "epochs")
@@ -18,9 +17,6 @@ _DOUBLED = "batch_size"  # even where two values are too few to see that
 _REGULARISERS = {"weight_decay": (0.0, 0.01, 0.1), "dropout": (0.0, 0.1, 0.2), "label_smoothing": (0.0, 0.1)}
 _MOST_SETTINGS, _MOST_NAMED = 32, 3  # of one command, and of one line of text
 _STEP = 1.5  # a half-decade value this many times the last one is the next, not the same again
-_DROPPED = ("grid", "seeds", "plan_only", "noplan_only", "coordinator", "processes", "process")
-_WITHOUT_VALUE = ("plan_only", "noplan_only")
-_OURS = "finetune/__main__.py"
 
 
 def beyond(axis: Axis, upward: bool) -> tuple[float, ...]:
@@ -103,10 +99,12 @@ def smaller_rates(trials: Trials) -> dict[str, Sequence[float]]:
     return {axis.name: sorted(values) for axis in axes[:1] if (values := beyond(axis, upward=False))}
 
 
-def has_command(trials: Trials) -> bool:
-    """Says whether the trials are of a study that a command of ours has started."""
-    command = trials.provenance.get("command") or [""]
-    return str(command[0]).replace("\\", "/").endswith(_OURS)
+def started(trials: Trials) -> Command | None:
+    """Returns the command that started the study of these trials; None of a table, and of a study from Python."""
+    known = trials.provenance
+    if "started_by" in known:
+        return Command(**known["started_by"]) if known["started_by"] else None
+    return parse(known.get("command") or [])  # a study that was begun before its command was kept in parts
 
 
 def command(trials: Trials, grid: Mapping[str, Sequence[Any]], seeds: int | None = None) -> str:
@@ -114,99 +112,49 @@ def command(trials: Trials, grid: Mapping[str, Sequence[Any]], seeds: int | None
 
     The command of the study with these axes in place of its own; for a table from elsewhere, the values to try.
     """
-    if not has_command(trials):
-        tried = [f"{name} = {', '.join(_text(value) for value in values)}" for name, values in grid.items()]
-        return "; ".join([*tried, *([f"{seeds} seeds each"] if seeds else [])])
-    kept, grids, earlier_seeds = _split([str(each) for each in trials.provenance["command"][1:]])
-    if seeds is not None:
-        grids.pop("seed", None)
-    if "trainable" in grid:
-        grid = {**grid, "trainable": chain.with_shorter(map(str, grid["trainable"]))}
-    grids = _without_stale(grids, grid)
-    grids |= {name: ",".join(_text(value) for value in values) for name, values in grid.items()}
-    flags = [*kept, *(f"--grid={name}={values}" for name, values in grids.items())]
-    if seeds is not None or (earlier_seeds and "seed" not in grids):
-        flags.append(f"--seeds={seeds if seeds is not None else earlier_seeds}")
-    return shlex.join(["python", "-m", "finetune", *flags])
+    before = started(trials)
+    if before is not None:
+        return str(before.training(grid, seeds))
+    tried = [f"{name} = {', '.join(map(written, values))}" for name, values in grid.items()]
+    return "; ".join([*tried, *([f"{seeds} seeds each"] if seeds else [])])
 
 
-def _text(value: Any) -> str:
-    """Returns a value as a command takes it: short where that is exact."""
-    short = f"{value:g}" if isinstance(value, float) else str(value)
-    return short if not isinstance(value, float) or float(short) == value else repr(value)
-
-
-def _without_stale(grids: Mapping[str, str], grid: Mapping[str, Sequence[Any]]) -> dict[str, str]:
-    """Returns the axes of a command without those that `grid` overrules: NAME@CHOICE by NAME, or for lack of CHOICE."""
-    gone = {
-        choice
-        for name, values in grid.items()
-        for choice in map(str.strip, grids.get(name, "").split(","))
-        if choice not in map(str, values)
-    }
-    conditional = {name: name.partition("@") for name in grids if "@" in name}
-    stale = [name for name, (base, _, choice) in conditional.items() if base in grid or choice.strip() in gone]
-    return {name: values for name, values in grids.items() if name not in stale}
-
-
-def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str], str | None]:
-    """Returns (flags to keep, values of each --grid, value of --seeds) of a command line."""
-    kept, grids, seeds, rest = [], {}, None, list(arguments)
-    while rest:
-        flag = rest.pop(0)
-        name, equals, value = flag.lstrip("-").partition("=")
-        if name not in _DROPPED:
-            kept.append(flag)
-            continue
-        if not equals and name not in _WITHOUT_VALUE and rest:
-            value = rest.pop(0)
-        if name == "grid":
-            axis, _, values = value.partition("=")
-            grids[axis.strip()] = values
-        elif name == "seeds":
-            seeds = value
-    return kept, grids, seeds
-
-
-def grid_of(trials: Trials, settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def grid_of(evidence: Evidence, settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Returns the grid that the first of these settings span, as many as make up half of it or more."""
     for some in range(min(len(settings), _MOST_SETTINGS), 0, -1):
-        parts = _parts(trials, settings[:some])
+        parts = _parts(evidence, settings[:some])
         size = sum(np.prod([len(values) for values in part.values()], dtype=float) for part in parts)
         if size <= max(2 * some, 1):
-            return spanned(trials, settings[:some])
+            return spanned(evidence, settings[:some])
     return {}
 
 
-def spanned(trials: Trials, settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def spanned(evidence: Evidence, settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Returns the axes of the smallest grid that holds these settings.
 
     An axis of which each choice has a range of its own is named as --grid takes it, learning_rate@head, where the
     settings have several choices.
     """
-    parts = _parts(trials, settings)
-    if len(parts) == 1:
+    parts, found = _parts(evidence, settings), evidence.condition
+    if len(parts) == 1 or found is None:
         return parts[0]
-    found = condition(trials)
-    assert found is not None
-    whole = _values(trials.axes, settings)
-    grid = {name: values for name, values in whole.items() if name not in found.own}
+    whole = _values(evidence.trials.axes, settings)
+    grid = {name: values for name, values in whole.items() if name not in found.conditional}
     for part in parts:
-        grid |= {f"{name}@{part[found.by.name][0]}": part[name] for name in found.own}
+        grid |= {f"{name}@{part[found.by.name][0]}": part[name] for name in found.conditional}
     return grid
 
 
-def _parts(trials: Trials, settings: Sequence[Mapping[str, Any]]) -> list[dict[str, list[Any]]]:
+def _parts(evidence: Evidence, settings: Sequence[Mapping[str, Any]]) -> list[dict[str, list[Any]]]:
     """Returns the axes of the grids that hold these settings, one for each choice that has ranges of its own."""
-    found = condition(trials)
-    if found is None or not found.own:
-        return [_values(trials.axes, settings)]
-    name = found.by.name
-    whole = _values(trials.axes, settings)
-    parts = []
+    axes, found = evidence.trials.axes, evidence.condition
+    whole = _values(axes, settings)
+    if found is None or not found.conditional:
+        return [whole]
+    name, parts = found.by.name, []
     for choice in whole[name]:
-        part = _values(trials.axes, [each for each in settings if each[name] == choice])
-        parts.append(whole | {name: [choice]} | {own: part[own] for own in found.own})
+        part = _values(axes, [each for each in settings if each[name] == choice])
+        parts.append(whole | {name: [choice]} | {each: part[each] for each in found.conditional})
     return parts or [whole]
 
 
@@ -217,10 +165,11 @@ def _values(axes: Sequence[Axis], settings: Sequence[Mapping[str, Any]]) -> dict
     }
 
 
-def repeat(trials: Trials, settings: Sequence[Mapping[str, Any]], seeds: int) -> str:
+def repeat(evidence: Evidence, settings: Sequence[Mapping[str, Any]], seeds: int) -> str:
     """Returns what to type to train settings with the seeds 0 to `seeds` − 1."""
-    if has_command(trials):
-        return command(trials, grid_of(trials, settings), seeds)
+    trials = evidence.trials
+    if started(trials):
+        return command(trials, grid_of(evidence, settings), seeds)
     if len(settings) > _MOST_NAMED:
         return f"all {len(settings)} settings that may be the best, with {seeds} seeds each"
     texts = [", ".join(f"{axis.name}={value_words(each[axis.name])}" for axis in trials.axes) for each in settings]

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from finetune.analysis.condition import condition
 from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import (
     WARNING,
@@ -29,6 +29,9 @@ from finetune.analysis.table.design import ADAPTIVE
 from finetune.analysis.table.trials import Trials
 from finetune.storage import records
 
+# Kinds of lines, beside those of findings: NOTE and WARNING.
+RUN, MATTERED, GOOD, USE, TIED, POINTS, SURE = "run", "mattered", "good", "use", "tied", "points", "sure"
+TOGETHER, NEXT, COMMAND = "together", "next", "command"
 _FIRST = ("baseline", "collapsed", "confounded")  # warnings that come before everything else
 _LINES = 10
 _VISIBLE = 0.005  # share of all differences below which a hyperparameter is said to make none
@@ -39,6 +42,19 @@ _SHIFT = 1.0  # octaves by which a best rate must move to be worth a line
 _CHEAPER = 0.95  # share of the cost of the best, below which a setting is called cheaper
 
 
+class Line(NamedTuple):
+    """A line of the headline: its kind, what it is about, what it says of that, and the sign between the two."""
+
+    kind: str
+    label: str
+    text: str
+    sign: str = ":"
+
+    def __str__(self) -> str:
+        indent = " " * 4 * (self.kind == COMMAND)  # a command can be told by eye, and copied whole
+        return f"{self.label}{self.sign} {self.text}" if self.label else f"{indent}{self.text}"
+
+
 def headline(
     evidence: Evidence,
     shifts: tuple[Shift, ...],
@@ -47,15 +63,14 @@ def headline(
     gained: Gain | None,
     lost: Sequence[Loss],
     worth: float | None = None,
-) -> tuple[str, ...]:
+) -> tuple[Line, ...]:
     """Returns at most ten lines: what was run, what mattered, what to use, how sure, what to know, what to try next."""
-    trials = evidence.trials
-    lines = [_run(trials), *_mattered(evidence, recommendation), *_use(trials, recommendation)]
-    lines += [*_points(evidence, gained, lost, worth), f"How sure: {recommendation.sentence}"]
-    first = [f"Warning: {each.sentence}" for each in findings if each.kind in _FIRST and each.severity == WARNING]
-    last = [f"Try next: {recommendation.next_reason}"]
+    lines = [Line(RUN, "", _run(evidence.trials)), *_mattered(evidence), *_use(evidence, recommendation)]
+    lines += [*_points(evidence, gained, lost, worth), Line(SURE, "How sure", recommendation.sentence)]
+    first = [_of(each) for each in findings if each.kind in _FIRST and each.severity == WARNING]
+    last = [Line(NEXT, "Try next", recommendation.next_reason)]
     if recommendation.next_command:
-        last.append(f"    {recommendation.next_command}")
+        last.append(Line(COMMAND, "", recommendation.next_command))
     room = _LINES - len(lines) - len(first) - len(last)
     more = [*_shifted(shifts), *_told(findings, recommendation.next_reason)[:_FINDINGS]]
     return (lines[0], *first, *lines[1:], *more[: max(room, 0)], *last)
@@ -75,26 +90,35 @@ def _run(trials: Trials) -> str:
     return f"{count(trained, 'trial')}: {settings_words}; judged by {metric_words(trials)}, {aim} is better."
 
 
-def _mattered(evidence: Evidence, recommendation: Recommendation) -> list[str]:
+def _mattered(evidence: Evidence) -> list[Line]:
     """Says which share of the variance each hyperparameter accounts for, and over which range."""
-    trials, whole, good = evidence.trials, evidence.whole, evidence.good
+    trials, whole = evidence.trials, evidence.whole
     varied = [f"{axis.name} ({_range(axis.describe())})" for axis in trials.axes]
     if not varied:
-        return ["What mattered: unknown, since no hyperparameter varied."]
-    if trials.design == ADAPTIVE:
+        text = "unknown, since no hyperparameter varied"
+    elif trials.design == ADAPTIVE:
         chosen = "trials that were chosen by looking at the results of others"
-        return [f"What mattered: not to be read off {chosen}; varied were {listed(varied)}."]
-    if evidence.stands.comparison is not None and not evidence.differ:
-        return [f"What mattered: nothing by more than chance; varied were {listed(varied)}."]
-    if whole is None:
-        return [f"What mattered: too few results, or too much alike, to say; varied were {listed(varied)}."]
-    lines = [f"What mattered: {_shares(whole, evidence.mattered)}."]
-    cut = good is not None and good.trials < whole.trials and good.method == whole.method
-    if good is not None and cut and evidence.differ and good.evident:
-        ends = [f"{name} {_range(text)}" for name, text in good.ranges.items() if text != whole.ranges.get(name)]
-        ends += [f"one {name}" for name in whole.ranges if name not in good.ranges]
-        lines.append(f"Among the good settings ({listed(ends)}): {_shares(good._replace(ranges={}), good.evident)}.")
-    return lines
+        text = f"not to be read off {chosen}; varied were {listed(varied)}"
+    elif evidence.stands.comparison is not None and not evidence.differ:
+        text = f"nothing by more than chance; varied were {listed(varied)}"
+    elif whole is None:
+        text = f"too few results, or too much alike, to say; varied were {listed(varied)}"
+    else:
+        text = _shares(whole, evidence.mattered)
+    return [Line(MATTERED, "What mattered", f"{text}."), *_mattered_among_good(evidence)]
+
+
+def _mattered_among_good(evidence: Evidence) -> list[Line]:
+    """Says the same of the good settings, where these are fewer."""
+    whole, good = evidence.whole, evidence.good
+    if whole is None or good is None or good.trials >= whole.trials or good.method != whole.method:
+        return []
+    if not evidence.differ or not good.evident:
+        return []
+    ends = [f"{name} {_range(text)}" for name, text in good.ranges.items() if text != whole.ranges.get(name)]
+    ends += [f"one {name}" for name in whole.ranges if name not in good.ranges]
+    shares = _shares(good._replace(ranges={}), good.evident)
+    return [Line(GOOD, f"Among the good settings ({listed(ends)})", f"{shares}.")]
 
 
 def _range(text: str) -> str:
@@ -135,7 +159,7 @@ def _interval(share: Share, whole: str = "") -> str:
     return f"{middle} %{whole}" + ("" if low == high else f" ({low} to {high} %)")
 
 
-def _points(evidence: Evidence, gained: Gain | None, lost: Sequence[Loss], worth: float | None) -> list[str]:
+def _points(evidence: Evidence, gained: Gain | None, lost: Sequence[Loss], worth: float | None) -> list[Line]:
     """Says in points of the metric what the choice gains, and what is lost with a hyperparameter left as it was."""
     if not evidence.differ:
         return []
@@ -154,21 +178,21 @@ def _points(evidence: Evidence, gained: Gain | None, lost: Sequence[Loss], worth
     if worth is not None:
         sure, perhaps = within(evidence, worth)
         parts.append(f"{sure:,} to {perhaps:,} settings lie less than {number(worth)} behind the best")
-    return [f"In points: {'; '.join(parts)}."] if parts else []
+    return [Line(POINTS, "In points", f"{'; '.join(parts)}.")] if parts else []
 
 
-def _use(trials: Trials, recommendation: Recommendation) -> list[str]:
+def _use(evidence: Evidence, recommendation: Recommendation) -> list[Line]:
     """Says which setting to use, what it reached, and which others may be as good."""
-    choice = recommendation.choice
+    trials, choice = evidence.trials, recommendation.choice
     if choice is None:
-        return ["Use: nothing yet."]
+        return [Line(USE, "Use", "nothing yet.")]
     name = setting_words(trials, choice.values) or "the one setting there is"
     if recommendation.best is None:
         why = "the cheapest" if choice is recommendation.cheapest else "the first by what was seen"
-        return [f"Use: any; {name} is {why}, with {_reached(trials, choice)}."]
-    lines = [f"Use: {name}; {_reached(trials, choice)}."]
+        return [Line(USE, "Use: any", f"{name} is {why}, with {_reached(trials, choice)}.", ";")]
+    lines = [Line(USE, f"Use: {name}", f"{_reached(trials, choice)}.", ";")]
     if len(recommendation.tied) > 1:
-        lines.append(f"As good: {_alternatives(trials, recommendation)}.")
+        lines.append(Line(TIED, "As good", f"{_alternatives(evidence, recommendation)}."))
     return lines
 
 
@@ -191,11 +215,10 @@ def _in_one(setting: Setting) -> str:
     return ", best seen, ran once" if setting.seeds == 1 else f", mean of {setting.seeds} runs"
 
 
-def _alternatives(trials: Trials, recommendation: Recommendation) -> str:
+def _alternatives(evidence: Evidence, recommendation: Recommendation) -> str:
     """Returns the range of each axis among the settings that are as good, and the cheapest and most robust of them."""
-    tied = recommendation.tied
-    found = condition(trials)
-    choices = list(found.by.values) if found and found.own else [None]
+    trials, tied, found = evidence.trials, recommendation.tied, evidence.condition
+    choices = list(found.by.values) if found and found.conditional else [None]
     parts = []
     for choice in choices:
         some = [each for each in tied if choice is None or (found and each.values[found.by.name] == choice)]
@@ -221,7 +244,7 @@ def _taken(trials: Trials, settings: Sequence[Setting]) -> str:
     return ", ".join(parts)
 
 
-def _shifted(shifts: tuple[Shift, ...]) -> list[str]:
+def _shifted(shifts: tuple[Shift, ...]) -> list[Line]:
     """Says where the best learning rate depends on another hyperparameter, the clearest case only."""
     clear = [shift for shift in shifts if abs(shift.octaves) >= _SHIFT and shift.evident]
     if not clear:
@@ -230,16 +253,21 @@ def _shifted(shifts: tuple[Shift, ...]) -> list[str]:
     values = shift.points["value"].tolist()
     first, last = (values[0], values[-1]) if shift.octaves > 0 else (values[-1], values[0])
     factors = sorted(2 ** abs(octaves) for octaves in (shift.low, shift.high))
-    return [
-        f"Tune together: the best {shift.rate} is {2 ** abs(shift.octaves):.2g} times ({factors[0]:.2g} to "
-        f"{factors[1]:.2g}) as large with {shift.by} {value_words(last)} as with {value_words(first)}."
-    ]
+    text = (
+        f"the best {shift.rate} is {2 ** abs(shift.octaves):.2g} times ({factors[0]:.2g} to {factors[1]:.2g}) as large "
+        f"with {shift.by} {value_words(last)} as with {value_words(first)}."
+    )
+    return [Line(TOGETHER, "Tune together", text)]
 
 
-def _told(findings: tuple[Finding, ...], said: str) -> list[str]:
+def _told(findings: tuple[Finding, ...], said: str) -> list[Line]:
     """Returns the findings that are worth a line of the headline: warnings first."""
     rank = {kind: place for place, kind in enumerate(_TOLD)}
     others = [each for each in findings if each.sentence != said and each.kind not in ("noise", *_FIRST)]
     others = [each for each in others if each.severity == WARNING or each.kind in rank]
     others.sort(key=lambda each: (each.severity != WARNING, rank.get(each.kind, 0)))
-    return [f"{'Warning' if each.severity == WARNING else 'Note'}: {each.sentence}" for each in others]
+    return [_of(each) for each in others]
+
+
+def _of(finding: Finding) -> Line:
+    return Line(finding.severity, finding.severity.capitalize(), finding.sentence)

@@ -38,7 +38,7 @@ class Shift(NamedTuple):
 
 
 def interactions(evidence: Evidence) -> tuple[tuple[Shift, ...], dict[tuple[str, str], pd.DataFrame]]:
-    """Returns (the shifts of the best learning rate, if that is an axis; a table for each pair of axes).
+    """Returns (the shifts of the best learning rate, if that is an axis; a table for each pair that can be compared).
 
     Tables have a row for each cell: a, b (values, or medians of bins), mean over the other axes and best, in units of
     the metric, n (trials) and diverged (share of trials without a result).
@@ -46,13 +46,13 @@ def interactions(evidence: Evidence) -> tuple[tuple[Shift, ...], dict[tuple[str,
     trials = evidence.counted
     rate = next((axis for axis in trials.axes if _goes_by(axis, _RATES) and axis.scale == LOG), None)
     shifts: list[Shift] = []
-    if rate is not None and rate.name not in evidence.own and np.isfinite(trials.filled).any():
-        resampled = resample(trials)
-        others = (axis for axis in trials.axes if axis is not rate and axis.name not in evidence.own)
+    if rate is not None and rate.name not in evidence.conditional and np.isfinite(trials.filled).any():
+        resampled = resample(trials, evidence.settings)
+        others = (axis for axis in trials.axes if axis is not rate and axis.name not in evidence.conditional)
         shifts = [shift for axis in others if (shift := _shift(evidence, resampled, rate, axis)) is not None]
-    settings = trials.settings()
+    settings = evidence.settings
     coded = {axis.name: levels(axis, settings) for axis in trials.axes}
-    pairs = itertools.combinations(trials.names, 2)
+    pairs = filter(evidence.comparable, itertools.combinations(trials.names, 2))
     return tuple(shifts), {(a, b): _map(settings, coded[a], coded[b], trials.maximize) for a, b in pairs}
 
 

@@ -5,9 +5,9 @@ import pandas as pd
 
 from finetune.analysis import experiment
 from finetune.analysis.cost import known
+from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import NOTE, WARNING, Finding, metric_words, number
 from finetune.analysis.lag import lagging
-from finetune.analysis.standing import Standing
 from finetune.analysis.table.trials import Trials
 
 _EARLY, _LATE = 0.5, 0.9  # share of the epochs after which the best one came
@@ -17,12 +17,12 @@ _RISE = 0.05  # of the validation loss above its lowest, relative: overfitting
 _GAP = 0.05  # of validation loss above training loss, relative: below it the model could fit more
 
 
-def diagnose_training(trials: Trials, standing: Standing) -> list[Finding]:
+def diagnose_training(evidence: Evidence) -> list[Finding]:
     """Returns what the curves of the trials near the best say, as far as they are known."""
-    near = standing.trials_near()
-    curves = _curves(trials, near)
+    near = evidence.stands.trials_near()
+    curves = _curves(evidence.trials, near)
     lag = lagging(curves)
-    return [*_length(trials, standing, near, curves), *([lag] if lag else _fit(trials, near, curves))]
+    return [*_length(evidence, near, curves), *([lag] if lag else _fit(evidence, near, curves))]
 
 
 def _curves(trials: Trials, near: np.ndarray) -> pd.DataFrame:
@@ -33,8 +33,9 @@ def _curves(trials: Trials, near: np.ndarray) -> pd.DataFrame:
     return trials.curves[trials.curves["id"].isin(ids)].sort_values(["id", "epoch"], kind="stable")
 
 
-def _length(trials: Trials, standing: Standing, near: np.ndarray, curves: pd.DataFrame) -> list[Finding]:
+def _length(evidence: Evidence, near: np.ndarray, curves: pd.DataFrame) -> list[Finding]:
     """Says whether the best epoch came early or last, and whether the metric still rose then."""
+    trials, stands = evidence.trials, evidence.stands
     best, epochs = known(trials, "best_epoch"), known(trials, "epochs")
     if best is None or epochs is None:
         return []
@@ -43,7 +44,7 @@ def _length(trials: Trials, standing: Standing, near: np.ndarray, curves: pd.Dat
         return []
     epoch, total = np.median(pairs, axis=0)
     gain, lost = _tail(trials, curves)
-    deviation = standing.comparison.deviation if standing.comparison else 0.0
+    deviation = stands.comparison.deviation if stands.comparison else 0.0
     name = metric_words(trials).capitalize()
     words = f"{name} was best at epoch {epoch:g} of {total:g} (median of the trials near the best)"
     if epoch <= _EARLY * total:
@@ -54,14 +55,10 @@ def _length(trials: Trials, standing: Standing, near: np.ndarray, curves: pd.Dat
         return []
     if not gain > deviation:
         return [Finding("epochs", NOTE, f"{words}, where it had levelled off: long enough.", "epochs")]
-    command = _longer(trials, standing, int(total))
+    grid = experiment.grid_of(evidence, [stands.values(trials, setting) for setting in stands.near])
+    command = experiment.command(trials, grid | {"epochs": [2 * int(total)]})
     sentence = f"{words} and still gained {number(gain)} in the last fifth: train longer."
     return [Finding("epochs", WARNING, sentence, "epochs", command)]
-
-
-def _longer(trials: Trials, standing: Standing, epochs: int) -> str:
-    grid = experiment.grid_of(trials, [standing.values(trials, setting) for setting in standing.near])
-    return experiment.command(trials, grid | {"epochs": [2 * epochs]})
 
 
 def _tail(trials: Trials, curves: pd.DataFrame) -> tuple[float, float]:
@@ -76,8 +73,9 @@ def _tail(trials: Trials, curves: pd.DataFrame) -> tuple[float, float]:
     return float(gain.mean()), float((ends["best"] - ends["last"]).mean())
 
 
-def _fit(trials: Trials, near: np.ndarray, curves: pd.DataFrame) -> list[Finding]:
+def _fit(evidence: Evidence, near: np.ndarray, curves: pd.DataFrame) -> list[Finding]:
     """Says how training and validation loss compare at the end, or at the best epoch where there are no curves."""
+    trials = evidence.trials
     if not {"train_loss", "val_loss"} <= set(curves):
         train, validation = known(trials, "train_loss"), known(trials, "val_loss")
         if train is None or validation is None or not np.isfinite(train[near] + validation[near]).any():
@@ -92,7 +90,7 @@ def _fit(trials: Trials, near: np.ndarray, curves: pd.DataFrame) -> list[Finding
     words = f"Training loss ends at {number(train_loss)}, validation loss at {number(val_loss)}"
     if val_loss > lowest * (1 + _RISE) and train_loss < val_loss:
         sentence = f"{words}, up from {number(lowest)}: overfits; train shorter or regularise more."
-        return [Finding("fit", WARNING, sentence, None, _regularised(trials, near))]
+        return [Finding("fit", WARNING, sentence, None, _regularised(evidence, near))]
     if 0 < val_loss <= train_loss * (1 + _GAP):
         return [
             Finding("fit", NOTE, f"{words}: no gap, so the model could fit more; train longer or train more of it.")
@@ -100,9 +98,10 @@ def _fit(trials: Trials, near: np.ndarray, curves: pd.DataFrame) -> list[Finding
     return [Finding("fit", NOTE, f"{words}: a gap of {number(val_loss - train_loss)}, without a rise at the end.")]
 
 
-def _regularised(trials: Trials, near: np.ndarray) -> str | None:
+def _regularised(evidence: Evidence, near: np.ndarray) -> str | None:
     """Returns the command that adds a regulariser which no trial has had."""
+    trials = evidence.trials
     frame = trials.frame.iloc[near]
-    grid = experiment.spanned(trials, frame[trials.names].drop_duplicates().to_dict("records"))
+    grid = experiment.spanned(evidence, frame[trials.names].drop_duplicates().to_dict("records"))
     missing = [name for name in ("weight_decay", "dropout", "label_smoothing") if trials.fixed.get(name) == 0]
     return experiment.command(trials, grid | {missing[0]: experiment.first_values(missing[0], 0)}) if missing else None

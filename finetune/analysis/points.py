@@ -7,6 +7,7 @@ import numpy as np
 
 from finetune.analysis.evidence import Evidence
 from finetune.analysis.statistics.paired import LEVEL
+from finetune.analysis.table.axis import Axis
 
 DEFAULT, MEDIAN = "the default", "the median setting"
 
@@ -37,8 +38,8 @@ class Loss(NamedTuple):
 def gain(evidence: Evidence) -> Gain | None:
     """Returns the gain over the default or the median setting; None where nothing was repeated or there is no other."""
     stands = evidence.stands
-    if stands.comparison is None or len(stands.order) < 2:
-        return None
+    if stands.comparison is None or len(stands.order) < 2 or evidence.trials.chosen_by.any():
+        return None  # the median of finalists is none of the settings
     place, against = _reference(evidence)
     if place == 0:
         return None
@@ -51,12 +52,17 @@ def gain(evidence: Evidence) -> Gain | None:
 def losses(evidence: Evidence) -> tuple[Loss, ...]:
     """Returns for each axis what is lost if it stays at its default, or else at its median value; largest first."""
     stands = evidence.stands
-    if stands.comparison is None or evidence.own or len(evidence.trials.axes) < 2:
+    if (
+        stands.comparison is None
+        or evidence.conditional
+        or len(evidence.trials.axes) < 2
+        or evidence.trials.chosen_by.any()
+    ):
         return ()
-    found = []
+    found, known = [], defaults(evidence)
     for axis in evidence.trials.axes:
         places = stands.table[axis.name].to_numpy()[stands.order]
-        value = _left(evidence, axis.name, places)
+        value = _left(axis, known, places)
         if value is None:
             continue
         loss, low, high = stands.comparison.behind_best(np.flatnonzero(places == value))
@@ -89,12 +95,10 @@ def _reference(evidence: Evidence) -> tuple[int, str]:
     return math.ceil((len(stands.order) - 1) / 2), MEDIAN
 
 
-def _left(evidence: Evidence, name: str, places: np.ndarray) -> int | None:
+def _left(axis: Axis, known: dict[str, Any], places: np.ndarray) -> int | None:
     """Returns the place of the value at which an axis is left: its default, or that whose best setting is median."""
-    axis = next(axis for axis in evidence.trials.axes if axis.name == name)
-    known = defaults(evidence)
-    if name in known:
-        value = int(axis.indices([known[name]])[0])
+    if axis.name in known:
+        value = int(axis.indices([known[axis.name]])[0])
         return value if value in places else None
     ranked = list(dict.fromkeys(places.tolist()))  # settings come best first
     return ranked[math.ceil((len(ranked) - 1) / 2)] if len(ranked) > 1 else None

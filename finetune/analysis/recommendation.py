@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from finetune.analysis import diagnosis, experiment, robust
-from finetune.analysis.condition import condition, within
 from finetune.analysis.cost import expected_best
 from finetune.analysis.evidence import Evidence, weigh
 from finetune.analysis.finding import Finding, count, number
@@ -62,8 +61,8 @@ def recommend(evidence: Evidence, findings: Sequence[Finding]) -> Recommendation
         command, reason = next_experiment(evidence, findings, None)
         return Recommendation(None, None, (), None, None, False, sentence, None, budget, command, reason)
     repeated, single = stands.comparison is not None, len(stands.table) == 1
-    tied = make_settings(trials, stands, stands.tied)
-    leader = tied[0] if tied else make_settings(trials, stands, stands.order[:1])[0]
+    tied = make_settings(evidence, stands.tied)
+    leader = tied[0] if tied else make_settings(evidence, stands.order[:1])[0]
     needed = seeds_needed(stands)
     command, reason = next_experiment(evidence, findings, needed)
     cheapest = _cheapest(tied)
@@ -75,7 +74,7 @@ def recommend(evidence: Evidence, findings: Sequence[Finding]) -> Recommendation
         cheapest=cheapest,
         robust=_most_robust(trials, tied),
         confident=stands.evident and len(tied) == 1 and not single,
-        sentence=_sentence(evidence, needed),
+        sentence=_sentence(evidence, needed) + _finalists(evidence),
         seeds_needed=needed,
         best_of_n=budget,
         next_command=command,
@@ -161,8 +160,20 @@ def _sentence(evidence: Evidence, needed: int | None) -> str:
     )
 
 
+def _finalists(evidence: Evidence) -> str:
+    """Says by what the settings were judged that a search has brought to the end; "" where none was."""
+    if not evidence.trials.chosen_by.any():
+        return ""
+    behind = len(evidence.stands.table) - len(evidence.stands.order)
+    return (
+        f" Finalists are judged by seeds that the search had not seen; the other {count(behind, 'setting')} lay behind "
+        "them in it."
+    )
+
+
 def _seeds(stands: Standing) -> str:
-    low, high = int(stands.table["n"].min()), int(stands.table["n"].max())
+    n = stands.table["n"][stands.table["n"] > 0]
+    low, high = int(n.min()), int(n.max())
     return (
         count(high, "seed") + (" each" if high > 1 and low == high else "") if low == high else f"{low} to {high} seeds"
     )
@@ -178,22 +189,22 @@ def next_experiment(evidence: Evidence, findings: Sequence[Finding], needed: int
         if kind == "seeds" and needed and needed <= _USUAL_SEEDS and len(stands.tied) > 1:
             settings = [stands.values(trials, place) for place in stands.tied]
             reason = "tell the first two apart" if stands.evident else "show whether any setting is better"
-            return experiment.repeat(trials, settings, needed), f"{needed} seeds would {reason}."
-    return _lever(trials, stands)
+            return experiment.repeat(evidence, settings, needed), f"{needed} seeds would {reason}."
+    return _lever(evidence)
 
 
-def _lever(trials: Trials, stands: Standing) -> tuple[str | None, str]:
+def _lever(evidence: Evidence) -> tuple[str | None, str]:
     """Returns (command, reason) of the first hyperparameter that has not been varied, with the learning rate."""
-    levers = [name for name in _LEVERS if name != "trainable" or experiment.has_command(trials)]
+    trials, stands, found = evidence.trials, evidence.stands, evidence.condition
+    levers = [name for name in _LEVERS if name != "trainable" or experiment.started(trials)]
     name = next((name for name in levers if name in trials.fixed), None)
     if name is None or not len(stands.order):
         alone = "Vary a hyperparameter, the learning rate first, with 3 seeds."
         more = "Nothing within the searched range promises more: widen it, or vary another hyperparameter."
         return None, more if trials.axes else alone
     best = stands.values(trials, int(stands.order[0]))
-    grid: dict[str, Sequence[Any]] = {**experiment.grid_of(trials, [best])}
-    found = condition(trials)
-    axes = within(trials, found.by, best[found.by.name]).axes if found and found.own else trials.axes
+    grid: dict[str, Sequence[Any]] = {**experiment.grid_of(evidence, [best])}
+    axes = found.parts[best[found.by.name]].axes if found and found.conditional else trials.axes
     axis = next((axis for axis in axes if axis.name == "learning_rate"), None)
     if axis is not None:
         grid["learning_rate"] = experiment.around(axis, best["learning_rate"], lower=name == "trainable")

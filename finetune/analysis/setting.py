@@ -8,11 +8,9 @@ import numpy as np
 from scipy import stats
 
 from finetune.analysis import robust
-from finetune.analysis.cost import cost
 from finetune.analysis.cost import known as known_of
-from finetune.analysis.standing import Standing
+from finetune.analysis.evidence import Evidence
 from finetune.analysis.statistics.variance import resolution
-from finetune.analysis.table.trials import Trials
 
 
 class Setting(NamedTuple):
@@ -40,42 +38,36 @@ class Setting(NamedTuple):
     reach: robust.Reach
 
 
-def make_settings(
-    trials: Trials, stands: Standing, places: Iterable[int], among: int | None = None
-) -> tuple[Setting, ...]:
+def make_settings(evidence: Evidence, places: Iterable[int], among: int | None = None) -> tuple[Setting, ...]:
     """Returns the settings in these rows of `stands.table`, each with at least one result that counts.
 
     among: the number of settings that each is the best seen of, which its interval allows for; None: of those tied.
     """
-    good = np.zeros(len(stands.table), bool)
-    if stands.comparison is not None:
-        means = stands.table["mean"].to_numpy()[stands.order]
-        good[stands.order] = means >= means[0] - stands.comparison.deviation
-    reach = robust.reaches(trials, stands.table, good)
-    frame, spent, sign = trials.frame, cost(trials).values, 1 if trials.maximize else -1
-    counts = ~stands.failures.collapsed[stands.place] & np.isfinite(frame["value"].to_numpy(float))
-    trained = known_of(trials, "trained_parameters")
+    trials, stands, spent = evidence.trials, evidence.stands, evidence.cost.values
+    value, test, ids = (trials.frame[name].to_numpy() for name in ("value", "test", "id"))
+    counts = ~stands.failures.collapsed[stands.place] & ~trials.chosen_by & np.isfinite(value.astype(float))
+    trained, sign = known_of(trials, "trained_parameters"), 1 if trials.maximize else -1
     made = []
     for place in map(int, places):
         rows = stands.rows[place]
         kept = rows[counts[rows]]
         low, high = sorted(sign * end for end in stands.interval(place, len(stands.tied) if among is None else among))
-        test_mean, test_half = _interval(frame["test"].to_numpy(float)[kept])
+        test_mean, test_half = _interval(test[kept].astype(float))
         known = spent[rows][np.isfinite(spent[rows])]
         made.append(
             Setting(
                 values=stands.values(trials, place),
-                mean=float(frame["value"].to_numpy(float)[kept].mean()),
+                mean=float(value[kept].astype(float).mean()),
                 low=low,
                 high=high,
                 test=None if math.isnan(test_mean) else test_mean,
                 test_half=test_half,
                 seeds=len(kept),
                 lost=int(stands.table["lost"].iat[place]),
-                ids=tuple(frame["id"].to_numpy()[rows]),
+                ids=tuple(ids[rows]),
                 cost=float(known.mean()) if len(known) else None,
                 trained_parameters=None if trained is None else float(trained[rows].mean()),
-                reach=reach[place],
+                reach=evidence.reach[place],
             )
         )
     return tuple(made)

@@ -9,6 +9,7 @@ from scipy import stats
 
 from finetune.analysis.statistics.failures import Failures, failures
 from finetune.analysis.statistics.paired import LEVEL, Comparison, arrange, compare
+from finetune.analysis.statistics.variance import seed_noise
 from finetune.analysis.table.trials import Trials
 from finetune.storage import records
 
@@ -51,6 +52,15 @@ class Standing(NamedTuple):
         """The settings to look at: those tied, or the first tenth where nothing was repeated."""
         return self.tied if self.comparison is not None else self.order[: math.ceil(len(self.order) * _TOP)]
 
+    @property
+    def good(self) -> np.ndarray:
+        """Which settings lie within one deviation over seeds of the best, bool [settings]."""
+        good = np.zeros(len(self.table), bool)
+        if self.comparison is not None:
+            means = self.table["mean"].to_numpy()[self.order]
+            good[self.order] = means >= means[0] - self.comparison.deviation
+        return good
+
     def trials_near(self) -> np.ndarray:
         """Returns the rows of the trials of `near`."""
         return np.concatenate([self.rows[setting] for setting in self.near]) if len(self.near) else np.array([], int)
@@ -89,7 +99,9 @@ def standing(trials: Trials) -> Standing:
     of_first = trials.frame.iloc[first]
     values = {axis.name: of_first[axis.name].to_numpy() for axis in trials.axes}
     failed = failures(repeats.utility, diverged, trials.axes, values)
-    utility = np.where(failed.lost, np.nan, repeats.utility)
+    used = np.zeros(repeats.utility.shape, bool)  # a run by which its setting was chosen is no evidence for it
+    used[repeats.setting, repeats.column] = ~trials.chosen_by
+    utility = np.where(failed.lost | ~used, np.nan, repeats.utility)
     counts = np.isfinite(utility).sum(axis=1)
     sums = np.nansum(utility, axis=1)
     means = np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
@@ -99,10 +111,10 @@ def standing(trials: Trials) -> Standing:
     )
     order = _candidates(counts, failed)
     order = order[np.argsort(-means[order], kind="stable")]
-    comparison = compare(utility[order], trials.step) if len(order) else None
-    if comparison is not None:  # means freed of which seeds a setting had
-        order = order[np.argsort(-comparison.noise.means, kind="stable")]
-        comparison = compare(utility[order], trials.step)
+    noise = seed_noise(utility[order], trials.step) if len(order) else None
+    if noise is not None:  # means freed of which seeds a setting had
+        order = order[np.argsort(-noise.means, kind="stable")]
+    comparison = compare(utility[order], trials.step) if noise is not None else None
     rows = trials.frame.groupby(repeats.setting, sort=True).indices
     place = repeats.setting, repeats.column
     return Standing(table, [rows[i] for i in range(len(counts))], place, order, utility, failed, comparison)

@@ -73,7 +73,8 @@ def split_error(trials: Trials, stands: Standing) -> list[Finding]:
 def agreement(evidence: Evidence) -> list[Finding]:
     """Says whether the test split ranks the settings as the validation split does."""
     trials, stands = evidence.trials, evidence.stands
-    test = np.array([trials.frame["test"].to_numpy(float)[stands.rows[place]].mean() for place in stands.order])
+    every = trials.frame["test"].to_numpy(float)
+    test = np.array([every[stands.rows[place]].mean() for place in stands.order])
     known = np.isfinite(test)
     if known.sum() < _LEAST_SETTINGS or not np.ptp(test[known]) > 0:
         return []

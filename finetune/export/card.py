@@ -16,6 +16,7 @@ from scipy import stats
 from finetune.models.weights import exported
 from finetune.storage import records
 from finetune.study import user_task
+from finetune.trials.command import as_typed
 
 _SEEDS = ("seed", "data_seed")  # chance, not choice
 _CONFIDENCE = 0.95
@@ -151,7 +152,7 @@ def write_card(file: Path, document: dict[str, Any], row: dict[str, Any], repeat
         metric=_plain(document["config"]["evaluation"]["metric"]),
         hyperparameters=_table(("hyperparameter", "value"), list(row["hparams"].items())),
         provenance=_table(("", ""), _provenance(document, row)),
-        command=textwrap.indent(_command(document["command"]), "    "),
+        command=textwrap.indent(shlex.join(as_typed(document["command"])), "    "),
     )
     file.write_text(text + "\n", encoding="utf-8")
 
@@ -207,11 +208,6 @@ def _weights(document: dict[str, Any]) -> str:
     return document["config"]["model"]["pretrained"] or (
         "the task's" if document["description"]["weights"] else "random"
     )
-
-
-def _command(words: Sequence[str]) -> str:
-    program, *rest = map(str, words)
-    return f"{'python -m finetune' if program.endswith('__main__.py') else shlex.quote(program)} {shlex.join(rest)}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

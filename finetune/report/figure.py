@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import altair
+import pandas as pd
 import vl_convert
 
 from finetune.errors import UserError
@@ -63,9 +64,10 @@ class _Rows(altair.InlineData):
         return self
 
 
-def records(rows: Iterable[dict[str, Any]]) -> altair.InlineData:
-    """Returns rows as the data of a chart: JSON holds no NaN, and seven digits are more than a screen shows."""
-    return _Rows(values=[{name: _plain(value) for name, value in row.items()} for row in rows])
+def chart_of(rows: Iterable[dict[str, Any]] | pd.DataFrame) -> altair.Chart:
+    """Returns the chart of some rows as data: JSON holds no NaN, and seven digits are more than a screen shows."""
+    rows = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else rows
+    return altair.Chart(_Rows(values=[{name: _plain(value) for name, value in row.items()} for row in rows]))
 
 
 def _plain(value: Any) -> Any:

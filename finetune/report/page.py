@@ -10,7 +10,8 @@ from typing import Any
 
 import finetune
 from finetune.analysis.answer import Answer
-from finetune.analysis.finding import count, metric_words, rounded
+from finetune.analysis.finding import NOTE, WARNING, count, metric_words, rounded
+from finetune.analysis.headline import COMMAND, RUN, TIED, USE, Line
 from finetune.analysis.setting import Setting
 from finetune.report import arm_table, interpretation, library, provenance, scale, tables, theme
 from finetune.report.figure import Figure
@@ -27,7 +28,7 @@ _SECTIONS = (  # of figures: name, heading, what to know before reading
     ("runs", "All runs", "Click a point of any chart to find its run in the table."),
 )
 _EXTRA_FIRST = ("effects", "arms")  # sections that begin with what is beside the charts
-_ELSEWHERE = ("    ", "As good: ", "Warning: ", "Note: ")  # begins of lines of the headline
+_ELSEWHERE = (RUN, COMMAND, TIED, WARNING, NOTE)  # lines of the headline that have a place of their own
 _LOST, _BELOW = "diverged or failed", "a run outside of the chart"
 _KEY = (  # what the marks of the effect charts are: SVG, words
     ('<path d="M0 7h26" stroke="var(--accent)" stroke-width="2.4"/>', "best over the other hyperparameters, 95 % band"),
@@ -94,7 +95,8 @@ def study_name(source: str) -> str:
 
 def _about(answer: Answer) -> str:
     done, planned = len(answer.trials.frame), (answer.trials.provenance.get("plan") or {}).get("trials", 0)
-    return f"{done:,} of {planned:,} trials have ended. {answer.headline[0]}" if planned > done else answer.headline[0]
+    run = answer.lines[0].text
+    return f"{done:,} of {planned:,} trials have ended. {run}" if planned > done else run
 
 
 def _answer(answer: Answer) -> str:
@@ -106,16 +108,14 @@ def _answer(answer: Answer) -> str:
 
 def _sentences(answer: Answer) -> str:
     """Returns the headline, the setting to use first; what has a place of its own on the page is left out."""
-    lines = [line for line in answer.headline[1:] if not line.startswith(_ELSEWHERE)]
-    lines.sort(key=lambda line: not line.startswith("Use"))
+    lines = [line for line in answer.lines if line.kind not in _ELSEWHERE]
+    lines.sort(key=lambda line: line.kind != USE)
     return "".join(f"<p>{_sentence(line)}</p>" for line in lines)
 
 
-def _sentence(line: str) -> str:
-    """Returns a line as HTML, its label in bold, and the setting that it says to use."""
-    end = ";" if line.startswith("Use: ") and ";" in line else ":"
-    label, sign, rest = line.partition(end)
-    return f"<b>{escape(label)}</b>{sign}{text(rest)}" if sign else text(line)
+def _sentence(line: Line) -> str:
+    """Returns a line as HTML, its label in bold."""
+    return f"<b>{escape(line.label)}</b>{line.sign} {text(line.text)}"
 
 
 def text(words: str) -> str:
@@ -181,8 +181,8 @@ def _next(answer: Answer) -> str:
 
 
 def _findings(answer: Answer) -> str:
-    ordered = sorted(answer.findings, key=lambda each: each.severity != "warning")
-    items = "".join(f"<li>{_sentence(line)}</li>" for line in answer.headline if line.startswith("As good: "))
+    ordered = sorted(answer.findings, key=lambda each: each.severity != WARNING)
+    items = "".join(f"<li>{_sentence(line)}</li>" for line in answer.lines if line.kind == TIED)
     items += "".join(f'<li class="{escape(each.severity)}">{text(each.sentence)}</li>' for each in ordered)
     return f'<div class="findings"><h2>What to know about this study</h2><ul>{items}</ul></div>' if items else ""
 

@@ -3,10 +3,10 @@
 import json
 import shlex
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from finetune.analysis.table.trials import Trials
+from finetune.trials.command import as_typed
 
 
 def section(trials: Trials) -> str:
@@ -14,7 +14,7 @@ def section(trials: Trials) -> str:
     known = trials.provenance
     facts = [
         ("source", trials.source),
-        ("command", _command(known)),
+        ("command", shlex.join(as_typed(known.get("command") or ()))),
         ("devices", ", ".join(map(str, known.get("devices", ())))),
         ("versions", _pairs(known.get("versions", {}))),
         ("data (SHA-256)", str(_description(known).get("data") or "")),
@@ -40,14 +40,6 @@ def _description(known: dict[str, Any]) -> dict[str, Any]:
 
 def _seconds(known: dict[str, Any]) -> dict[str, float]:
     return (known.get("summary") or {}).get("seconds") or {}
-
-
-def _command(known: dict[str, Any]) -> str:
-    """Returns the command as it is typed."""
-    words = [str(word) for word in known.get("command") or ()]
-    if words and Path(words[0]).name == "__main__.py":
-        words[:1] = ["python", "-m", Path(words[0]).parent.name]
-    return shlex.join(words)
 
 
 def _pairs(values: dict[str, Any]) -> str:

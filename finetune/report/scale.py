@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import altair
@@ -124,6 +125,18 @@ def drawn(frame: pd.DataFrame, most: int) -> pd.DataFrame:
 def drawn_note(frame: pd.DataFrame, most: int) -> str:
     """Returns the sentence that says how many trials are drawn, empty if all are."""
     return f"{most:,} of {len(frame):,} runs are drawn." if len(frame) > most else ""
+
+
+def interval(limits: altair.Scale, channel: str = "x") -> dict[str, Any]:
+    """Returns the encoding of an interval from low to high, on an axis of these limits."""
+    first, second = (altair.X, altair.X2) if channel == "x" else (altair.Y, altair.Y2)
+    return {channel: first(field="low", type="quantitative", scale=limits), f"{channel}2": second(field="high")}
+
+
+def colours(of: Mapping[str, str], field: str = "kind") -> altair.Color:
+    """Returns the encoding of kinds of marks by colours that the note of a chart explains."""
+    domain = altair.Scale(domain=list(of), range=list(of.values()))
+    return altair.Color(field=field, type="nominal", legend=None, scale=domain)
 
 
 def tooltip(*fields: tuple[str, str, str | None]) -> list[altair.Tooltip]:

@@ -31,6 +31,7 @@ DARK = {
 }
 INK, MUTED, RULE, RUN, PAPER = (f"var(--{name})" for name in ("ink", "muted", "rule", "run", "paper"))
 ACCENT, BEST, BAD = (f"var(--{name})" for name in ("accent", "best", "bad"))
+STANDING = {"best": BEST, "tied": ACCENT, "other": RUN}  # of settings: tied may be the best
 QUALITY: Literal["yellowgreenblue"] = (
     "yellowgreenblue"  # light for bad, dark for good; even in lightness, and safe for colour-blind readers
 )

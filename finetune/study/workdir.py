@@ -18,7 +18,7 @@ from finetune.errors import UserError
 from finetune.hosts.versions import versions
 from finetune.storage import files, records
 from finetune.study.problem import Subject
-from finetune.trials import grid
+from finetune.trials import command, grid
 
 _APPENDED = ("lock", "trials.jsonl", "curves.jsonl")  # files that are written where they lie
 FORMAT = 3  # of the files of a study; 1 had no checksums, 2 other orders of examples
@@ -59,6 +59,7 @@ def begin(config: Config, workdir: Path, subject: Subject, axes: dict[str, Any],
     document = {
         "format": FORMAT,
         "command": sys.argv,
+        "started_by": (found := command.parse(sys.argv)) and found._asdict(),
         "config": dataclasses.asdict(config),
         "axes": axes,
         "versions": versions(),

@@ -1,100 +1,32 @@
 """Hparams: the scalars in which trials differ. They are arrays in the program, never constants baked into it."""
 
+import collections
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from finetune.config import HparamsConfig
+from finetune.config import OWN_RATES, HparamsConfig
+from finetune.declaration import Range
 from finetune.errors import UserError, one_of
 
-OWN_RATES = -1.0  # in place of a dropout rate: each layer drops at the one that it was built with
+__all__ = ["INTEGERS", "NAMES", "OWN_RATES", "RANGES", "Hparams", "check", "from_config", "stack"]
+
+_FIELDS = dataclasses.fields(HparamsConfig)
+NAMES = tuple(each.name for each in _FIELDS)
+RANGES: dict[str, Range] = {each.name: each.metadata["allowed"] for each in _FIELDS}
+INTEGERS = tuple(each.name for each in _FIELDS if isinstance(each.default, int))
+
+_namedtuple: Any = collections.namedtuple  # of names that a type checker does not see
+_Scalars: Any = _namedtuple("Hparams", NAMES)
 
 
-class Hparams(NamedTuple):
-    """The hyperparameters of one member: scalars, or arrays [members] once stacked.
+class Hparams(_Scalars):
+    """The hyperparameters of one member: scalars, or arrays [members] once stacked; fields as of `HparamsConfig`."""
 
-    Fields mean what they mean in `config.HparamsConfig`; RANGES holds what each may be.
-    """
-
-    learning_rate: jax.Array
-    warmup_fraction: jax.Array
-    weight_decay: jax.Array
-    l2: jax.Array
-    l1: jax.Array
-    l2_sp: jax.Array
-    dropout: jax.Array
-    label_smoothing: jax.Array
-    clip_norm: jax.Array
-    layer_decay: jax.Array
-    momentum: jax.Array
-    beta1: jax.Array
-    beta2: jax.Array
-    lora_rank: jax.Array
-    lora_alpha: jax.Array
-    lora_ratio: jax.Array
-    batch_size: jax.Array
-    epochs: jax.Array
-    seed: jax.Array
-    data_seed: jax.Array
-
-
-class Range(NamedTuple):
-    """What a hyperparameter may be: low <= value <= high, without the ends that are excluded."""
-
-    low: float
-    high: float
-    high_excluded: bool = False
-    low_excluded: bool = False
-    besides: float | None = None  # a value that stands for something
-
-    def __contains__(self, value: object) -> bool:
-        number = float(value)  # type: ignore[arg-type]
-        if number == self.besides:
-            return True
-        above = self.low < number or (number == self.low and not self.low_excluded)
-        return above and (number < self.high or (number == self.high and not self.high_excluded))
-
-    def __str__(self) -> str:
-        if self.high == np.inf:
-            return f"{'>' if self.low_excluded else '>='} {self.low:g} and finite"
-        signs = ["<" if excluded else "<=" for excluded in (self.low_excluded, self.high_excluded)]
-        besides = "" if self.besides is None else f", or {self.besides:g}"
-        return f"{self.low:g} {signs[0]} value {signs[1]} {self.high:g}{besides}"
-
-
-_NON_NEGATIVE = Range(0.0, np.inf, high_excluded=True)
-_POSITIVE = Range(0.0, np.inf, high_excluded=True, low_excluded=True)
-_FRACTION = Range(0.0, 1.0, high_excluded=True)
-_COUNT = Range(1, 2**31 - 1)
-_SEED = Range(0, 2**31 - 1)
-
-RANGES: dict[str, Range] = {
-    "learning_rate": _NON_NEGATIVE,
-    "warmup_fraction": Range(0.0, 1.0),
-    "weight_decay": _NON_NEGATIVE,
-    "l2": _NON_NEGATIVE,
-    "l1": _NON_NEGATIVE,
-    "l2_sp": _NON_NEGATIVE,
-    "dropout": _FRACTION._replace(besides=OWN_RATES),
-    "label_smoothing": _FRACTION,
-    "clip_norm": _NON_NEGATIVE,
-    "layer_decay": Range(0.0, 1.0, low_excluded=True),
-    "momentum": _FRACTION,
-    "beta1": _FRACTION,
-    "beta2": _FRACTION,
-    "lora_rank": _COUNT,
-    "lora_alpha": _POSITIVE,
-    "lora_ratio": _POSITIVE,
-    "batch_size": _COUNT,
-    "epochs": _COUNT,
-    "seed": _SEED,
-    "data_seed": _SEED,
-}
-
-NAMES = Hparams._fields
-INTEGERS = ("lora_rank", "batch_size", "epochs", "seed", "data_seed")
+    __slots__ = ()
 
 
 def check(values: dict[str, object]) -> dict[str, float | int]:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from finetune.analysis.answer import Answer, analyse
+from finetune.analysis.finding import setting_words
 from finetune.analysis.table.trials import from_frame
 
 _RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -43,6 +44,19 @@ def test_headline_answers_the_four_questions() -> None:
     assert "2 other settings with learning_rate 0.001" in "\n".join(lines)
     assert "How sure: The best of 15 settings is one of 3 with 95 % confidence (3 seeds each)" in "\n".join(lines)
     assert lines[-2].startswith("Try next: ")
+
+
+def test_a_line_of_the_headline_says_of_what_kind_it_is() -> None:
+    answer = _answer(_grid())
+    kinds = [line.kind for line in answer.lines]
+    assert kinds[:4] == ["run", "mattered", "good", "use"]
+    assert kinds[-2:] == ["next", "command"]
+    assert {"tied", "sure"} < set(kinds)
+    use = answer.lines[3]
+    assert use.label == f"Use: {setting_words(answer.trials, answer.recommendation.best.values)}"
+    assert answer.headline[3] == f"{use.label}; {use.text}"
+    nothing = _answer(_grid().assign(score=np.nan)).lines
+    assert [(line.label, line.text) for line in nothing if line.kind == "use"] == [("Use", "nothing yet.")]
 
 
 def test_chance_is_called_chance() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from finetune.analysis.answer import analyse
 from finetune.analysis.arms import Arms, arms
-from finetune.analysis.condition import by_place, condition, own_axes, within
+from finetune.analysis.condition import by_place, condition, within
 from finetune.analysis.evidence import weigh
 from finetune.analysis.statistics.paired import compare
 from finetune.analysis.table.trials import Trials, from_frame
@@ -49,7 +49,7 @@ def test_each_arm_at_its_own_best_ranked() -> None:
     frame = table()
     compared = _arms(trials_of(frame.assign(test_score=frame["score"] - 0.5)))
     assert [arm.value for arm in compared.arms] == ["all", "bias", "head"]
-    assert compared.own == ("learning_rate",)
+    assert compared.conditional == ("learning_rate",)
     first, second, third = compared.arms
     for arm in compared.arms:
         rate, top = BEST[arm.value]
@@ -107,20 +107,20 @@ def test_arms_without_results_or_repeats() -> None:
 
 
 def test_ranges_that_differ_are_a_condition_and_full_or_sampled_grids_are_none() -> None:
-    assert own_axes(trials_of(table())) == ("learning_rate",)
+    assert condition(trials_of(table())).conditional == ("learning_rate",)
     full = trials_of(table(dict.fromkeys(RATES, RATES["bias"])))
-    assert (condition(full).by.name, own_axes(full)) == ("trainable", ())
+    assert (condition(full).by.name, condition(full).conditional) == ("trainable", ())
     frame = table()
     sampled = frame.assign(learning_rate=10 ** np.random.default_rng(1).uniform(-5, 0, len(frame)))
-    assert own_axes(trials_of(sampled)) == ()
+    assert condition(trials_of(sampled)).conditional == ()
     half = trials_of(frame[:40], provenance={"axes": {"learning_rate@head": [1]}})  # while it still trains
-    assert own_axes(half) == ("learning_rate",)
+    assert condition(half).conditional == ("learning_rate",)
 
 
 def test_one_range_is_not_compared_with_another() -> None:
     """Where each has its own range, the value of a rate says nothing: its place is what counts, on a full grid."""
     trials = trials_of(table())
-    placed = by_place(trials)
+    placed = by_place(trials, condition(trials))
     assert placed.complete
     assert not trials.complete
     for arm, rates in RATES.items():

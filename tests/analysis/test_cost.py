@@ -38,7 +38,8 @@ def test_a_trial_without_a_result_counts_as_the_worst() -> None:
 def test_front_holds_what_no_other_trial_beats() -> None:
     generator = np.random.default_rng(0)
     values, seconds = generator.integers(0, 20, 60) / 20, generator.integers(1, 15, 60).astype(float)
-    table = pareto(_trials(list(values), seconds=seconds))
+    trials = _trials(list(values), seconds=seconds)
+    table = pareto(trials, cost(trials))
     assert set(table["unit"]) == {"seconds"}
     assert table["cost"].is_monotonic_increasing
     for row in table.itertuples():
@@ -50,7 +51,8 @@ def test_front_holds_what_no_other_trial_beats() -> None:
 
 
 def test_less_is_better_on_the_front_of_a_loss() -> None:
-    table = pareto(_trials([3.0, 1.0, 2.0], minimize=True, seconds=[1.0, 2.0, 3.0]))
+    trials = _trials([3.0, 1.0, 2.0], minimize=True, seconds=[1.0, 2.0, 3.0])
+    table = pareto(trials, cost(trials))
     assert list(table["on_front"]) == [True, True, False]
 
 
@@ -59,7 +61,7 @@ def test_cost_is_the_first_that_is_known() -> None:
     assert cost(_trials([0.1, 0.2], epochs=[3, 3])).unit == "epochs"
     unknown = _trials([0.1, 0.2])
     assert cost(unknown).unit == ""
-    assert pareto(unknown).empty
+    assert pareto(unknown, cost(unknown)).empty
 
 
 def test_ranks_of_one_program_are_told_apart_by_what_they_train() -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from finetune.analysis import experiment
+from finetune.analysis.evidence import weigh
 from finetune.analysis.table.trials import Trials, from_frame
 
 RATES = {"head": (0.01, 0.1, 1.0), "all": (1e-5, 1e-4, 1e-3)}
@@ -53,13 +54,27 @@ def test_axes_of_before_that_no_longer_hold_are_dropped(trials: Trials, grid: di
     assert flags(trials, grid) == wanted
 
 
+def test_the_command_is_made_of_what_config_json_keeps(trials: Trials) -> None:
+    started_by = {
+        "program": ["finetune", "run"],
+        "flags": ["--config=c"],
+        "grid": {"dropout": "0,0.1"},
+        "seeds": "2",
+    }
+    kept = trials._replace(provenance={"command": ["search.py"], "started_by": started_by})
+    wanted = "finetune run --config=c --grid=dropout=0,0.1 --grid=weight_decay=0.2 --seeds=2"
+    assert experiment.command(kept, {"weight_decay": [0.2]}) == wanted
+    from_python = trials._replace(provenance=trials.provenance | {"started_by": None})
+    assert experiment.command(from_python, {"weight_decay": [0.2]}) == "weight_decay = 0.2"
+
+
 def test_settings_of_several_choices_make_a_grid_with_a_range_for_each(trials: Trials) -> None:
     one = {"trainable": "all", "learning_rate": 1e-4, "weight_decay": 0.0}
     other = {"trainable": "head", "learning_rate": 0.1, "weight_decay": 0.0}
-    assert experiment.spanned(trials, [one]) == {
+    assert experiment.spanned(weigh(trials), [one]) == {
         "trainable": ["all"], "learning_rate": [1e-4], "weight_decay": [0.0]
     }  # fmt: skip
-    assert experiment.grid_of(trials, [one, other, one | {"learning_rate": 1e-3}]) == {
+    assert experiment.grid_of(weigh(trials), [one, other, one | {"learning_rate": 1e-3}]) == {
         "trainable": ["head", "all"], "weight_decay": [0.0],
         "learning_rate@head": [0.1], "learning_rate@all": [1e-4, 1e-3],
     }  # fmt: skip

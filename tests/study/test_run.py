@@ -62,6 +62,7 @@ def test_documents(finished):
     assert config.keys() >= {"config", "versions", "devices", "description"}
     assert config["config"]["model"]["width"] == VIT["width"]
     assert config["axes"] == AXES
+    assert config["started_by"] is None  # from Python: there is no command to go on with
     assert len(config["description"]["data"]) == 64
 
     plan = document(finished, "plan.json")

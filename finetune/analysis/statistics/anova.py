@@ -1,5 +1,6 @@
 """How much of what varies is due to each hyperparameter, to each pair, and to chance."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 from finetune.analysis.statistics import decomposition, forest
 from finetune.analysis.statistics.decomposition import NOISE, REST, Share
 from finetune.analysis.statistics.paired import arrange
+from finetune.analysis.table.axis import Axis
 from finetune.analysis.table.design import ADAPTIVE
 from finetune.analysis.table.trials import Trials
 
@@ -44,13 +46,22 @@ class Anova(NamedTuple):
 def anova(trials: Trials, region: str = "all") -> Anova | None:
     """Returns the shares of axes, pairs, the rest and chance; None if there are too few trials or none differ.
 
-    region "good" restricts the ranges of a full grid as `good_region` does. Trials that were chosen by looking at
-    results are not drawn from the ranges: they have no shares.
+    region "good" restricts the ranges of a full grid as `good_region` does.
     """
     cut = good_region(trials) if region == "good" else trials
-    if not cut.axes or np.isfinite(cut.filled).sum() < _LEAST_TRIALS or trials.design == ADAPTIVE:
+    found = decompose(cut, cube(cut), region)
+    if found is None or region != "good":
+        return found
+    return found._replace(note=f"{found.note} {_extent(trials, cut)}".strip())
+
+
+def decompose(cut: Trials, cells: np.ndarray | None, region: str = "all") -> Anova | None:
+    """Returns the shares of trials whose `cube` is `cells`.
+
+    Trials that were chosen by looking at results are not drawn from the ranges: they have no shares.
+    """
+    if not cut.axes or np.isfinite(cut.filled).sum() < _LEAST_TRIALS or cut.design == ADAPTIVE:
         return None
-    cells = cube(cut)
     single = True
     if cells is not None:
         single = bool((np.isfinite(cells).sum(-1) < 2).all())
@@ -61,25 +72,30 @@ def anova(trials: Trials, region: str = "all") -> Anova | None:
         method, (found, note) = "random forest fANOVA", forest.forest(cut)
     if not found:
         return None
-    notes = [note, _outliers(cut), _extent(trials, cut) if region == "good" else ""]
     ranges = {axis.name: axis.describe() for axis in cut.axes}
-    said = " ".join(each for each in notes if each)
+    said = f"{note} {_outliers(cut)}".strip()
     return Anova(method, region, tuple(found), ranges, int(np.isfinite(cut.filled).sum()), said, single)
 
 
 def cube(trials: Trials) -> np.ndarray | None:
-    """Returns the utilities of a full grid, [values of axis 1, ..., values of axis k, repeats], NaN where none counts.
-
-    None where a combination of values has no result.
-    """
-    shape = tuple(len(axis.values) for axis in trials.axes)
-    if np.prod(shape, dtype=float) > len(trials.frame):
-        return None
+    """Returns the utilities of a full grid, see `full_grid`; None where a combination of values has no result."""
     repeats = arrange(trials._replace(frame=trials.frame.assign(utility=trials.filled)))
     first = pd.Series(repeats.setting).drop_duplicates().index.to_numpy()
     places = tuple(axis.indices(trials.frame[axis.name].to_numpy()[first]) for axis in trials.axes)
-    utilities = np.full((*shape, repeats.utility.shape[1]), np.nan)
-    utilities[places] = repeats.utility
+    return full_grid(trials.axes, places, repeats.utility)
+
+
+def full_grid(axes: Sequence[Axis], places: tuple[np.ndarray, ...], utility: np.ndarray) -> np.ndarray | None:
+    """Returns utilities [values of axis 1, ..., values of axis k, repeats] of a full grid, NaN where none counts.
+
+    places: of each setting's value on each axis; utility: [settings, repeats]. None without axes, and where a
+    combination of values has no result.
+    """
+    shape = tuple(len(axis.values) for axis in axes)
+    if not axes or np.prod(shape, dtype=float) > len(utility):
+        return None
+    utilities = np.full((*shape, utility.shape[1]), np.nan)
+    utilities[places] = utility
     return utilities if np.isfinite(utilities).any(-1).all() else None
 
 
@@ -112,7 +128,8 @@ def good_region(trials: Trials) -> Trials:
     for axis in trials.axes:
         reached = best[axis.name]
         if axis.is_number:
-            values = tuple(value for value in axis.values if reached.min() <= value <= reached.max())
+            low, high = reached.min(), reached.max()
+            values = tuple(value for value in axis.values if low <= value <= high)
         else:
             values = tuple(value for value in axis.values if value in set(reached))
         inside &= trials.frame[axis.name].isin(values).to_numpy()

@@ -34,14 +34,13 @@ class Resampled(NamedTuple):
         return np.full(count, True) if self.over_seeds else np.bincount(cells, minlength=count) > 1
 
 
-def resample(trials: Trials) -> Resampled:
-    """Returns draws for the means of `trials`.
+def resample(trials: Trials, settings: pd.DataFrame) -> Resampled:
+    """Returns draws for the means of `trials`, whose `Trials.settings` are given.
 
     On full grids with seeds, residuals of each setting are drawn again, scaled by √(n / (n − 1)) since they are too
     small by that. Otherwise settings have random weights (the Bayesian bootstrap, Rubin 1981).
     """
     rng = np.random.default_rng(0)
-    settings = trials.settings()
     means, n = settings["mean"].to_numpy(float)[None], settings["n"].to_numpy(float)[None]
     whole = trials.complete and np.isfinite(trials.filled).all()
     if not whole or n.min() < 2:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from finetune.analysis.table.design import ADAPTIVE, RANDOM, Design
 from finetune.errors import UserError
 from finetune.storage import records
 
@@ -21,12 +22,28 @@ class Study(NamedTuple):
     frame: pd.DataFrame
     hyperparameters: list[str]
     curves: pd.DataFrame  # id, epoch, step, train_loss, val_...; one row for each (id, epoch)
-    provenance: dict[str, Any]  # of config.json, and plan.json and summary.json under these names
+    provenance: dict[str, Any]  # of config.json, and plan.json, summary.json and search.json under these names
+
+    @property
+    def design(self) -> Design | None:
+        """How a search chose the settings; None of a study that was none."""
+        search = self.provenance["search"]
+        if not search:
+            return None
+        why = f"{search['trials']} settings by {search['method']} in {search['waves']} waves"
+        return Design(ADAPTIVE if search["method"] == "tpe" and search["waves"] > 1 else RANDOM, why)
+
+    @property
+    def search_seeds(self) -> tuple[int, ...]:
+        """The seeds by which a search has chosen its finalists; empty where there are none."""
+        search = self.provenance["search"]
+        return tuple(range(search["seeds"])) if search.get("finalists") else ()
 
 
 def read(workdir: Path) -> Study:
     """Returns what a work directory holds; raises UserError if no trial in it has ended."""
-    config, plan, summary = (records.read_document(workdir / f"{name}.json") for name in ("config", "plan", "summary"))
+    config = records.read_document(workdir / "config.json")
+    others = {name: records.read_document(workdir / f"{name}.json") for name in ("plan", "summary", "search")}
     last = {row["id"]: row for row in records.read_trials(workdir)}
     rows = [row for row in last.values() if row["status"] in _ENDED]
     if not rows:
@@ -38,7 +55,7 @@ def read(workdir: Path) -> Study:
             "status": row["status"],
             **row["metrics"],
             "best_epoch": row["best"]["epoch"] if row["best"] else None,
-            **_cost(row["hparams"], plan),
+            **_cost(row["hparams"], others["plan"]),
         }
         for row in rows
     )
@@ -47,7 +64,7 @@ def read(workdir: Path) -> Study:
             frame[name] *= frame["epochs"] / frame.groupby(name)["epochs"].transform("mean")
             frame[name] += _before(rows, dict(zip(frame["id"], frame[name], strict=True)))
     names = list(dict.fromkeys(name for row in rows for name in row["hparams"]))
-    return Study(frame, names, _curves(workdir, set(frame["id"])), {**config, "plan": plan, "summary": summary})
+    return Study(frame, names, _curves(workdir, set(frame["id"])), config | others)
 
 
 def _curves(workdir: Path, ids: set[str]) -> pd.DataFrame:

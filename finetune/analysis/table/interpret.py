@@ -9,6 +9,7 @@ import pandas as pd
 from finetune.analysis.table import cells, columns, confounding, design, names, repeats, steps
 from finetune.analysis.table.axis import Axis, make_axis
 from finetune.analysis.table.columns import Asked, Roles
+from finetune.analysis.table.design import Design
 from finetune.analysis.table.reading import Reading, Rows
 from finetune.storage import records
 
@@ -17,7 +18,8 @@ class Found(NamedTuple):
     """What is known of a table beside its cells.
 
     scales maps names of axes to log or linear; direction: how it is known whether less is better; sampler: an adaptive
-    one that chose the trials; ordered: whether numbers, times or rows may tell the order in which trials came.
+    one that chose the trials; ordered: whether numbers, times or rows may tell the order in which trials came; design:
+    how settings were chosen, where that is known.
     """
 
     scales: Mapping[str, str] = {}
@@ -25,6 +27,7 @@ class Found(NamedTuple):
     direction: str = "as asked"
     sampler: str | None = None
     ordered: bool = False
+    design: Design | None = None
 
 
 class Interpreted(NamedTuple):
@@ -70,7 +73,7 @@ def interpret(frame: pd.DataFrame, metric: str, minimize: bool, asked: Asked, fo
         test=roles.test,
         measured=_measured(roles),
         passed_over=_by_reason(roles),
-        design=design.design(table, axes, came, found.sampler),
+        design=found.design or design.design(table, axes, came, found.sampler),
         confounded=confounding.confounded(table, axes),
         notes=(*found.notes, *noted),
     )

@@ -38,11 +38,18 @@ class Trials(NamedTuple):
     provenance: dict[str, Any]
     design: str = TABLE  # how settings were chosen: grid, random, adaptive, table
     reading: Reading | None = None  # how the table was read; None of one that was made otherwise
+    search_seeds: tuple[int, ...] = ()  # by which finalists were chosen, of a search that has some
 
     @property
     def names(self) -> list[str]:
         """Names of the axes."""
         return [axis.name for axis in self.axes]
+
+    @property
+    def chosen_by(self) -> np.ndarray:
+        """The rows of the runs by which finalists were chosen, bool [trials]; none where nothing was chosen."""
+        of_search = self.frame["seed"].astype(str).isin(map(str, self.search_seeds)).to_numpy()
+        return of_search if not of_search.all() else ~of_search
 
     @property
     def step(self) -> float | None:
@@ -94,8 +101,8 @@ def read_study(path: Path) -> Trials:
         source=str(path),
         curves=study.curves,
         provenance=study.provenance,
-        found=Found(direction="as the study says"),
-    )
+        found=Found(direction="as the study says", design=study.design),
+    )._replace(search_seeds=study.search_seeds)
 
 
 def read_table(

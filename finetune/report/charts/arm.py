@@ -10,7 +10,7 @@ from finetune.analysis.answer import Answer
 from finetune.analysis.arms import Arms
 from finetune.analysis.table.axis import Axis
 from finetune.report import scale, theme
-from finetune.report.figure import HEIGHT, Figure, records
+from finetune.report.figure import HEIGHT, Figure, chart_of
 
 _ROW = 26  # pixels of an arm
 _MOST = 8  # lines that can be told apart
@@ -43,17 +43,12 @@ def _ranked(answer: Answer, compared: Arms) -> Figure | None:
     every = pd.Series([row[name] for row in rows for name in ("mean", "low", "high")] + [run["y"] for run in runs])
     x = scale.of_metric(trials, scale.visible(every, trials.maximize), "mean", altair.X)
     y = altair.Y(field="arm", type="nominal", sort=[arm.value for arm, _ in shown], title=None)
-    colours = altair.Scale(domain=["best", "tied", "other"], range=[theme.BEST, theme.ACCENT, theme.RUN])
-    base = altair.Chart(records(rows)).encode(
-        y=y, color=altair.Color(field="kind", type="nominal", legend=None, scale=colours)
-    )
-    bars = base.mark_rule(strokeWidth=2, clip=True).encode(
-        x=altair.X(field="low", type="quantitative", scale=x["scale"]), x2=altair.X2(field="high")
-    )
+    base = chart_of(rows).encode(y=y, color=scale.colours(theme.STANDING))
+    bars = base.mark_rule(strokeWidth=2, clip=True).encode(**scale.interval(x["scale"]))
     over = scale.tooltip(("arm", compared.by.name, None), ("setting", "setting", None), ("mean", "mean", form))
     dots = base.mark_point(filled=True, size=64, opacity=1, clip=True).encode(x=x, tooltip=over)
     points = (
-        altair.Chart(records(runs))
+        chart_of(runs)
         .mark_point(size=16, filled=True, color=theme.RUN, opacity=1, fillOpacity=0.6, clip=True)
         .encode(
             y=y,
@@ -80,7 +75,7 @@ def _rates(answer: Answer, compared: Arms) -> Figure | None:
     # A mark for each arm too, so that a line can be told without its colour.
     arm: dict[str, Any] = {"field": "arm", "type": "nominal", "sort": order, "title": compared.by.name}
     x = scale.of_axis(axis, title=axis.name)
-    base = altair.Chart(records(rows)).encode(x=x, y=scale.of_metric(trials, domain, "mean"), color=altair.Color(**arm))
+    base = chart_of(rows).encode(x=x, y=scale.of_metric(trials, domain, "mean"), color=altair.Color(**arm))
     lines = base.mark_line(strokeWidth=2, clip=True)
     over = scale.tooltip(
         ("arm", compared.by.name, None), ("setting", axis.name, None), ("mean", "mean", form), ("n", "runs", ".0f")
@@ -88,12 +83,12 @@ def _rates(answer: Answer, compared: Arms) -> Figure | None:
     dots = base.mark_point(filled=True, size=44, opacity=1, clip=True).encode(
         shape=altair.Shape(**arm, legend=None), tooltip=over
     )
-    rings = altair.Chart(records([row for row in rows if row["top"]])).mark_point(
+    rings = chart_of([row for row in rows if row["top"]]).mark_point(
         size=150, strokeWidth=2, color=theme.BEST, opacity=1
     )
     rings = rings.encode(x=x, y=scale.of_metric(trials, domain, "mean"))
     note = "The best over the other hyperparameters, a mean over seeds; a ring is an arm's own best."
-    if axis.name in compared.own:
+    if axis.name in compared.conditional:
         note += " Each has tried only the rates that are drawn."
     chart = altair.layer(lines, dots, rings).properties(height=HEIGHT)
     return Figure("arms_rates", "arms", f"Where the best {axis.name} of each {compared.by.name} lies", note, chart)

@@ -8,7 +8,7 @@ from finetune.analysis.effects import Effect
 from finetune.analysis.table.axis import Axis
 from finetune.report import scale, theme
 from finetune.report.comparison import Comparison, Pairs
-from finetune.report.figure import HEIGHT, Figure, records
+from finetune.report.figure import HEIGHT, Figure, chart_of
 
 _PAIRS = 1500  # drawn in one chart
 _ROW = 34  # pixels of a study
@@ -51,7 +51,7 @@ def _best_layers(compared: Comparison, rows: list[dict], runs: list[dict], x: al
     form = scale.digits(compared.answers[0].trials.frame["value"])
     labels = altair.Axis(labelLimit=200, labelColor=theme.INK)
     y = altair.Y(field="study", type="nominal", sort=list(compared.names), title=None, axis=labels)
-    points = altair.Chart(records(runs)).mark_point(size=18, filled=True, color=theme.RUN, opacity=1, fillOpacity=0.6)
+    points = chart_of(runs).mark_point(size=18, filled=True, color=theme.RUN, opacity=1, fillOpacity=0.6)
     lines = scale.tooltip(
         ("study", "study", None),
         ("setting", "setting", None),
@@ -59,10 +59,8 @@ def _best_layers(compared: Comparison, rows: list[dict], runs: list[dict], x: al
         ("low", "95 %", form),
         ("high", "to", form),
     )
-    base = altair.Chart(records(rows)).encode(y=y)
-    bars = base.mark_rule(strokeWidth=2, color=theme.ACCENT).encode(
-        x=altair.X(field="low", type="quantitative", scale=x["scale"]), x2=altair.X2(field="high")
-    )
+    base = chart_of(rows).encode(y=y)
+    bars = base.mark_rule(strokeWidth=2, color=theme.ACCENT).encode(**scale.interval(x["scale"]))
     dots = base.mark_point(filled=True, size=64, opacity=1, color=theme.ACCENT).encode(x=x, tooltip=lines)
     return [points.encode(x=x, y=y), bars, dots]
 
@@ -80,11 +78,11 @@ def _paired(compared: Comparison, pairs: Pairs) -> Figure:
     lines = scale.tooltip(
         ("id", f"id in {compared.names[0]}", None), ("first", compared.names[0], form), ("other", pairs.other, form)
     )
-    points = altair.Chart(records(frame.to_dict("records"))).mark_point(
+    points = chart_of(frame).mark_point(
         filled=True, size=26, opacity=1, fillOpacity=0.55, color=theme.ACCENT, clip=True
     )
-    ends = records([{"first": low, "other": low}, {"first": high, "other": high}])
-    equal = altair.Chart(ends).mark_line(color=theme.MUTED, strokeDash=[4, 3], strokeWidth=1.2)
+    ends = chart_of([{"first": low, "other": low}, {"first": high, "other": high}])
+    equal = ends.mark_line(color=theme.MUTED, strokeDash=[4, 3], strokeWidth=1.2)
     chart = altair.layer(equal.encode(x=x, y=y), points.encode(x=x, y=y, tooltip=lines)).properties(height=HEIGHT + 60)
     better = "above" if trials.maximize else "below"
     higher = np.mean((pairs.frame["other"] > pairs.frame["first"]) == trials.maximize)
@@ -115,12 +113,10 @@ def _effect(compared: Comparison, name: str, effects: list[tuple[str, Effect]]) 
     domain = scale.visible(rows["mean"], trials.maximize)
     form = scale.digits(trials.frame["value"])
     lines = scale.tooltip(("study", "study", None), ("setting", name, None), ("y", "best over the others", form))
-    base = altair.Chart(records(rows[["study", "x", "y", "low", "high", "setting"]].to_dict("records")))
+    base = chart_of(rows[["study", "x", "y", "low", "high", "setting"]])
     base = base.encode(x=scale.of_axis(axis, title=name), color=_colour(compared))
     y = scale.of_metric(trials, domain)
-    band = base.mark_area(fillOpacity=0.15, clip=True).encode(
-        y=altair.Y(field="low", type="quantitative", scale=y["scale"]), y2=altair.Y2(field="high")
-    )
+    band = base.mark_area(fillOpacity=0.15, clip=True).encode(**scale.interval(y["scale"], "y"))
     line = base.mark_line(strokeWidth=2.2, clip=True).encode(y=y)
     dots = base.mark_point(filled=True, size=40, opacity=1, clip=True).encode(y=y, tooltip=lines)
     chart = altair.layer(band, line, dots).properties(height=HEIGHT)

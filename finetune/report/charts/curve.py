@@ -6,7 +6,7 @@ import pandas as pd
 
 from finetune.analysis.answer import Answer
 from finetune.report import scale, theme
-from finetune.report.figure import HEIGHT, Figure, records
+from finetune.report.figure import HEIGHT, Figure, chart_of
 
 _RUNS = 120  # curves drawn
 _EPOCHS = 60  # points of a curve
@@ -67,7 +67,7 @@ def _all_runs(answer: Answer, curves: pd.DataFrame, metric: str) -> Figure | Non
     ):
         if not kept.any():
             continue
-        base = altair.Chart(records(rows[kept].to_dict("records"))).encode(
+        base = chart_of(rows[kept]).encode(
             x=_epochs(), y=y, detail=altair.Detail(field="id", type="nominal"), tooltip=lines
         )
         layers.append(base.mark_line(color=colour, strokeWidth=width, strokeOpacity=opacity, clip=clip))
@@ -106,7 +106,7 @@ def _by_value(answer: Answer, curves: pd.DataFrame, metric: str) -> Figure | Non
         legend=altair.Legend(title=axis.name, columns=4, symbolType="stroke"),
     )
     lines = scale.tooltip(("setting", axis.name, None), ("epoch", "epoch", ".0f"), ("y", "median", form))
-    base = altair.Chart(records(rows.to_dict("records")))
+    base = chart_of(rows)
     chart = base.mark_line(strokeWidth=2, clip=True).encode(
         x=_epochs(), y=scale.of_metric(trials, domain), color=colour, tooltip=lines
     )
@@ -132,7 +132,7 @@ def _fit(answer: Answer, curves: pd.DataFrame) -> Figure | None:
         legend=altair.Legend(title=None, symbolType="stroke"),
     )
     lines = scale.tooltip(("split", "split", None), ("epoch", "epoch", ".0f"), ("mean", "mean loss", ".4f"))
-    base = altair.Chart(records(rows.to_dict("records"))).encode(x=_epochs(), color=colour)
+    base = chart_of(rows).encode(x=_epochs(), color=colour)
     ticks = altair.Axis(tickCount=5)
     y = altair.Y(field="mean", type="quantitative", title="loss", axis=ticks, scale=altair.Scale(zero=False))
     band = base.mark_area(fillOpacity=0.18).encode(

@@ -10,7 +10,7 @@ from finetune.analysis.evidence import Evidence
 from finetune.analysis.table.axis import Axis
 from finetune.analysis.table.trials import Trials
 from finetune.report import scale, theme
-from finetune.report.figure import HEIGHT, Figure, records
+from finetune.report.figure import HEIGHT, Figure, chart_of
 
 _RUNS = 1500  # runs drawn in one chart
 _FEW, _CLEAR, _FAINT = 500, 0.55, 0.25  # how opaque fewer runs, and more runs, are
@@ -74,17 +74,14 @@ def _figure(answer: Answer, isolated: Effect, marginal: Effect | None, domain: t
 def _runs(trials: Trials, axis: Axis, domain: tuple[float, float], x: altair.X, y: altair.Y) -> altair.Chart:
     rows = _run_rows(trials, axis, domain)
     opacity = _CLEAR if len(rows) < _FEW else _FAINT
-    points = altair.Chart(records(rows.to_dict("records"))).mark_point(
-        filled=True, opacity=1, fillOpacity=opacity, size=22
-    )
-    kinds = ["run", "below", "diverged"]
-    shapes = altair.Scale(domain=kinds, range=["circle", "triangle-down", "cross"])
-    colours = altair.Scale(domain=kinds, range=[theme.RUN, theme.RUN, theme.BAD])
+    points = chart_of(rows).mark_point(filled=True, opacity=1, fillOpacity=opacity, size=22)
+    colours = {"run": theme.RUN, "below": theme.RUN, "diverged": theme.BAD}
+    shapes = altair.Scale(domain=list(colours), range=["circle", "triangle-down", "cross"])
     return points.encode(
         x=x,
         y=y,
         shape=altair.Shape(field="kind", type="nominal", legend=None, scale=shapes),
-        color=altair.Color(field="kind", type="nominal", legend=None, scale=colours),
+        color=scale.colours(colours),
         tooltip=run_tooltip(trials, axis.name),
     )
 
@@ -119,18 +116,17 @@ def run_tooltip(trials: Trials, name: str) -> list[altair.Tooltip]:
     )
 
 
-def _points(effect: Effect) -> altair.InlineData:
+def _points(effect: Effect) -> altair.Chart:
     frame = effect.points.dropna(subset=["mean"])
     texts = [scale.label(effect.axis, value) for value in frame["value"]]
     columns = {"x": frame["position"], "y": frame["mean"], "low": frame["low"], "high": frame["high"], "n": frame["n"]}
-    return records(pd.DataFrame(columns).assign(setting=texts).to_dict("records"))
+    return chart_of(pd.DataFrame(columns).assign(setting=texts))
 
 
 def _lines(trials: Trials, effect: Effect, x: altair.X, y: altair.Y) -> list[altair.Chart]:
     """Returns the best over the other hyperparameters: band and line, or for categories a bar and a point each."""
     form = scale.digits(trials.frame["value"])
-    base = altair.Chart(_points(effect)).encode(x=x, y=y)
-    low_high = {"y": altair.Y(field="low", type="quantitative", scale=y["scale"]), "y2": altair.Y2(field="high")}
+    base, low_high = _points(effect).encode(x=x, y=y), scale.interval(y["scale"], "y")
     lines = scale.tooltip(
         ("setting", effect.axis.name, None),
         ("y", "best over the others", form),
@@ -146,7 +142,7 @@ def _lines(trials: Trials, effect: Effect, x: altair.X, y: altair.Y) -> list[alt
 
 
 def _average(effect: Effect, x: altair.X, y: altair.Y) -> altair.Chart:
-    base = altair.Chart(_points(effect)).encode(x=x, y=y)
+    base = _points(effect).encode(x=x, y=y)
     if effect.axis.is_number:
         return base.mark_line(color=theme.MUTED, strokeWidth=1.4, strokeDash=[4, 3], clip=True)
     return base.mark_tick(color=theme.MUTED, thickness=1.4, width=26, clip=True)
@@ -156,8 +152,8 @@ def _chosen(effect: Effect, value: object, x: altair.X, y: altair.Y) -> altair.C
     """Returns a ring around the value that is recommended."""
     frame = effect.points.dropna(subset=["mean"])
     if frame.empty:
-        return altair.Chart(records([])).mark_point()
+        return chart_of([]).mark_point()
     nearest = frame.iloc[int((frame["position"] - effect.axis.position(value)).abs().argmin())]
-    data = records([{"x": nearest["position"], "y": nearest["mean"]}])
-    ring = altair.Chart(data).mark_point(size=150, color=theme.BEST, strokeWidth=2.4, opacity=1, clip=True)
+    place = chart_of([{"x": nearest["position"], "y": nearest["mean"]}])
+    ring = place.mark_point(size=150, color=theme.BEST, strokeWidth=2.4, opacity=1, clip=True)
     return ring.encode(x=x, y=y)

@@ -12,7 +12,7 @@ from finetune.analysis.interactions import Shift
 from finetune.analysis.table.axis import Axis
 from finetune.analysis.table.trials import Trials
 from finetune.report import scale, theme
-from finetune.report.figure import HEIGHT, Figure, records
+from finetune.report.figure import HEIGHT, Figure, chart_of
 
 _MAPS = 6  # heat maps drawn, those of the largest shares first
 _CELLS = 15  # columns with a number in each cell
@@ -109,7 +109,7 @@ def _map_layers(
     sign = 1 if trials.maximize else -1
     frame = frame.assign(text=[f"{value:{form}}" if np.isfinite(value) else "×" for value in frame["mean"]])
     frame["shade"] = np.where(sign * (frame["mean"] - middle) > 0, "dark", "pale")
-    base = altair.Chart(records(frame.drop(columns=["first", "second"]).to_dict("records"))).encode(
+    base = chart_of(frame.drop(columns=["first", "second"])).encode(
         x=_ordinal(first, frame["first"], altair.X, "x"), y=_ordinal(second, frame["second"], altair.Y, "y")
     )
     lines = scale.tooltip(
@@ -130,14 +130,8 @@ def _map_layers(
     )
     layers = [base.mark_rect(stroke=theme.PAPER, strokeWidth=2, cornerRadius=2).encode(color=colour, tooltip=lines)]
     if frame["x"].nunique() <= _CELLS:
-        ink = altair.Color(
-            field="shade",
-            type="nominal",
-            legend=None,
-            scale=altair.Scale(domain=["dark", "pale"], range=["#ffffff", "#1b2128"]),
-        )
-        texts = base.mark_text(fontSize=10).encode(text=altair.Text(field="text", type="nominal"), color=ink)
-        layers.append(texts)
+        ink = scale.colours({"dark": "#ffffff", "pale": "#1b2128"}, "shade")
+        layers.append(base.mark_text(fontSize=10).encode(text=altair.Text(field="text", type="nominal"), color=ink))
     return layers
 
 
@@ -151,7 +145,7 @@ def _shift(axes: Mapping[str, Axis], shift: Shift) -> Figure:
         "low": points["low"],
         "high": points["high"],
     }
-    base = altair.Chart(records(pd.DataFrame(columns).to_dict("records"))).encode(x=scale.of_axis(by, title=by.name))
+    base = chart_of(pd.DataFrame(columns)).encode(x=scale.of_axis(by, title=by.name))
     lines = scale.tooltip(
         ("setting", by.name, None),
         ("y", f"best {rate.name}", ".2~e"),
@@ -163,9 +157,7 @@ def _shift(axes: Mapping[str, Axis], shift: Shift) -> Figure:
     y_scale = altair.Scale(type="log", domain=[low / room, high * room], nice=False)
     ticks = altair.Axis(values=scale.round_numbers(low / room, high * room), format=".0~e", grid=True)
     y = altair.Y(field="y", type="quantitative", title=f"best {rate.name}", scale=y_scale, axis=ticks)
-    bars = base.mark_rule(color=theme.ACCENT, strokeWidth=2).encode(
-        y=altair.Y(field="low", type="quantitative", scale=y_scale), y2=altair.Y2(field="high")
-    )
+    bars = base.mark_rule(color=theme.ACCENT, strokeWidth=2).encode(**scale.interval(y_scale, "y"))
     dots = base.mark_point(filled=True, size=60, color=theme.ACCENT, opacity=1).encode(y=y, tooltip=lines)
     line = base.mark_line(color=theme.ACCENT, strokeDash=[4, 3], strokeWidth=1.4).encode(y=y)
     layers = [line, bars, dots] if by.is_number else [bars, dots]
@@ -206,8 +198,7 @@ def _divergence(axes: list[Axis], cells: pd.DataFrame, share: float) -> Figure:
         ("sum", "diverged or failed", ".0f"),
         ("size", "of runs", ".0f"),
     )
-    base = altair.Chart(records(cells.to_dict("records")))
-    base = base.encode(*places)
+    base = chart_of(cells).encode(*places)
     opacity = altair.Opacity(
         field="mean", type="quantitative", legend=None, scale=altair.Scale(domain=[0, 1], range=[0.06, 0.9])
     )

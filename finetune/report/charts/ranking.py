@@ -8,7 +8,7 @@ from finetune.analysis.answer import Answer
 from finetune.analysis.setting import make_settings
 from finetune.analysis.table.trials import Trials
 from finetune.report import scale, theme
-from finetune.report.figure import HEIGHT, Figure, records
+from finetune.report.figure import HEIGHT, Figure, chart_of
 
 _SETTINGS = 16  # best settings drawn
 _ROW = 22  # pixels of a setting
@@ -25,7 +25,7 @@ def _settings(answer: Answer) -> Figure | None:
     trials, stands = answer.trials, answer.evidence.stands
     if not len(stands.order) or not trials.axes:
         return None
-    shown = make_settings(trials, stands, stands.order[:_SETTINGS])
+    shown = make_settings(answer.evidence, stands.order[:_SETTINGS])
     sign = 1 if trials.maximize else -1
     worst = min(scale.visible(pd.Series([sign * each.mean for each in shown]), True))
     shown = tuple(each for each in shown if sign * each.mean >= worst)
@@ -66,12 +66,6 @@ def _setting_layers(trials: Trials, means: pd.DataFrame, runs: pd.DataFrame, x: 
     form = scale.digits(trials.frame["value"])
     axis = altair.Axis(labelLimit=200, labelColor=theme.INK)
     y = altair.Y(field="setting", type="nominal", sort=list(means["setting"]), title=None, axis=axis)
-    colour = altair.Color(
-        field="kind",
-        type="nominal",
-        legend=None,
-        scale=altair.Scale(domain=["best", "tied", "other"], range=[theme.BEST, theme.ACCENT, theme.RUN]),
-    )
     lines = scale.tooltip(
         ("setting", "setting", None),
         ("mean", "mean", form),
@@ -79,14 +73,10 @@ def _setting_layers(trials: Trials, means: pd.DataFrame, runs: pd.DataFrame, x: 
         ("high", "to", form),
         ("n", "runs", ".0f"),
     )
-    base = altair.Chart(records(means.to_dict("records"))).encode(y=y, color=colour)
-    bars = base.mark_rule(strokeWidth=2, clip=True).encode(
-        x=altair.X(field="low", type="quantitative", scale=x["scale"]), x2=altair.X2(field="high")
-    )
+    base = chart_of(means).encode(y=y, color=scale.colours(theme.STANDING))
+    bars = base.mark_rule(strokeWidth=2, clip=True).encode(**scale.interval(x["scale"]))
     dots = base.mark_point(filled=True, size=60, opacity=1, clip=True).encode(x=x, tooltip=lines)
-    each = altair.Chart(records(runs.to_dict("records"))).mark_point(
-        size=16, filled=True, color=theme.RUN, opacity=1, fillOpacity=0.6, clip=True
-    )
+    each = chart_of(runs).mark_point(size=16, filled=True, color=theme.RUN, opacity=1, fillOpacity=0.6, clip=True)
     over = scale.tooltip(
         ("setting", "setting", None), ("y", trials.metric, form), ("seed", "seed", None), ("id", "id", None)
     )
@@ -99,7 +89,7 @@ def _best_of_n(answer: Answer) -> Figure | None:
     if table is None or len(table) < 2:
         return None
     form = scale.digits(trials.frame["value"])
-    base = altair.Chart(records(table[["n", "expected", "low", "high"]].to_dict("records")))
+    base = chart_of(table[["n", "expected", "low", "high"]])
     places = altair.Axis(values=scale.round_numbers(1, float(table["n"].max())), format=",.0f", labelOverlap="greedy")
     limits = altair.Scale(type="log", nice=False)
     x = altair.X(field="n", type="quantitative", title="trials drawn at random", scale=limits, axis=places)
@@ -112,9 +102,7 @@ def _best_of_n(answer: Answer) -> Figure | None:
     lines = scale.tooltip(
         ("n", "trials", ".0f"), ("expected", "expected best", form), ("low", "from", form), ("high", "to", form)
     )
-    band = base.mark_area(color=theme.ACCENT, fillOpacity=0.18, clip=True).encode(
-        x=x, y=altair.Y(field="low", type="quantitative", scale=y_scale), y2=altair.Y2(field="high")
-    )
+    band = base.mark_area(color=theme.ACCENT, fillOpacity=0.18, clip=True).encode(x=x, **scale.interval(y_scale, "y"))
     line = base.mark_line(color=theme.ACCENT, strokeWidth=2.2, clip=True).encode(x=x, y=y)
     dots = base.mark_point(filled=True, color=theme.ACCENT, size=26, opacity=1).encode(x=x, y=y, tooltip=lines)
     chart = altair.layer(band, line, dots).properties(height=HEIGHT)

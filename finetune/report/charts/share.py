@@ -6,7 +6,7 @@ import numpy as np
 from finetune.analysis.answer import Answer
 from finetune.analysis.statistics.anova import Anova, Share
 from finetune.report import scale, theme
-from finetune.report.figure import Figure, records
+from finetune.report.figure import Figure, chart_of
 
 _BARS = 10  # shares drawn; smaller ones are left out
 _SMALL = 0.095  # share below which a decimal is shown
@@ -83,16 +83,11 @@ def _layers(rows: list[dict]) -> list[altair.Chart]:
     )
     ticks = altair.Axis(labelExpr="format(100 * datum.value, '.0f') + ' %'", tickCount=5, title="share of the variance")
     x = altair.X(field="share", type="quantitative", scale=altair.Scale(domain=[0, 1.12], nice=False), axis=ticks)
-    base = altair.Chart(records(rows)).encode(y=y)
+    base = chart_of(rows).encode(y=y)
     lines = scale.tooltip(
         ("term", "share of", None), ("share", "share", ".1%"), ("low", "95 % from", ".1%"), ("high", "to", ".1%")
     )
-    colour = altair.Color(
-        field="kind",
-        type="nominal",
-        legend=None,
-        scale=altair.Scale(domain=["axis", "chance"], range=[theme.ACCENT, theme.RUN]),
-    )
+    colour = scale.colours({"axis": theme.ACCENT, "chance": theme.RUN})
     bars = base.mark_bar(height=14, cornerRadiusEnd=2, opacity=0.85).encode(x=x, color=colour, tooltip=lines)
     interval = base.mark_rule(color=theme.INK, strokeWidth=1.2).encode(
         x=altair.X(field="low", type="quantitative"), x2=altair.X2(field="high")

@@ -7,7 +7,7 @@ import pandas as pd
 from finetune.analysis.answer import Answer
 from finetune.analysis.table.trials import Trials
 from finetune.report import scale, theme
-from finetune.report.figure import HEIGHT, Figure, records
+from finetune.report.figure import HEIGHT, Figure, chart_of
 
 _POINTS = 1500  # points of the Pareto chart
 _LINES = 250  # runs of the parallel axes
@@ -53,7 +53,7 @@ def _cost_layers(trials: Trials, rest: pd.DataFrame, front: pd.DataFrame, unit: 
         labelled = part[["id", "cost", "value"]].assign(
             setting=[scale.setting(trials, row) for row in part.to_dict("records")]
         )
-        base = altair.Chart(records(labelled.to_dict("records"))).encode(x=x, y=y)
+        base = chart_of(labelled).encode(x=x, y=y)
         if colour == theme.BEST:
             layers.append(base.mark_line(color=colour, interpolate="step-after", strokeWidth=1.6, clip=True))
         points = base.mark_point(filled=True, color=colour, size=size, opacity=1, fillOpacity=opacity, clip=True)
@@ -117,7 +117,7 @@ def _parallel_layers(trials: Trials, lines: pd.DataFrame, marks: pd.DataFrame, o
         ("best", theme.BEST, 1.8, 1.0),
     ):
         part = lines[lines["kind"] == kind]
-        base = altair.Chart(records(part[["id", "axis", "rank", "x", "value"]].to_dict("records")))
+        base = chart_of(part[["id", "axis", "rank", "x", "value"]])
         layers.append(
             base.mark_line(color=colour, strokeWidth=width, strokeOpacity=opacity).encode(
                 x=x,
@@ -127,7 +127,7 @@ def _parallel_layers(trials: Trials, lines: pd.DataFrame, marks: pd.DataFrame, o
                 tooltip=scale.tooltip(("id", "id", None), ("value", trials.metric, form)),
             )
         )
-    texts = altair.Chart(records(marks.to_dict("records"))).mark_text(dy=13, fontSize=11)
+    texts = chart_of(marks).mark_text(dy=13, fontSize=11)
     texts = texts.encode(x=x, y=y, text=altair.Text(field="text", type="nominal"))
     halo = {"stroke": theme.PAPER, "strokeWidth": 4, "strokeJoin": "round"}
     return [*layers, texts.mark_text(dy=13, fontSize=11, **halo), texts]
