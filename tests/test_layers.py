@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 # Each may import those above it in this list, and nothing else of finetune. CONTRIBUTING.md says what each holds.
 ORDER = (
     "errors", "declaration", "config", "storage", "hosts", "cli", "assets", "trials", "search", "data", "jaxpr",
-    "member", "models.weights", "models.adapters", "models", "trunk", "population", "analysis.table", "analysis.statistics",
-    "analysis", "report", "study", "export", "predict", "__main__",
+    "member", "models.weights", "models.adapters", "models", "trunk", "population", "analysis.table",
+    "analysis.statistics", "analysis", "report", "study", "export", "predict", "__main__",
 )  # fmt: skip
 MODULES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file

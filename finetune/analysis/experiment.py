@@ -113,6 +113,9 @@ def command(trials: Trials, grid: Mapping[str, Sequence[Any]], seeds: int | None
     The command of the study with these axes in place of its own; for a table from elsewhere, the values to try.
     """
     before = started(trials)
+    if before is not None and before.search:  # whose ranges are not those of a grid: beside what is varied, the best
+        best = trials.settings().iloc[0]
+        grid = {axis.name: [axis.values[axis.indices([best[axis.name]])[0]]] for axis in trials.axes} | dict(grid)
     if before is not None:
         return str(before.training(grid, seeds))
     tried = [f"{name} = {', '.join(map(written, values))}" for name, values in grid.items()]

@@ -53,3 +53,14 @@ def test_the_next_command_has_new_axes_in_place_of_its_own() -> None:
 def test_what_is_no_module_is_typed_as_it_is() -> None:
     assert as_typed(["search.py", 3]) == ["search.py", "3"]
     assert as_typed([]) == []
+
+
+def test_what_follows_a_search_is_a_grid_beside_it():
+    command = parse(
+        ["finetune", "run", "--config=c.py", "--workdir=w", "--space=l2=0,1", "--search", "tpe", "--trials=8"]
+    )
+    assert command.search == ("--space=l2=0,1", "--search=tpe", "--trials=8")
+    assert str(command) == "finetune run --config=c.py --workdir=w --space=l2=0,1 --search=tpe --trials=8"
+    assert str(command.training({"l2": [0.0, 2.0]}, 3)) == (
+        "finetune run --config=c.py --workdir=w_grid --grid=l2=0,2 --seeds=3"
+    )
