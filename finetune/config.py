@@ -290,7 +290,9 @@ def check(config: Config) -> None:
         of_a_trial = name.startswith("hparams.")  # its range is checked where those of a grid are
         declaration.check(name, value, defaults[name], None if of_a_trial else DECLARED[name]["allowed"])
     if not config.data.name:
-        raise UserError("data.name is empty, allowed: a packaged set, tfds:NAME, or a path")
+        raise UserError(
+            "data.name is empty, allowed: a packaged set, tfds:NAME, or a path, --config.data.name=reviews.csv"
+        )
     if config.trunk.dtype != "float32" and config.trunk.mode not in ("auto", "cached"):
         raise UserError(
             f"trunk.dtype is {config.trunk.dtype!r} and trunk.mode {config.trunk.mode!r}, which caches nothing, "

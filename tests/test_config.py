@@ -88,6 +88,7 @@ def test_every_config_file_builds(file):
     module = runpy.run_path(str(file))
     assert module["__doc__"]
     config = module["get_config"]()
+    config.data.name = config.data.name or "mine.csv"  # of those for the user's own data
     settings.check(config)
     make_trials(config, {}, module.get("sweep", lambda: ({},))())
 

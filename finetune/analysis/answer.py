@@ -1,5 +1,6 @@
 """The answer to a table of trials: every analysis of it, and ten lines in plain words."""
 
+import html
 from typing import NamedTuple
 
 import pandas as pd
@@ -34,6 +35,15 @@ class Answer(NamedTuple):
     pareto: pd.DataFrame
     arms: Arms | None
     lines: tuple[Line, ...]
+
+    def __repr__(self) -> str:
+        return "\n".join(self.headline)
+
+    def _repr_html_(self) -> str:
+        """Returns the headline as a notebook shows it."""
+        parts = ((html.escape(line.label), line.sign, html.escape(line.text)) for line in self.lines)
+        shown = (f"<b>{label}</b>{sign} {text}" if label else text for label, sign, text in parts)
+        return "".join(f"<p>{each}</p>" for each in shown)
 
     @property
     def headline(self) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ from finetune.study.results import Results, collect
 from finetune.study.training import Training
 from finetune.trials import parents
 from finetune.trials.assignment import axes as checked_axes
-from finetune.trials.grid import Trial, asked
+from finetune.trials.grid import Trial, asked, with_seeds
 from finetune.trunk.choice import HostSplit, choose_trunk
 from finetune.trunk.feature_pass import Pass
 from finetune.trunk.feature_store import feature_store
@@ -47,16 +47,18 @@ from finetune.trunk.feature_store import feature_store
 def run(
     config: Config,
     workdir: str | Path,
-    axes: Mapping[str, Iterable[Any]] | None = None,
+    grid: Mapping[str, Iterable[Any]] | None = None,
     sweep: Iterable[Mapping[str, Any]] = ({},),
     plan_only: bool = False,
     retry: bool = False,
     fail_fast: bool = False,
     task: user_task.OwnTask | None = None,
+    seeds: int | None = None,
 ) -> Results:
-    """Trains every trial of `sweep` crossed with `axes` that `workdir` does not hold yet, and returns all results.
+    """Trains every trial of `sweep` crossed with `grid` that `workdir` does not hold yet, and returns all results.
 
-    axes: name -> values, lists or arrays of numbers or texts. Results are in the order in which trials are asked for.
+    grid: name -> values, lists or arrays of numbers or texts. seeds: each setting has the seeds 0 to `seeds` - 1.
+    Results are in the order in which trials are asked for.
     With `plan_only`, two steps of each group are measured and the plan is printed and written; nothing is trained.
     With `retry`, trials that have failed twice are tried again; with `fail_fast`, what the first one raises is raised.
     task: one of the user's own, or task(classes, example) that makes it, in place of the model of the settings.
@@ -64,7 +66,7 @@ def run(
     """
     config = settings.checked(config)
     config = config if task is None else user_task.checked(config)
-    workdir, axes = directory.checked(workdir), checked_axes({} if axes is None else axes)
+    workdir, axes = directory.checked(workdir), with_seeds(checked_axes({} if grid is None else grid), seeds)
     trials = parents.checked(asked(config, axes, sweep))
     check_command(config, trials, {"--plan_only": plan_only, "--retry": retry, "--fail_fast": fail_fast})
     if is_first():

@@ -83,13 +83,18 @@ def parse_axes(texts: Sequence[str], seeds: int | None) -> dict[str, list[Value]
         if name in axes:
             raise UserError(f"--grid names {name!r} twice, allowed: each axis once, its values separated by commas")
         axes[name] = values
-    if seeds is not None:
-        if not 1 <= seeds <= LONGEST_AXIS:
-            raise UserError(f"--seeds is {seeds}, allowed: 1 or more, at most {LONGEST_AXIS}")
-        if "seed" in axes:
-            raise UserError("both --seeds and --grid=seed=... are given, allowed: one of them")
-        axes["seed"] = list(range(seeds))
-    return axes
+    return with_seeds(axes, seeds)
+
+
+def with_seeds(axes: Mapping[str, list[Value]], seeds: int | None) -> dict[str, list[Value]]:
+    """Returns axes with the seeds 0 to `seeds` - 1 as one of them, None for none; raises UserError unless it can be."""
+    if seeds is None:
+        return dict(axes)
+    if not isinstance(seeds, int) or not 1 <= seeds <= LONGEST_AXIS:
+        raise UserError(f"--seeds is {seeds}, allowed: 1 or more, at most {LONGEST_AXIS}")
+    if "seed" in axes:
+        raise UserError("both --seeds and --grid=seed=... are given, allowed: one of them")
+    return {**axes, "seed": list(range(seeds))}
 
 
 def make_trials(

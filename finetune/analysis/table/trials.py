@@ -113,24 +113,30 @@ def read_table(
     minimize: whether less is better, None to follow the study or the metric's name; asked: what is said of columns.
     Raises UserError if there is no such file, no such column, nothing that varies, or no telling what is better.
     """
-    table = foreign.read(path)
+    trials = from_table(foreign.read(path), metric, minimize, str(path), asked)
+    if not trials.axes:
+        raise UserError(f"--trials is {str(path)!r}, where no hyperparameter has two values, allowed: one that varies")
+    return trials
+
+
+def from_table(
+    table: foreign.Table, metric: str, minimize: bool | None, source: str, asked: columns.Asked | None = None
+) -> Trials:
+    """Returns the trials of a table as it was found; arguments and errors as of `read_table`."""
     if not len(table.frame):
-        raise _no_rows(str(path))
+        raise _no_rows(source)
     names = [str(name) for name in table.frame.columns]
     column = columns.objective(names, metric, table.directions)
     known = table.directions.get(column) or direction.from_ranks(table.frame, column)
     decided = direction.decide(column, minimize, known)
-    trials = from_frame(
+    return from_frame(
         table.frame,
         column,
         decided.minimize,
-        source=str(path),
+        source=source,
         asked=columns.asked(names, asked or columns.Asked(), column),
         found=Found(table.scales, table.notes, decided.why, table.sampler, ordered=True),
     )
-    if not trials.axes:
-        raise UserError(f"--trials is {str(path)!r}, where no hyperparameter has two values, allowed: one that varies")
-    return trials
 
 
 def _no_rows(source: str) -> UserError:
