@@ -162,9 +162,7 @@ def _sentence(evidence: Evidence, needed: int | None) -> str:
 
 def _seeds(stands: Standing) -> str:
     low, high = int(stands.table["n"].min()), int(stands.table["n"].max())
-    return (
-        count(high, "seed") + (" each" if high > 1 and low == high else "") if low == high else f"{low} to {high} seeds"
-    )
+    return f"{low} to {high} seeds" if low < high else count(high, "seed") + " each" * (high > 1)
 
 
 def next_experiment(evidence: Evidence, findings: Sequence[Finding], needed: int | None) -> tuple[str | None, str]:

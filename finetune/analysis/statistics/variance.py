@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 _ROUNDS, _EXACT = 100, 1e-6  # of the search for seed effects: its rounds, and when it ends, relative to the range
 _NO_STEP = 1e-9  # values closer than this, relative to the largest, differ by rounding of floats
@@ -165,6 +165,19 @@ def resolution(values: np.ndarray) -> float:
         if np.array_equal(np.round(places, decimals), places):
             return 10.0**-decimals
     return 0.0
+
+
+def t_interval(values: np.ndarray, level: float = 0.05) -> tuple[float, float]:
+    """Returns (mean, half of its t-interval) of those values that are known, NaN where too few are.
+
+    Values that agree are still rounded, by `resolution`.
+    """
+    step, values = resolution(values), values[np.isfinite(values)]
+    if len(values) < 2:
+        return (float(values[0]) if len(values) else np.nan), np.nan
+    variance = max(float(np.var(values, ddof=1)), step**2 / 12)
+    half = stats.t.ppf(1 - level / 2, len(values) - 1) * np.sqrt(variance / len(values))
+    return float(values.mean()), float(half)
 
 
 def moderated(squares: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

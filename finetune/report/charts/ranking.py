@@ -34,9 +34,10 @@ def _settings(answer: Answer) -> Figure | None:
     best = answer.recommendation.best
     top = scale.setting(trials, best.values) if best else ""
     kinds = ["best" if name == top else "tied" if name in tied else "other" for name in names]
-    columns = {"mean": [each.mean for each in shown], "low": [each.low for each in shown]}
-    columns |= {"high": [each.high for each in shown], "n": [each.seeds for each in shown]}
-    means = pd.DataFrame({"setting": names, "kind": kinds, **columns})
+    means = pd.DataFrame(
+        {"setting": name, "kind": kind, "mean": each.mean, "low": each.low, "high": each.high, "n": each.seeds}
+        for name, kind, each in zip(names, kinds, shown, strict=True)
+    )
     table = pd.DataFrame([each.values for each in shown])
     runs = _runs_of(trials, table, names)
     every = pd.concat([runs["y"], means["mean"], means["low"], means["high"]]).dropna()
