@@ -47,11 +47,7 @@ def rounded(value: float, width: float) -> str:
 
 
 def span(low: float, high: float) -> str:
-    """Returns the ends of an interval as text, with the digits that it allows.
-
-    >>> span(0.95312, 0.95745)
-    '0.9531 to 0.9574'
-    """
+    """Returns the ends of an interval as text, with the digits that it allows: `0.9531 to 0.9574`."""
     return f"{rounded(low, high - low)} to {rounded(high, high - low)}"
 
 
