@@ -170,27 +170,19 @@ def _edge(axis: Axis, upward: bool, values: tuple[float, ...], alone: bool, comm
 
 def _cliffs(trials: Trials, stands: Standing) -> list[Finding]:
     """Says where one step from the best setting, other axes as they are, trials came to no result."""
-    best = int(stands.order[0])
-    found = []
-    for axis in trials.axes:
+    best, found = int(stands.order[0]), []
+    diverged = (trials.frame["status"] == records.DIVERGED).to_numpy()
+    places = stands.table[trials.names].to_numpy() - stands.table[trials.names].to_numpy()[best]  # steps from the best
+    for axis, away in zip(trials.axes, places.T, strict=True):
         if not axis.is_number or len(axis.values) > MANY:
             continue
-        same = np.ones(len(stands.table), bool)
-        for other in trials.axes:
-            if other.name != axis.name:
-                same &= stands.table[other.name].to_numpy() == stands.table[other.name].to_numpy()[best]
         for step, word in ((1, "above"), (-1, "below")):
-            beside = np.flatnonzero(
-                same & (stands.table[axis.name].to_numpy() == stands.table[axis.name].to_numpy()[best] + step)
-            )
-            rows = np.concatenate([stands.rows[place] for place in beside]) if len(beside) else np.array([], int)
-            lost = int((trials.frame["status"].to_numpy()[rows] == records.DIVERGED).sum())
-            if lost:
-                value = axis.values[stands.table[axis.name].to_numpy()[best] + step]
-                sentence = (
-                    f"One step {word} the best {axis.name}, at {value_words(value)}, {lost} of "
-                    f"{count(len(rows), 'trial')} diverged: the range ends there."
-                )
+            beside = np.flatnonzero((away == step) & ((places != 0).sum(1) == 1))
+            rows = [row for setting in beside for row in stands.rows[setting]]
+            if lost := int(sum(diverged[row] for row in rows)):
+                value = value_words(axis.values[stands.table[axis.name].iat[best] + step])
+                words = f"{lost} of {count(len(rows), 'trial')} diverged: the range ends there."
+                sentence = f"One step {word} the best {axis.name}, at {value}, {words}"
                 found.append(Finding("diverged", NOTE, sentence, axis.name))
     return found
 

@@ -46,6 +46,11 @@ def rounded(value: float, width: float) -> str:
     return f"{value:.{min(max(1 - math.floor(math.log10(width)), 0), 4)}f}"
 
 
+def span(low: float, high: float) -> str:
+    """Returns the ends of an interval as text, with the digits that it allows: `0.9531 to 0.9574`."""
+    return f"{rounded(low, high - low)} to {rounded(high, high - low)}"
+
+
 def setting_words(trials: Trials, values: Mapping[str, Any]) -> str:
     """Returns a setting as text, such as `learning_rate 0.003, weight_decay 0`."""
     return ", ".join(f"{axis.name} {value_words(values[axis.name])}" for axis in trials.axes)

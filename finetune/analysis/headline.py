@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from finetune.analysis.evidence import Evidence
 from finetune.analysis.finding import (
@@ -18,6 +17,7 @@ from finetune.analysis.finding import (
     percent,
     rounded,
     setting_words,
+    span,
     value_words,
 )
 from finetune.analysis.interactions import Shift
@@ -65,7 +65,7 @@ def headline(
     worth: float | None = None,
 ) -> tuple[Line, ...]:
     """Returns at most ten lines: what was run, what mattered, what to use, how sure, what to know, what to try next."""
-    lines = [Line(RUN, "", _run(evidence.trials)), *_mattered(evidence), *_use(evidence, recommendation)]
+    lines = [Line(RUN, "", _run(evidence)), *_mattered(evidence), *_use(evidence, recommendation)]
     lines += [*_points(evidence, gained, lost, worth), Line(SURE, "How sure", recommendation.sentence)]
     first = [_of(each) for each in findings if each.kind in _FIRST and each.severity == WARNING]
     last = [Line(NEXT, "Try next", recommendation.next_reason)]
@@ -76,18 +76,16 @@ def headline(
     return (lines[0], *first, *lines[1:], *more[: max(room, 0)], *last)
 
 
-def _run(trials: Trials) -> str:
+def _run(evidence: Evidence) -> str:
     """Says what was run, and by what it is judged."""
-    trained = len(trials.frame)
-    settings = len(trials.frame[trials.names].drop_duplicates()) if trials.axes else 1
-    repeats = trials.frame.groupby(trials.names, dropna=False).size() if trials.axes else pd.Series([trained])
-    low, high = int(repeats.min()), int(repeats.max())
+    trials, repeats = evidence.trials, [len(rows) for rows in evidence.stands.rows]
+    low, high, trained = min(repeats), max(repeats), sum(repeats)
     each = "trained once each" if high == 1 else f"trained with {count(high, 'seed')} each"
     if low < high:
         each = f"trained with {low} to {high} seeds each"
     aim = "higher" if trials.maximize else "lower"
-    settings_words = f"{count(settings, 'setting')}, {each}" if trained > 1 else "one setting, trained once"
-    return f"{count(trained, 'trial')}: {settings_words}; judged by {metric_words(trials)}, {aim} is better."
+    settings = f"{count(len(repeats), 'setting')}, {each}" if trained > 1 else "one setting, trained once"
+    return f"{count(trained, 'trial')}: {settings}; judged by {metric_words(trials)}, {aim} is better."
 
 
 def _mattered(evidence: Evidence) -> list[Line]:
@@ -165,15 +163,11 @@ def _points(evidence: Evidence, gained: Gain | None, lost: Sequence[Loss], worth
         return []
     parts = []
     if gained is not None:
-        step = gained.high - gained.low
-        interval = f"{rounded(gained.low, step)} to {rounded(gained.high, step)}"
-        against = gained.against
-        if gained.against == MEDIAN:
-            against += f" ({setting_words(evidence.trials, gained.values)})"
-        parts.append(f"{rounded(gained.gain, step)} ({interval}) over {against}")
+        median = f" ({setting_words(evidence.trials, gained.values)})" if gained.against == MEDIAN else ""
+        words = f"{rounded(gained.gain, gained.high - gained.low)} ({span(gained.low, gained.high)})"
+        parts.append(f"{words} over {gained.against}{median}")
     for each in [each for each in lost if each.low > 0][:_MOST_AXES]:
-        step = each.high - each.low
-        words = f"{rounded(each.loss, step)} ({rounded(each.low, step)} to {rounded(each.high, step)})"
+        words = f"{rounded(each.loss, each.high - each.low)} ({span(each.low, each.high)})"
         parts.append(f"{words} is lost with {each.axis} left at {value_words(each.value)}")
     if worth is not None:
         sure, perhaps = within(evidence, worth)
@@ -197,11 +191,12 @@ def _use(evidence: Evidence, recommendation: Recommendation) -> list[Line]:
 
 
 def _reached(trials: Trials, setting: Setting) -> str:
-    step = setting.high - setting.low
-    ends = f"{rounded(setting.low, step)} to {rounded(setting.high, step)}"
-    seeds = "best seen, ran once" if setting.seeds == 1 else f"{setting.seeds} seeds"
-    interval = f" ({ends}, 95 % interval, {seeds})"
-    words = f"{metric_words(trials)} {rounded(setting.mean, step)}{interval if np.isfinite(step) else _in_one(setting)}"
+    step, once = setting.high - setting.low, "best seen, ran once" if setting.seeds == 1 else ""
+    words = f"{metric_words(trials)} {rounded(setting.mean, step)}"
+    if np.isfinite(step):
+        words += f" ({span(setting.low, setting.high)}, 95 % interval, {once or f'{setting.seeds} seeds'})"
+    else:
+        words += f", {once or f'mean of {setting.seeds} runs'}"
     if setting.lost:
         words += f", {setting.lost} of its {setting.lost + setting.seeds} runs failed"
     if setting.test is None:
@@ -209,10 +204,6 @@ def _reached(trials: Trials, setting: Setting) -> str:
     half = setting.test_half
     plus_minus = f" ± {rounded(half, half)}" if np.isfinite(half) else ""
     return f"{words}, on the test split {rounded(setting.test, half)}{plus_minus}"
-
-
-def _in_one(setting: Setting) -> str:
-    return ", best seen, ran once" if setting.seeds == 1 else f", mean of {setting.seeds} runs"
 
 
 def _alternatives(evidence: Evidence, recommendation: Recommendation) -> str:

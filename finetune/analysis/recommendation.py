@@ -174,9 +174,7 @@ def _finalists(evidence: Evidence) -> str:
 def _seeds(stands: Standing) -> str:
     n = stands.table["n"][stands.table["n"] > 0]
     low, high = int(n.min()), int(n.max())
-    return (
-        count(high, "seed") + (" each" if high > 1 and low == high else "") if low == high else f"{low} to {high} seeds"
-    )
+    return f"{low} to {high} seeds" if low < high else count(high, "seed") + " each" * (high > 1)
 
 
 def next_experiment(evidence: Evidence, findings: Sequence[Finding], needed: int | None) -> tuple[str | None, str]:

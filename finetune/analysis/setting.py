@@ -5,12 +5,11 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from finetune.analysis import robust
 from finetune.analysis.cost import known as known_of
 from finetune.analysis.evidence import Evidence
-from finetune.analysis.statistics.variance import resolution
+from finetune.analysis.statistics.variance import t_interval
 
 
 class Setting(NamedTuple):
@@ -52,7 +51,7 @@ def make_settings(evidence: Evidence, places: Iterable[int], among: int | None =
         rows = stands.rows[place]
         kept = rows[counts[rows]]
         low, high = sorted(sign * end for end in stands.interval(place, len(stands.tied) if among is None else among))
-        test_mean, test_half = _interval(test[kept].astype(float))
+        test_mean, test_half = t_interval(test[kept].astype(float))
         known = spent[rows][np.isfinite(spent[rows])]
         made.append(
             Setting(
@@ -71,14 +70,3 @@ def make_settings(evidence: Evidence, places: Iterable[int], among: int | None =
             )
         )
     return tuple(made)
-
-
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    """Returns (mean, half of its 95 % t-interval); values that agree are still rounded. NaN if unknown."""
-    step = resolution(values)
-    values = values[np.isfinite(values)]
-    if len(values) < 2:
-        return (float(values[0]) if len(values) else math.nan), math.nan
-    variance = max(float(np.var(values, ddof=1)), step**2 / 12)
-    half = stats.t.ppf(0.975, len(values) - 1) * math.sqrt(variance / len(values))
-    return float(values.mean()), float(half)

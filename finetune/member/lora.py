@@ -120,36 +120,41 @@ def adapted(task: Task, made: Adapters) -> Task:
         drawn = {path: _drawn(path, shape, key) for path, shape in made.shapes.items()}
         return {**task.init(key), **unflatten(drawn)}
 
-    def run(params: Params, rate: jax.Array | float, keys: jax.Array | None, call: Callable[[Params], Any]) -> Any:
-        leaves, reached = flatten({ROOT: params[ROOT]}), set()
-
-        def hook(layer: str, x: jax.Array, y: jax.Array) -> jax.Array:
-            if layer not in layers:
-                return y
-            reached.add(layer)
-            a, b = (leaves[path].astype(y.dtype) for path in _leaves_of(layer))
-            return y + jnp.dot(jnp.dot(_dropped(layer, x.astype(y.dtype), rate, keys), a), b)
-
-        with at_dense(hook):
-            outputs = call({name: part for name, part in params.items() if name != ROOT})
-        if missed := sorted(layers - reached):
-            raise UserError(
-                f"lora.targets hits {missed[0]!r}, which is no dense layer that can be adapted, allowed: Flax's Dense, "
-                "and layers that call finetune.member.dense.dense_output"
-            )
-        return outputs
-
     def apply(params: Params, batch: Batch, rate: jax.Array | float, keys: jax.Array | None) -> Any:
-        return run(params, rate, keys, lambda model: task.apply(model, batch, rate, keys))
+        return _run(layers, params, rate, keys, lambda model: task.apply(model, batch, rate, keys))
 
     def update(
         params: Params, batch: Batch, rate: jax.Array | float, keys: jax.Array | None, trained: frozenset[str]
     ) -> Any:
         assert task.update is not None
         change = task.update
-        return run(params, rate, keys, lambda model: change(model, batch, rate, keys, trained))
+        return _run(layers, params, rate, keys, lambda model: change(model, batch, rate, keys, trained))
 
     return task._replace(init=init, apply=apply, update=update if task.update else None)
+
+
+def _run(
+    layers: frozenset[str], params: Params, rate: jax.Array | float, keys: jax.Array | None,
+    call: Callable[[Params], Any],
+) -> Any:  # fmt: skip
+    """Returns what `call` makes of the model's own parameters while `layers` add what their adapters give."""
+    leaves, reached = flatten({ROOT: params[ROOT]}), set()
+
+    def hook(layer: str, x: jax.Array, y: jax.Array) -> jax.Array:
+        if layer not in layers:
+            return y
+        reached.add(layer)
+        a, b = (leaves[path].astype(y.dtype) for path in _leaves_of(layer))
+        return y + jnp.dot(jnp.dot(_dropped(layer, x.astype(y.dtype), rate, keys), a), b)
+
+    with at_dense(hook):
+        outputs = call({name: part for name, part in params.items() if name != ROOT})
+    if missed := sorted(layers - reached):
+        raise UserError(
+            f"lora.targets hits {missed[0]!r}, which is no dense layer that can be adapted, allowed: Flax's Dense, "
+            "and layers that call finetune.member.dense.dense_output"
+        )
+    return outputs
 
 
 def _drawn(path: str, shape: jax.ShapeDtypeStruct, key: jax.Array) -> jax.Array:

@@ -1,13 +1,12 @@
 """The comparison of arms in the page: sentences, and a table with a row for each arm at its own best."""
 
 import math
-from collections.abc import Sequence
 from html import escape
 
 from finetune.analysis.answer import Answer
 from finetune.analysis.arms import Arm, Arms
 from finetune.analysis.finding import number
-from finetune.report import scale
+from finetune.report import scale, tables
 
 _UNKNOWN = "-"
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -24,15 +23,11 @@ def place(answer: Answer, compared: Arms) -> str:
     metric = answer.trials.metric.replace("_", " ")
     heads = [compared.by.name, "best setting", f"{metric}, 95 %", "test", "behind the first, 95 %"]
     heads += ["trained", "seconds a trial", "memory a member"]
-    rows = "".join(f"<tr>{_cells(_row(answer, arm), 'td')}</tr>" for arm in compared.arms)
+    rows = "".join(f"<tr>{tables.cells(_row(answer, arm), 'td')}</tr>" for arm in compared.arms)
     return (
-        f'{sentences}<div class="scroll arms"><table><thead><tr>{_cells(heads, "th")}</tr></thead>'
+        f'{sentences}<div class="scroll arms"><table><thead><tr>{tables.cells(heads, "th")}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
-
-
-def _cells(texts: Sequence[str], tag: str) -> str:
-    return "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
 
 
 def _row(answer: Answer, arm: Arm) -> list[str]:

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from finetune.analysis.answer import Answer
 from finetune.analysis.statistics.paired import LEVEL
-from finetune.analysis.statistics.variance import resolution
+from finetune.analysis.statistics.variance import t_interval
 from finetune.analysis.table.trials import Trials
 from finetune.errors import UserError
 from finetune.report import scale
@@ -88,7 +86,8 @@ def _pairs(first: Trials, other: Trials, name: str, others: int) -> Pairs:
         {"id": joined["id"], "first": joined["value"], "other_id": joined["id_other"], "other": joined["value_other"]}
     )
     by_seed = (frame["other"] - frame["first"]).groupby(joined["seed"].astype(str)).mean().to_numpy(float)
-    return Pairs(name, by, frame, *_interval(by_seed, LEVEL / max(others, 1)), len(by_seed))
+    mean, half = t_interval(by_seed, LEVEL / max(others, 1))
+    return Pairs(name, by, frame, mean, mean - half, mean + half, len(by_seed))
 
 
 def _shared(first: Trials, other: Trials) -> tuple[str, ...]:
@@ -101,16 +100,6 @@ def _shared(first: Trials, other: Trials) -> tuple[str, ...]:
 def _keys(trials: Trials, *names: str) -> list[str]:
     rows = _settings(trials)[list(names)].assign(seed=trials.frame["seed"]).to_dict("records")
     return [json.dumps(row, sort_keys=True, default=str) for row in rows]
-
-
-def _interval(by_seed: np.ndarray, level: float) -> tuple[float, float, float]:
-    """Returns the mean of differences, one a seed, and its t-interval; NaN where it is not known."""
-    if len(by_seed) < 2:
-        return (float(by_seed[0]) if len(by_seed) else math.nan), math.nan, math.nan
-    step = resolution(by_seed)
-    error = math.sqrt(max(float(np.var(by_seed, ddof=1)), step**2 / 12) / len(by_seed))
-    half = float(stats.t.isf(level / 2, len(by_seed) - 1)) * error
-    return float(by_seed.mean()), float(by_seed.mean()) - half, float(by_seed.mean()) + half
 
 
 def _differing(studies: Sequence[Trials]) -> dict[str, tuple[Any, ...]]:

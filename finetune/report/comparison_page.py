@@ -37,14 +37,9 @@ def render(compared: Comparison, figures: list[figure.Figure]) -> str:
 def _studies(compared: Comparison) -> str:
     """Returns a table with a row for each study: its best setting, and what sets it apart."""
     heads = ["study", "runs", "diverged", "best setting", "mean", "95 %", "test", *compared.differing]
-    rows = "".join(f"<tr>{_cells(_row(compared, index), 'td')}</tr>" for index in range(len(compared.names)))
-    return (
-        f'<div class="scroll"><table><thead><tr>{_cells(heads, "th")}</tr></thead><tbody>{rows}</tbody></table></div>'
-    )
-
-
-def _cells(texts: list[str], tag: str) -> str:
-    return "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
+    rows = "".join(f"<tr>{tables.cells(_row(compared, index), 'td')}</tr>" for index in range(len(compared.names)))
+    head = f"<thead><tr>{tables.cells(heads, 'th')}</tr></thead>"
+    return f'<div class="scroll"><table>{head}<tbody>{rows}</tbody></table></div>'
 
 
 def _row(compared: Comparison, index: int) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import finetune
 from finetune.analysis.answer import Answer
-from finetune.analysis.finding import NOTE, WARNING, count, metric_words, rounded
+from finetune.analysis.finding import NOTE, WARNING, count, metric_words, rounded, span
 from finetune.analysis.headline import COMMAND, RUN, TIED, USE, Line
 from finetune.analysis.setting import Setting
 from finetune.report import arm_table, interpretation, library, provenance, scale, tables, theme
@@ -141,10 +141,8 @@ def _card(answer: Answer) -> str:
 
 
 def _quality(answer: Answer, best: Setting) -> list[tuple[str, str]]:
-    known = math.isfinite(best.low)
-    step = best.high - best.low
-    interval = f"<small>95 %: {rounded(best.low, step)} to {rounded(best.high, step)}</small>" if known else ""
-    rows = [(metric_words(answer.trials), f"{rounded(best.mean, step)}{interval}")]
+    interval = f"<small>95 %: {span(best.low, best.high)}</small>" if math.isfinite(best.low) else ""
+    rows = [(metric_words(answer.trials), f"{rounded(best.mean, best.high - best.low)}{interval}")]
     if best.test is not None and math.isfinite(best.test):
         half = f" ± {rounded(best.test_half, best.test_half)}" if math.isfinite(best.test_half) else ""
         rows.append(("on the test split", f"{rounded(best.test, best.test_half)}{half}"))

@@ -12,16 +12,18 @@ from finetune.trials.command import as_typed
 def section(trials: Trials) -> str:
     """Returns the section of the page; parts that are not known are left out."""
     known = trials.provenance
+    description = known.get("description") or {}
+    seconds = (known.get("summary") or {}).get("seconds") or {}
     facts = [
         ("source", trials.source),
         ("command", shlex.join(as_typed(known.get("command") or ()))),
         ("devices", ", ".join(map(str, known.get("devices", ())))),
         ("versions", _pairs(known.get("versions", {}))),
-        ("data (SHA-256)", str(_description(known).get("data") or "")),
-        ("weights (SHA-256)", str(_description(known).get("weights") or "")),
+        ("data (SHA-256)", str(description.get("data") or "")),
+        ("weights (SHA-256)", str(description.get("weights") or "")),
         ("study", str(known.get("fingerprint") or "")),
         ("classes", ", ".join(map(str, known.get("classes") or ()))),
-        ("seconds", _pairs({name: f"{took:.1f}" for name, took in _seconds(known).items()})),
+        ("seconds", _pairs({name: f"{took:.1f}" for name, took in seconds.items()})),
         ("held fixed", _pairs(trials.fixed)),
     ]
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts if text)
@@ -32,14 +34,6 @@ def section(trials: Trials) -> str:
         '<section id="provenance"><h2>Where this comes from</h2>'
         f'<dl class="facts">{items}</dl>{notes}{documents}</section>'
     )
-
-
-def _description(known: dict[str, Any]) -> dict[str, Any]:
-    return known.get("description") or {}
-
-
-def _seconds(known: dict[str, Any]) -> dict[str, float]:
-    return (known.get("summary") or {}).get("seconds") or {}
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -142,7 +142,7 @@ def colours(of: Mapping[str, str], field: str = "kind") -> altair.Color:
 def tooltip(*fields: tuple[str, str, str | None]) -> list[altair.Tooltip]:
     """Returns the lines of a tooltip: (field, title, format of a number or None for text)."""
     return [
-        altair.Tooltip(field=field, type="quantitative" if form else "nominal", title=title, format=form or "")
+        altair.Tooltip(field=field, type="quantitative", title=title, format=form)
         if form
         else altair.Tooltip(field=field, type="nominal", title=title)
         for field, title, form in fields

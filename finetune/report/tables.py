@@ -89,6 +89,11 @@ def place(runs: dict[str, Any]) -> str:
     )
 
 
+def cells(texts: Sequence[str], tag: str) -> str:
+    """Returns the cells of a row as HTML."""
+    return "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts)
+
+
 def _head(column: dict[str, Any]) -> str:
     style = ' class="number"' if column["number"] else ""
     return f'<th scope="col"{style}><button type="button">{escape(column["label"])}</button></th>'

@@ -8,11 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from finetune.config import OWN_RATES, HparamsConfig
+from finetune.config import OWN_RATES as OWN_RATES
+from finetune.config import HparamsConfig
 from finetune.declaration import Range
 from finetune.errors import UserError, one_of
-
-__all__ = ["INTEGERS", "NAMES", "OWN_RATES", "RANGES", "Hparams", "check", "from_config", "stack"]
 
 _FIELDS = dataclasses.fields(HparamsConfig)
 NAMES = tuple(each.name for each in _FIELDS)

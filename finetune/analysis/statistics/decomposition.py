@@ -212,9 +212,9 @@ def _noise(cube: np.ndarray, parts: Mapping[Terms, Part], single: bool) -> Noise
     freedom = np.full(settings, total / settings)
     variances, _, weight = moderated(np.maximum(squares, rounding / settings), freedom)
     even = evenness(variances)
-    own = squares / (seeds - 1)
-    fourth = float(np.sum(own**2))
-    unequal = (seeds + 1) * float(np.sum(own)) ** 2 / fourth / (settings * (seeds - 1)) if fourth else 1.0
+    variance_of_each = squares / (seeds - 1)
+    fourth = float(np.sum(variance_of_each**2))
+    unequal = (seeds + 1) * float(np.sum(variance_of_each)) ** 2 / fourth / (settings * (seeds - 1)) if fourth else 1.0
     residual_freedom = total * min(1.0, unequal)
     of_seeds = parts[SEEDS].squares / parts[SEEDS].freedom / settings
     of_residual = residual * (settings - 1) / settings
@@ -237,14 +237,14 @@ def _intervals(terms: Mapping[Terms, Part], noise: Noise) -> dict[Terms, tuple[f
     variance = noise.variance * noise.freedom / stats.chi2.ppf(1 - draws[0], noise.freedom)
     everything = Part(sum(part.squares for part in terms.values()), sum(part.freedom for part in terms.values()))
 
-    own = [everything, *terms.values()]
-    others = [Part(everything.squares - part.squares, everything.freedom - part.freedom) for part in own]
-    of_own, of_others = (
+    parts = [everything, *terms.values()]
+    others = [Part(everything.squares - part.squares, everything.freedom - part.freedom) for part in parts]
+    of_parts, of_others = (
         _solve(each, residual, stats.norm.ppf(uniform)) * residual / noise.trials
-        for each, uniform in ((own, draws[1]), (others, draws[2]))
+        for each, uniform in ((parts, draws[1]), (others, draws[2]))
     )
-    found = of_own / (of_own + of_others + variance)
-    found[0] = variance / (of_own[0] + variance)
+    found = of_parts / (of_parts + of_others + variance)
+    found[0] = variance / (of_parts[0] + variance)
     low, high = np.quantile(found, [0.025, 0.975], axis=1).tolist()
     return dict(zip([NOISE, *terms], zip(low, high, strict=True), strict=True))
 

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 _ROUNDS, _EXACT = 100, 1e-6  # of the search for seed effects: its rounds, and when it ends, relative to the range
 _NO_STEP = 1e-9  # values closer than this, relative to the largest, differ by rounding of floats
@@ -167,6 +167,19 @@ def resolution(values: np.ndarray) -> float:
     return 0.0
 
 
+def t_interval(values: np.ndarray, level: float = 0.05) -> tuple[float, float]:
+    """Returns (mean, half of its t-interval) of those values that are known, NaN where too few are.
+
+    Values that agree are still rounded, by `resolution`.
+    """
+    step, values = resolution(values), values[np.isfinite(values)]
+    if len(values) < 2:
+        return (float(values[0]) if len(values) else np.nan), np.nan
+    variance = max(float(np.var(values, ddof=1)), step**2 / 12)
+    half = stats.t.ppf(1 - level / 2, len(values) - 1) * np.sqrt(variance / len(values))
+    return float(values.mean()), float(half)
+
+
 def moderated(squares: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns (variances, degrees of freedom [priors, settings] each, weights [priors]) of sums of squares [settings].
 
@@ -175,33 +188,33 @@ def moderated(squares: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.
     agree. Few repeats do not tell how many these are: all that are likely are kept, as likely as they are.
     """
     known = freedom > 0
-    own, f = squares[known] / freedom[known], freedom[known]
-    if not own.any():  # settings without noise
+    observed, f = squares[known] / freedom[known], freedom[known]
+    if not observed.any():  # settings without noise
         shape = (len(_PRIORS), len(squares))
         return np.zeros(shape), np.full(shape, freedom.sum()), np.full(len(_PRIORS), 1 / len(_PRIORS))
-    scales, likelihood = np.array([_fit(own, f, prior) for prior in _PRIORS]).T
+    scales, likelihood = np.array([_fit(observed, f, prior) for prior in _PRIORS]).T
     weight = np.exp(likelihood - likelihood.max())
     prior = np.where(np.isinf(_PRIORS), 1e9, _PRIORS)[:, None]
     variance = (prior * scales[:, None] + squares) / (prior + freedom)
     return variance, np.minimum(prior + freedom, 1e9), weight / weight.sum()
 
 
-def _fit(own: np.ndarray, freedom: np.ndarray, prior: float) -> tuple[float, float]:
-    """Returns (the common variance under which variances `own` are most likely, their log likelihood)."""
+def _fit(observed: np.ndarray, freedom: np.ndarray, prior: float) -> tuple[float, float]:
+    """Returns (the common variance under which variances `observed` are most likely, their log likelihood)."""
     if np.isinf(prior):
-        scale = float(freedom @ own / freedom.sum())
-        return scale, float(_log_gamma(own, freedom, scale).sum())
-    low, high = np.log(max(own.min(), own.max() * 1e-12)), np.log(own.max())
+        scale = float(freedom @ observed / freedom.sum())
+        return scale, float(_log_gamma(observed, freedom, scale).sum())
+    low, high = np.log(max(observed.min(), observed.max() * 1e-12)), np.log(observed.max())
     grid = np.exp(np.linspace(low, high, _SCALES) if high > low else np.array([low]))
-    found = _log_f(own[:, None] / grid, freedom[:, None], prior) - np.log(grid)
+    found = _log_f(observed[:, None] / grid, freedom[:, None], prior) - np.log(grid)
     totals = found.sum(0)
     return float(grid[totals.argmax()]), float(totals.max())
 
 
-def _log_gamma(own: np.ndarray, freedom: np.ndarray, scale: float) -> np.ndarray:
+def _log_gamma(observed: np.ndarray, freedom: np.ndarray, scale: float) -> np.ndarray:
     """Returns log densities of scale · chi-squared / freedom."""
     half = freedom / 2
-    x = np.maximum(own, scale * 1e-12)
+    x = np.maximum(observed, scale * 1e-12)
     return half * np.log(half / scale) - special.gammaln(half) + (half - 1) * np.log(x) - half * x / scale
 
 

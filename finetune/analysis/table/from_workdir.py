@@ -97,14 +97,14 @@ def _trained(hparams: dict[str, Any], group: dict[str, Any]) -> dict[str, float]
     return {"trained_parameters": group["trained_parameters"] - idle}
 
 
-def _before(rows: list[dict[str, Any]], own: dict[str, float]) -> list[float]:
+def _before(rows: list[dict[str, Any]], spent_on: dict[str, float]) -> list[float]:
     """Returns what was spent on the trials that each one's weights come from, not on those that were not chosen."""
     parents = {row["id"]: row["parent"] for row in rows if row.get("parent")}
     spent = []
     for row in rows:
         total, identity = 0.0, row["id"]
         while identity := parents.get(identity):
-            total += own.get(identity, 0.0)
+            total += spent_on.get(identity, 0.0)
         spent.append(total)
     return spent
 

@@ -10,6 +10,7 @@ from finetune.analysis.answer import Answer
 from finetune.analysis.arms import Arms
 from finetune.analysis.table.axis import Axis
 from finetune.report import scale, theme
+from finetune.report.charts import side_by_side
 from finetune.report.figure import HEIGHT, Figure, chart_of
 
 _ROW = 26  # pixels of an arm
@@ -28,36 +29,15 @@ def figures(answer: Answer) -> list[Figure]:
 def _ranked(answer: Answer, compared: Arms) -> Figure | None:
     trials = answer.trials
     shown = [(arm, arm.setting) for arm in compared.arms if arm.setting]
-    form = scale.digits(trials.frame["value"])
-    rows = [
-        {"arm": arm.value, "kind": "best" if number == 0 else "tied" if arm.tied else "other", "mean": best.mean,
-         "low": best.low, "high": best.high, "setting": scale.setting(trials, {**trials.fixed, **best.values})}
+    rows = pd.DataFrame(
+        {"of": arm.value, "kind": "best" if number == 0 else "tied" if arm.tied else "other", "mean": best.mean,
+         "low": best.low, "high": best.high, "n": best.seeds,
+         "setting": scale.setting(trials, {**trials.fixed, **best.values})}
         for number, (arm, best) in enumerate(shown)
-    ]  # fmt: skip
-    of_best = {identity: arm.value for arm, best in shown for identity in best.ids}
-    frame = trials.frame[trials.frame["id"].isin(of_best)].dropna(subset=["value"])
-    runs = [
-        {"arm": of_best[identity], "y": value, "seed": str(seed), "id": identity}
-        for identity, value, seed in zip(frame["id"], frame["value"], frame["seed"], strict=True)
-    ]
-    every = pd.Series([row[name] for row in rows for name in ("mean", "low", "high")] + [run["y"] for run in runs])
-    x = scale.of_metric(trials, scale.visible(every, trials.maximize), "mean", altair.X)
-    y = altair.Y(field="arm", type="nominal", sort=[arm.value for arm, _ in shown], title=None)
-    base = chart_of(rows).encode(y=y, color=scale.colours(theme.STANDING))
-    bars = base.mark_rule(strokeWidth=2, clip=True).encode(**scale.interval(x["scale"]))
-    over = scale.tooltip(("arm", compared.by.name, None), ("setting", "setting", None), ("mean", "mean", form))
-    dots = base.mark_point(filled=True, size=64, opacity=1, clip=True).encode(x=x, tooltip=over)
-    points = (
-        chart_of(runs)
-        .mark_point(size=16, filled=True, color=theme.RUN, opacity=1, fillOpacity=0.6, clip=True)
-        .encode(
-            y=y,
-            x=altair.X(field="y", type="quantitative", scale=x["scale"]),
-            tooltip=scale.tooltip(("arm", compared.by.name, None), ("y", trials.metric, form), ("seed", "seed", None)),
-        )
-    )
-    chart = altair.layer(points, bars, dots).properties(height=_ROW * len(rows))
-    title = f"{compared.by.name}: {rows[0]['arm']} comes first, each at its own best setting"
+    )  # fmt: skip
+    runs = side_by_side.runs_of(trials, {identity: arm.value for arm, best in shown for identity in best.ids})
+    chart = side_by_side.drawn(trials, rows, runs, compared.by.name, _ROW)
+    title = f"{compared.by.name}: {shown[0][0].value} comes first, each at its own best setting"
     note = "Mean, 95 % interval, a dot a run. Blue: chance may explain the distance to the first."
     return Figure("arms", "arms", title, note, chart)
 

@@ -7,6 +7,7 @@ import pandas as pd
 from finetune.analysis.effects import Effect
 from finetune.analysis.table.axis import Axis
 from finetune.report import scale, theme
+from finetune.report.charts import side_by_side
 from finetune.report.comparison import Comparison, Pairs
 from finetune.report.figure import HEIGHT, Figure, chart_of
 
@@ -28,41 +29,20 @@ def _colour(compared: Comparison) -> altair.Color:
 
 
 def _best(compared: Comparison) -> list[Figure]:
-    trials, rows, runs = compared.answers[0].trials, [], []
-    for name, answer in zip(compared.names, compared.answers, strict=True):
-        best = answer.recommendation.best
-        if best is None:
-            continue
-        text = scale.setting(answer.trials, best.values)
-        rows.append({"study": name, "mean": best.mean, "low": best.low, "high": best.high, "setting": text})
-        of_best = answer.trials.frame[answer.trials.frame["id"].isin(best.ids)].dropna(subset=["value"])
-        runs += [{"study": name, "mean": row.value, "id": row.id} for row in of_best.itertuples()]
-    if not rows:
+    trials = compared.answers[0].trials
+    studies = zip(compared.names, compared.answers, strict=True)
+    shown = [(name, each.trials, best) for name, each in studies if (best := each.recommendation.best) is not None]
+    if not shown:
         return []
-    every = pd.Series([value for row in [*rows, *runs] for value in (row["mean"], row.get("low"), row.get("high"))])
-    domain = scale.visible(every.astype(float), trials.maximize)
-    x = scale.of_metric(trials, domain, "mean", altair.X)
-    chart = altair.layer(*_best_layers(compared, rows, runs, x)).properties(height=_ROW * len(rows) + 10)
+    rows = pd.DataFrame(
+        {"of": name, "kind": "tied", "mean": best.mean, "low": best.low, "high": best.high,
+         "n": best.seeds, "setting": scale.setting(of, best.values)}
+        for name, of, best in shown
+    )  # fmt: skip
+    runs = pd.concat([side_by_side.runs_of(of, dict.fromkeys(best.ids, name)) for name, of, best in shown])
+    chart = side_by_side.drawn(trials, rows, runs, "study", _ROW)
     note = "Mean of the best setting over its seeds, 95 % interval, a dot a run."
     return [Figure("best_of_each", "studies", "The best setting of each study", note, chart)]
-
-
-def _best_layers(compared: Comparison, rows: list[dict], runs: list[dict], x: altair.X) -> list[altair.Chart]:
-    form = scale.digits(compared.answers[0].trials.frame["value"])
-    labels = altair.Axis(labelLimit=200, labelColor=theme.INK)
-    y = altair.Y(field="study", type="nominal", sort=list(compared.names), title=None, axis=labels)
-    points = chart_of(runs).mark_point(size=18, filled=True, color=theme.RUN, opacity=1, fillOpacity=0.6)
-    lines = scale.tooltip(
-        ("study", "study", None),
-        ("setting", "setting", None),
-        ("mean", "mean", form),
-        ("low", "95 %", form),
-        ("high", "to", form),
-    )
-    base = chart_of(rows).encode(y=y)
-    bars = base.mark_rule(strokeWidth=2, color=theme.ACCENT).encode(**scale.interval(x["scale"]))
-    dots = base.mark_point(filled=True, size=64, opacity=1, color=theme.ACCENT).encode(x=x, tooltip=lines)
-    return [points.encode(x=x, y=y), bars, dots]
 
 
 def _paired(compared: Comparison, pairs: Pairs) -> Figure:

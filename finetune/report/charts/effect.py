@@ -7,6 +7,7 @@ import pandas as pd
 from finetune.analysis.answer import Answer
 from finetune.analysis.effects import Effect
 from finetune.analysis.evidence import Evidence
+from finetune.analysis.finding import listed
 from finetune.analysis.table.axis import Axis
 from finetune.analysis.table.trials import Trials
 from finetune.report import scale, theme
@@ -49,11 +50,7 @@ def message(effect: Effect, evidence: Evidence) -> str:
 
 def _listed(axis: Axis, values: list) -> str:
     names = [scale.label(axis, value) for value in values]
-    if len(names) == 1:
-        return names[0]
-    if axis.is_number and len(names) > 2:
-        return f"{names[0]} to {names[-1]}"
-    return ", ".join(names[:-1]) + f" and {names[-1]}"
+    return f"{names[0]} to {names[-1]}" if axis.is_number and len(names) > 2 else listed(names)
 
 
 def _figure(answer: Answer, isolated: Effect, marginal: Effect | None, domain: tuple[float, float]) -> Figure:

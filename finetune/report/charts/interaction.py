@@ -67,27 +67,12 @@ def _heat_map(
     trials: Trials, axes: Mapping[str, Axis], pair: tuple[str, str], table: pd.DataFrame, domain: list[float]
 ) -> Figure:
     first, second = axes[pair[0]], axes[pair[1]]
-    frame = pd.DataFrame(
-        {
-            "x": [scale.label(first, value) for value in table["a"]],
-            "y": [scale.label(second, value) for value in table["b"]],
-            "first": table["a"],
-            "second": table["b"],
-            "mean": table["mean"],
-            "top": table["best"],
-            "n": table["n"],
-            "diverged": table["diverged"],
-        }
-    )
-    form = scale.digits(trials.frame["value"])
-    best = (
-        frame.loc[(frame["mean"] if trials.maximize else -frame["mean"]).idxmax()]
-        if frame["mean"].notna().any()
-        else None
-    )
-    chart = altair.layer(*_map_layers(trials, frame, domain, form, first, second))
+    x, y = ([scale.label(axis, value) for value in table[name]] for axis, name in ((first, "a"), (second, "b")))
+    frame = table.assign(x=x, y=y)
+    chart = altair.layer(*_map_layers(trials, frame, domain, first, second))
     title = f"{pair[0]} × {pair[1]}"
-    if best is not None:
+    if frame["mean"].notna().any():
+        best = frame.loc[(frame["mean"] if trials.maximize else -frame["mean"]).idxmax()]
         title += f": best seen at {best['x']} and {best['y']}"
     rows = max(frame["y"].nunique(), 2)
     note = "Mean over the other hyperparameters and seeds; darker is better, on one scale for all maps."
@@ -103,20 +88,21 @@ def _colours(values: pd.Series, maximize: bool) -> list[float]:
 
 
 def _map_layers(
-    trials: Trials, frame: pd.DataFrame, domain: list[float], form: str, first: Axis, second: Axis
+    trials: Trials, frame: pd.DataFrame, domain: list[float], first: Axis, second: Axis
 ) -> list[altair.Chart]:
+    form = scale.digits(trials.frame["value"])
     middle = 0.45 * domain[0] + 0.55 * domain[1]
     sign = 1 if trials.maximize else -1
     frame = frame.assign(text=[f"{value:{form}}" if np.isfinite(value) else "×" for value in frame["mean"]])
     frame["shade"] = np.where(sign * (frame["mean"] - middle) > 0, "dark", "pale")
-    base = chart_of(frame.drop(columns=["first", "second"])).encode(
-        x=_ordinal(first, frame["first"], altair.X, "x"), y=_ordinal(second, frame["second"], altair.Y, "y")
+    base = chart_of(frame.drop(columns=["a", "b"])).encode(
+        x=_ordinal(first, frame["a"], altair.X, "x"), y=_ordinal(second, frame["b"], altair.Y, "y")
     )
     lines = scale.tooltip(
         ("x", first.name, None),
         ("y", second.name, None),
         ("mean", "mean", form),
-        ("top", "best", form),
+        ("best", "best", form),
         ("n", "runs", ".0f"),
         ("diverged", "diverged", ".0%"),
     )

@@ -6,8 +6,8 @@ import pandas as pd
 
 from finetune.analysis.answer import Answer
 from finetune.analysis.setting import make_settings
-from finetune.analysis.table.trials import Trials
 from finetune.report import scale, theme
+from finetune.report.charts import side_by_side
 from finetune.report.figure import HEIGHT, Figure, chart_of
 
 _SETTINGS = 16  # best settings drawn
@@ -34,14 +34,13 @@ def _settings(answer: Answer) -> Figure | None:
     best = answer.recommendation.best
     top = scale.setting(trials, best.values) if best else ""
     kinds = ["best" if name == top else "tied" if name in tied else "other" for name in names]
-    columns = {"mean": [each.mean for each in shown], "low": [each.low for each in shown]}
-    columns |= {"high": [each.high for each in shown], "n": [each.seeds for each in shown]}
-    means = pd.DataFrame({"setting": names, "kind": kinds, **columns})
-    table = pd.DataFrame([each.values for each in shown])
-    runs = _runs_of(trials, table, names)
-    every = pd.concat([runs["y"], means["mean"], means["low"], means["high"]]).dropna()
-    x = scale.of_metric(trials, scale.visible(every, trials.maximize), "mean", altair.X)
-    chart = altair.layer(*_setting_layers(trials, means, runs, x)).properties(height=_ROW * len(names))
+    rows = pd.DataFrame(
+        {"of": name, "setting": name, "kind": kind, "mean": each.mean, "low": each.low, "high": each.high,
+         "n": each.seeds}
+        for name, kind, each in zip(names, kinds, shown, strict=True)
+    )  # fmt: skip
+    of = {identity: name for name, each in zip(names, shown, strict=True) for identity in each.ids}
+    chart = side_by_side.drawn(trials, rows, side_by_side.runs_of(trials, of), "setting", _ROW)
     title = f"{len(tied)} settings may be the best" if len(tied) > 1 else "One setting is best, with 95 % confidence"
     if tied and not answer.evidence.stands.evident:
         title = "No setting is better than another by more than chance"
@@ -51,37 +50,6 @@ def _settings(answer: Answer) -> Figure | None:
         f"{' · '.join(axis.name for axis in trials.axes)}: mean, 95 % interval, a dot a run. Blue: may be the best too."
     )
     return Figure("settings", "certainty", title, note, chart)
-
-
-def _runs_of(trials: Trials, table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    axes = [axis.name for axis in trials.axes]
-    joined = trials.frame.merge(table[axes].assign(setting=names), on=axes)
-    joined = joined.dropna(subset=["value"])
-    return pd.DataFrame(
-        {"setting": joined["setting"], "y": joined["value"], "id": joined["id"], "seed": joined["seed"].astype(str)}
-    )
-
-
-def _setting_layers(trials: Trials, means: pd.DataFrame, runs: pd.DataFrame, x: altair.X) -> list[altair.Chart]:
-    form = scale.digits(trials.frame["value"])
-    axis = altair.Axis(labelLimit=200, labelColor=theme.INK)
-    y = altair.Y(field="setting", type="nominal", sort=list(means["setting"]), title=None, axis=axis)
-    lines = scale.tooltip(
-        ("setting", "setting", None),
-        ("mean", "mean", form),
-        ("low", "95 %", form),
-        ("high", "to", form),
-        ("n", "runs", ".0f"),
-    )
-    base = chart_of(means).encode(y=y, color=scale.colours(theme.STANDING))
-    bars = base.mark_rule(strokeWidth=2, clip=True).encode(**scale.interval(x["scale"]))
-    dots = base.mark_point(filled=True, size=60, opacity=1, clip=True).encode(x=x, tooltip=lines)
-    each = chart_of(runs).mark_point(size=16, filled=True, color=theme.RUN, opacity=1, fillOpacity=0.6, clip=True)
-    over = scale.tooltip(
-        ("setting", "setting", None), ("y", trials.metric, form), ("seed", "seed", None), ("id", "id", None)
-    )
-    points = each.encode(y=y, x=altair.X(field="y", type="quantitative", scale=x["scale"]), tooltip=over)
-    return [points, bars, dots]
 
 
 def _best_of_n(answer: Answer) -> Figure | None:
