@@ -95,9 +95,8 @@ def weigh(trials: Trials) -> Evidence:
         whole, good = decompose(counted, cells), anova(counted, "good")
     noise = seed_noise(filled, counted.step) if cells is not None else None
     reach = robust.reaches(trials, stands.table, stands.good)
-    return Evidence(
-        trials, counted, found, stands, counted.settings(), cells, noise, whole, good, reach, cost(trials)
-    )  # fmt: skip
+    settings, spent = counted.settings(), cost(trials)
+    return Evidence(trials, counted, found, stands, settings, cells, noise, whole, good, reach, spent)
 
 
 def _of_places(counted: Trials, found: Condition) -> Anova | None:

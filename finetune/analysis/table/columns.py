@@ -17,7 +17,7 @@ _OWN_TEXT = 0.95  # share of rows with a text of their own above which texts are
 _MOST_HYPERPARAMETERS = 64  # that vary: with more nobody chose them, and no page can show them
 
 RESERVED = {"id", "seed", "status", "value", "utility", "test", "n", "mean", "std", "low", "high", "test_mean"}
-RESERVED |= {"diverged", *names.MEASURED} - {"epochs"}
+RESERVED |= {"diverged", "lost", "results", *names.MEASURED} - {"epochs"}
 
 MEASURED = "measured, not chosen"
 OWN_TEXT = "a text of its own in nearly every row"

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from finetune.analysis.answer import analyse
 from finetune.analysis.table.axis import Axis, make_axis
 from finetune.analysis.table.trials import Trials, from_frame, read_study, read_table
 from finetune.errors import UserError
@@ -255,3 +256,10 @@ def test_a_trial_that_starts_from_another_counts_what_that_one_took(tmp_path: Pa
     frame = read_study(tmp_path).frame
     assert frame["seconds"].tolist() == [2, 4, 6]
     assert frame["flops"].tolist() == [100, 200, 300]
+
+
+@pytest.mark.parametrize("name", ["lost", "results"])
+def test_a_hyperparameter_may_be_called_as_what_an_answer_counts(name: str) -> None:
+    rows = [{"lr": lr, name: other, "score": lr} for lr in (0.01, 0.1, 1.0) for other in (0.0, 0.1, 0.5) for _ in "ab"]
+    answer = analyse(from_frame(pd.DataFrame(rows), "score", False, hyperparameters=["lr", name]))
+    assert answer.recommendation.best.values["lr"] == 1.0
