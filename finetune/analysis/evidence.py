@@ -21,8 +21,9 @@ class Evidence(NamedTuple):
     """What trials show.
 
     trials: as read. counted: without the utility of runs that collapsed, which count as failures. condition: the choice
-    that trials are told apart by. stands: every setting and which may be the best. settings: of counted. cells: those
-    of a full grid, one that diverged counting as the worst, see `full_grid`. noise: of its settings. whole, good: the
+    that trials are told apart by. stands: every setting and which may be the best. settings: of counted,
+    their means freed of which seeds each has where they fill a grid. cells: those of a full grid, one that diverged
+    counting as the worst, see `full_grid`. noise: of its settings. whole, good: the
     shares over all values and over the good ones. noise and reach have settings in the order of stands.table; cost is
     of each trial. None where something is unknown, or there is none.
     """
@@ -95,8 +96,21 @@ def weigh(trials: Trials) -> Evidence:
         whole, good = decompose(counted, cells), anova(counted, "good")
     noise = seed_noise(filled, counted.step) if cells is not None else None
     reach = robust.reaches(trials, stands.table, stands.good)
-    settings, spent = counted.settings(), cost(trials)
+    settings, spent = _freed(counted, stands, noise), cost(trials)
     return Evidence(trials, counted, found, stands, settings, cells, noise, whole, good, reach, spent)
+
+
+def _freed(counted: Trials, stands: Standing, noise: Noise | None) -> pd.DataFrame:
+    """Returns the settings, best first; on a full grid their means are freed of which seeds each setting has."""
+    settings = counted.settings()
+    if noise is None:
+        return settings
+    sizes = [len(axis.values) for axis in counted.axes]
+    places = np.ravel_multi_index([axis.indices(settings[axis.name].to_numpy()) for axis in counted.axes], sizes)
+    means = np.empty(np.prod(sizes))
+    means[np.ravel_multi_index([stands.table[name].to_numpy() for name in counted.names], sizes)] = noise.means
+    settings = settings.assign(mean=means[places])
+    return settings.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
 
 
 def _of_places(counted: Trials, found: Condition) -> Anova | None:

@@ -54,3 +54,26 @@ def test_what_matters_in_practice_counts_the_settings_within_it() -> None:
 
 def test_nothing_is_said_in_points_where_chance_explains_it() -> None:
     assert "In points" not in "\n".join(analyse(_trials(noise=2.0)).headline)
+
+
+def test_marginal_means_are_freed_of_which_seeds_a_value_has():
+    """Seed 1 is 0.1 worse for all; the runs of one value with it are missing: the value is no better for that."""
+    rows = [
+        (rate, decay, seed, 0.8 - 0.1 * (seed == 1)) for rate in (0.1, 0.2) for decay in (0, 1) for seed in range(4)
+    ]
+    rows = [row for row in rows if not (row[0] == 0.1 and row[2] == 1)]
+    noise = np.random.default_rng(0).normal(0, 0.001, len(rows))
+    values = [(*row[:3], row[3] + error) for row, error in zip(rows, noise, strict=True)]
+    frame = pd.DataFrame(values, columns=["learning_rate", "weight_decay", "seed", "accuracy"])
+    answer = analyse(from_frame(frame, "accuracy", False))
+    effect = next(each for each in answer.effects if (each.axis.name, each.kind) == ("learning_rate", "marginal"))
+    assert effect.size < 0.002
+    assert not answer.evidence.mattered
+
+
+def test_settings_that_differ_by_rounding_alone_are_the_same():
+    rows = [(rate, seed, 0.1 * seed + 0.3 + 1e-17 * rate) for rate in (1, 2, 3) for seed in range(3)]
+    frame = pd.DataFrame(rows, columns=["learning_rate", "seed", "accuracy"])
+    frame["accuracy"] = frame["accuracy"] * (1 + 1e-16 * frame["learning_rate"])
+    answer = analyse(from_frame(frame, "accuracy", False))
+    assert "All 3 settings came out the same" in answer.recommendation.sentence

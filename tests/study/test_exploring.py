@@ -1,7 +1,10 @@
 """Searches as studies: waves that follow results, finalists, and going on where it was stopped."""
 
+import shutil
+
 import pytest
 
+from finetune.analysis.table.trials import read_study
 from finetune.errors import UserError
 from finetune.search.search import Search
 from finetune.search.space import parse
@@ -65,6 +68,17 @@ def test_one_that_is_left_goes_on_to_the_same_trials(searched, tmp_path):
     again = explore(config(), tmp_path / "study", search())
     assert [row["hparams"] for row in again.trials] == [row["hparams"] for row in results.trials]
     assert [row["metrics"] for row in again.trials] == [row["metrics"] for row in results.trials]
+
+
+def test_the_answer_knows_how_trials_were_chosen(searched, tmp_path):
+    workdir, _ = searched
+    trials = read_study(workdir)
+    assert (trials.design, trials.search_seeds) == ("adaptive", (0,))
+    shutil.copytree(workdir, tmp_path / "study")
+    run(config(), tmp_path / "study", {"learning_rate": [1e-3, 2e-3, 3e-3]})
+    trials = read_study(tmp_path / "study")
+    assert trials.search_seeds == ()  # there are settings that the search has not chosen
+    assert trials.reading.design.why != "8 settings by tpe in 2 waves"
 
 
 def test_a_directory_that_holds_something_else(searched, tmp_path):

@@ -18,7 +18,7 @@ _MOST = 0.4  # share of all runs that may have collapsed
 _UPPER = 0.25
 _LEAST_REPEATS = 3  # of a setting whose runs can be told apart
 _DRAWS = 999
-_LEVEL = 0.05
+_LEVEL = 0.01  # of a false alarm: it stands beside the test of results, which has 0.05
 _COMMON = 5  # failures from which they may be common
 _WIDESPREAD = 0.15  # share of settings from which failures that fall anywhere are no setting's own
 

@@ -12,6 +12,7 @@ LEVEL = 0.05  # the probability with which the truly best setting may be left ou
 POWER = 0.8  # the probability with which a number of seeds is to show a difference
 _PAIRED = 4  # shared seeds from which the differences seed by seed are looked at too
 _LEAST = 1e-9  # of the common variance, which the variance of differences seed by seed is not below
+_SAME = 1e-12  # of the largest mean, by which means differ that are the same but for rounding
 _RIVALS = 64  # settings, the best ones, that others are compared with
 _TRIES = 16  # settings of a part, its best ones, that may be its best
 
@@ -175,7 +176,7 @@ def _chance_of_no_difference(noise: Noise) -> float:
     Unequal variances lower its degrees of freedom (Box 1954, Some theorems on quadratic forms), for each prior.
     """
     between = len(noise.repeats) - 1
-    if not between:
+    if not between or np.ptp(noise.means) <= _SAME * np.abs(noise.means).max():
         return 1.0
     squares = float(noise.repeats @ (noise.means - np.average(noise.means, weights=noise.repeats)) ** 2)
     if noise.pooled == 0:

@@ -25,9 +25,16 @@ class Study(NamedTuple):
     provenance: dict[str, Any]  # of config.json, and plan.json, summary.json and search.json under these names
 
     @property
+    def _search(self) -> dict[str, Any]:
+        """What search.json says, empty where there are settings that no search has chosen."""
+        search: dict[str, Any] = self.provenance["search"]
+        settings = self.frame[[name for name in self.hyperparameters if name != "seed"]].drop_duplicates()
+        return search if search and len(settings) <= search["trials"] else {}
+
+    @property
     def design(self) -> Design | None:
         """How a search chose the settings; None of a study that was none."""
-        search = self.provenance["search"]
+        search = self._search
         if not search:
             return None
         why = f"{search['trials']} settings by {search['method']} in {search['waves']} waves"
@@ -36,7 +43,7 @@ class Study(NamedTuple):
     @property
     def search_seeds(self) -> tuple[int, ...]:
         """The seeds by which a search has chosen its finalists; empty where there are none."""
-        search = self.provenance["search"]
+        search = self._search
         return tuple(range(search["seeds"])) if search.get("finalists") else ()
 
 
