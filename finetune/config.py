@@ -18,7 +18,9 @@ from finetune.errors import UserError, one_of
 
 @dataclass
 class ModelConfig:
-    name: str = "bert"  # a model of finetune/models: bert, vit, efficientnet
+    # A model of finetune/models: bert, vit, efficientnet. With bert, the config.json of the weights says which of the
+    # families of text encoders it is.
+    name: str = "bert"
     # Where the weights come from: the name of an asset (python -m finetune.assets lists them), a .safetensors file
     # or a directory that holds model.safetensors and config.json, a ViT .npz, or the work directory of an earlier
     # study, whose best trial is taken. Empty: random weights.

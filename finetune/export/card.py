@@ -175,11 +175,17 @@ def _usage(document: dict[str, Any], directory: Path) -> str:
             told=told.told, rest=rest.format(shape=shape, shown=told.shown, how=how, pooled=_POOLED_PATCHES[how])
         )
     if data["task"] == "tokens":
-        return _template("card_tokens.md").format(told=told.told)
+        usage = _template("card_tokens.md").format(told=told.told)
+        return usage if name else usage.partition(" With transformers:")[0]
     template = _template("card_text_class.md" if name else "card_text.md")
-    has_pooler = FAMILIES[document["architecture"]["model"]].pools
-    without = ", add_pooling_layer=False" if has_pooler else ""
-    pooled = {"how": how, "pooled": _POOLED_TOKENS[how], "without": without}
+    family = FAMILIES[document["architecture"]["model"]]
+    others = "; a study with `--config.model.pooling=first` exports what they run" if family.head else ""
+    pooled = {
+        "where": "first token" if how == "first" else f"{how} over tokens",
+        "pooled": _POOLED_TOKENS[how],
+        "without": ", add_pooling_layer=False" if family.pools else "",
+        "instead": "" if how == "first" else others,
+    }
     return template.format(
         max_length=data["max_length"], told=told.told, outputs=told.outputs, shown=told.shown, **pooled
     )

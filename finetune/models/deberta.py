@@ -41,7 +41,7 @@ class Deberta(Bert):
         relative = self.relative_norm(self.relative(row))[None]  # [1, 2 T - 1, D], of each distance
 
         def score(query: jax.Array, key: jax.Array, project: Project) -> jax.Array:
-            # A distance is that of a query behind its key: it falls along a row of keys, and grows along one of queries.
+            # A distance is that of a query behind its key: it falls along keys, and grows along queries.
             by_distance = jnp.einsum("bhqd,hrd->bhqr", query, project("key", relative[:, ::-1])[0])
             of_distance = jnp.einsum("bhkd,hrd->bhkr", key, project("query", relative)[0])
             total = dot_product(query, key, project) + skewed(by_distance) + skewed(of_distance).swapaxes(2, 3)

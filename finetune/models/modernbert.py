@@ -1,5 +1,6 @@
-"""ModernBERT (Warner et al. 2024, arXiv 2412.13663): pre-norm blocks without biases, whose queries and keys are turned by
-their position, and of which most attend only to what is near.
+"""ModernBERT (Warner et al. 2024, arXiv 2412.13663): pre-norm blocks without biases.
+
+Queries and keys are turned by their position, and most blocks attend only to what is near.
 """
 
 from functools import partial
@@ -53,10 +54,10 @@ class GatedMlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = nn.initializers.truncated_normal(0.02)
-        types = {"dtype": self.dtype, "param_dtype": self.param_dtype, "kernel_init": init}
+        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype, "kernel_init": init}
         dense = partial(nn.Dense, use_bias=False, **types)
-        up = ACTIVATIONS[self.activation](dense(self.hidden, name="up")(x))
-        return dense(x.shape[-1], name="down")(up * dense(self.hidden, name="gate")(x))
+        up = ACTIVATIONS[self.activation](dense(features=self.hidden, name="up")(x))
+        return dense(features=x.shape[-1], name="down")(up * dense(features=self.hidden, name="gate")(x))
 
 
 class ModernBlock(nn.Module):

@@ -1,10 +1,10 @@
 """The head as transformers' own classes hold it, where one of them computes what a model computes.
 
-Classes for tokens, and ViTForImageClassification, have a dense layer on what the encoder gives, as ours. Those for whole
+Classes for tokens, and ViTForImageClassification, have a dense layer on what the encoder gives, as ours. Those for
 texts have one on f(dense(first token)). Where f is tanh, a dense layer that scales by so small a power of two that tanh
-gives back every number as it is, and a classifier that scales up again, are a head on the first token. Where f is ReLU or
-GELU, f(x) − f(−x) = x: the dense layer gives what the head gives, and its negative, and the classifier subtracts one
-from the other, where there is room for both. No class has a head on the mean over positions that is ours.
+gives back every number as it is, and a classifier that scales up again, are a head on the first token. Where f is ReLU
+or GELU, f(x) − f(−x) = x: the dense layer gives what the head gives, and its negative, and the classifier subtracts one
+from the other, where there is room for both. No class has one on the mean over positions.
 """
 
 import math

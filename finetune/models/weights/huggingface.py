@@ -106,7 +106,7 @@ def _activation(settings: Settings, family: Family) -> dict[str, Any]:
 
 
 def _check_values(settings: Settings, family: Family, file: Path) -> None:
-    allowed = {name: (value,) for name, value in family.fixed.items()}
+    allowed: dict[str, tuple[Any, ...]] = {name: (value,) for name, value in family.fixed.items()}
     allowed[family.activation] = ACTIVATIONS
     for name, values in {**allowed, **family.stated}.items():
         found = settings.get(name, None if name in family.stated else values[0])

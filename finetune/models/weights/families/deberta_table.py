@@ -1,4 +1,4 @@
-"""DeBERTa-v3, whose settings are those of transformers' DeBERTa-v2: relative positions in buckets and no absolute ones."""
+"""DeBERTa-v3, a "deberta-v2" whose positions are relative ones alone, in buckets."""
 
 from finetune.models.weights.families.bert_line import BERT, MLP
 from finetune.models.weights.families.family import Head

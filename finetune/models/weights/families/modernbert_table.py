@@ -15,10 +15,12 @@ def _derive(settings: Settings) -> dict[str, Any]:
     every = settings.get("global_attn_every_n_layers", 3)
     kinds = settings.get("layer_types")
     if kinds is not None:
-        allowed = {each: _layer_types(each, len(kinds)) for each in range(1, max(len(kinds), 1) + 1)}
-        every = next((each for each, pattern in allowed.items() if pattern == kinds), None)
-        if every is None or len(kinds) != settings.get("num_hidden_layers"):
-            raise UserError(f"layer_types is {str(kinds)[:80]}, allowed: every n-th block of full_attention")
+        depth = len(kinds) if isinstance(kinds, list) else 0
+        every = next((each for each in range(1, depth + 1) if _layer_types(each, depth) == kinds), None)
+        if every is None or depth != settings["num_hidden_layers"]:
+            raise UserError(
+                f"layer_types is {str(kinds)[:80]}, allowed: full_attention in every n-th of num_hidden_layers blocks"
+            )
     return {"global_every": every} | {f"{kind}_theta": _theta(settings, kind) for kind in _KINDS}
 
 
