@@ -38,12 +38,15 @@ class Deberta(Bert):
         """Returns content by content, content by distance and distance by content; their sum is scaled by 1/√(3d)."""
         distance = np.arange(1 - tokens, tokens)
         row = np.clip(bucket(distance, self.buckets, self.positions) + self.buckets, 0, 2 * self.buckets - 1)
-        relative = self.relative_norm(self.relative(row))[None]  # [1, 2 T - 1, D], of each distance
+        relative = self.relative_norm(self.relative(row))  # [R, D] of all R = 2 T - 1 distances
 
         def score(query: jax.Array, key: jax.Array, project: Project) -> jax.Array:
             # A distance is that of a query behind its key: it falls along keys, and grows along queries.
-            by_distance = jnp.einsum("bhqd,hrd->bhqr", query, project("key", relative[:, ::-1])[0])
-            of_distance = jnp.einsum("bhkd,hrd->bhkr", key, project("query", relative)[0])
+            # LoRA drops what has as many rows as there are examples; distances belong to none.
+            rows = jnp.pad(relative, ((0, int(len(relative) == len(query))), (0, 0)))[:, None]
+            keys, queries = (project(name, rows)[: len(relative), :, 0] for name in ("key", "query"))  # [R, H, d]
+            by_distance = jnp.einsum("bhqd,rhd->bhqr", query, keys[::-1])
+            of_distance = jnp.einsum("bhkd,rhd->bhkr", key, queries)
             total = dot_product(query, key, project) + skewed(by_distance) + skewed(of_distance).swapaxes(2, 3)
             return total / jnp.sqrt(jnp.asarray(3, total.dtype))
 

@@ -170,6 +170,24 @@ def test_words_select_what_they_say(family):
     assert {depths[each] for each in tops - after - {"head"} if not each.startswith("block_")} == {blocks + 1}
 
 
+@pytest.mark.parametrize("examples", [1, 2, 11])  # 11: as many as there are distances between 6 positions
+def test_adapters_of_deberta_drop_no_distances(tmp_path, examples):
+    golden = families.golden("deberta-v2")
+    _, task = task_of(families.write(tmp_path / "weights", golden["config"], families.draw(golden["shapes"])), 6)
+    shapes = abstract(task)
+    made = lora.adapters(LoraConfig(targets="block_*/attention/key"), "lora", task, shapes, 2)
+    leaves = families.draw({path: leaf.shape for path, leaf in {**shapes, **made.shapes}.items()})
+    ids = jnp.asarray(np.random.default_rng(0).integers(3, 40, (11, 6)))
+    keys = jax.random.split(jax.random.key(0), 11)
+    run = jax.jit(lambda rows, keys: lora.adapted(task, made).apply(unflatten(leaves), rows, 0.5, keys))
+
+    def rows(count):
+        return {"input_ids": ids[:count], "length": jnp.full(count, 6)}, keys[:count]
+
+    few = min(examples, 3)
+    np.testing.assert_allclose(run(*rows(examples))[:few], run(*rows(3))[:few], atol=1e-5)
+
+
 @pytest.mark.parametrize("spec", ["head", "last:1"])
 def test_what_is_frozen_is_computed_once(family, spec):
     _, _, _, directory = family
