@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from finetune.models.weights import exported
+from finetune.models.weights.families import FAMILIES
 from finetune.storage import records
 from finetune.study import user_task
 from finetune.trials.command import as_typed
@@ -161,7 +162,8 @@ def _usage(document: dict[str, Any], directory: Path) -> str:
     """Returns how the model in a directory is run."""
     if document["architecture"]["model"] == user_task.ARCHITECTURE:
         return _template("card_own.md").format(told=_TOLD[document["config"]["data"]["task"]].told)
-    data, name = document["config"]["data"], exported.class_of(document["architecture"], document["config"])
+    name = exported.class_of(document["architecture"], document["config"], document["classes"])
+    data = document["config"]["data"]
     told, how = _TOLD[data["task"]], document["config"]["model"]["pooling"]
     if not exported.is_known_to_transformers(document["architecture"]):
         rest = "The names of the parameters in `model.safetensors` are finetune's own."
@@ -174,9 +176,17 @@ def _usage(document: dict[str, Any], directory: Path) -> str:
             told=told.told, rest=rest.format(shape=shape, shown=told.shown, how=how, pooled=_POOLED_PATCHES[how])
         )
     if data["task"] == "tokens":
-        return _template("card_tokens.md").format(told=told.told)
+        usage = _template("card_tokens.md").format(told=told.told)
+        return usage if name else usage.partition(" With transformers:")[0]
     template = _template("card_text_class.md" if name else "card_text.md")
-    pooled = {"how": how, "pooled": _POOLED_TOKENS[how]}
+    family = FAMILIES[document["architecture"]["model"]]
+    others = "; a study with `--config.model.pooling=first` exports what they run" if family.head else ""
+    pooled = {
+        "where": "first token" if how == "first" else f"{how} over tokens",
+        "pooled": _POOLED_TOKENS[how],
+        "without": ", add_pooling_layer=False" if family.pools else "",
+        "instead": "" if how == "first" else others,
+    }
     return template.format(
         max_length=data["max_length"], told=told.told, outputs=told.outputs, shown=told.shown, **pooled
     )

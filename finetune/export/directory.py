@@ -73,13 +73,14 @@ def _write_adapter(directory: Path, workdir: Path, document: dict[str, Any], cho
         frozen,
         chosen.row["hparams"],
         from_study.lora_scaling(workdir),
-        exported.class_of(document["architecture"], document["config"]),
+        exported.class_of(document["architecture"], document["config"], document["classes"]),
     )
 
 
 def base_model(document: dict[str, Any]) -> str:
     """Returns, in Python, the model of transformers that adapters of a study are for."""
-    name, source = exported.class_of(document["architecture"], document["config"]), document["config"]["model"]
+    name = exported.class_of(document["architecture"], document["config"], document["classes"])
+    source = document["config"]["model"]
     if name is None:
         return f"AutoModel.from_pretrained({source['pretrained']!r})"
     return f"{name}.from_pretrained({source['pretrained']!r}, num_labels={max(len(document['classes']), 1)})"

@@ -167,8 +167,11 @@ def _drawn(path: str, shape: jax.ShapeDtypeStruct, key: jax.Array) -> jax.Array:
 
 
 def _dropped(layer: str, x: jax.Array, rate: jax.Array | float, keys: jax.Array | None) -> jax.Array:
-    """Returns a layer's input [B, ..., d_in] or [B·T, d_in], examples one after the other, after dropout."""
-    if keys is None:
+    """Returns a layer's input [B, ..., d_in] or [B·T, d_in], examples one after the other, after dropout.
+
+    One of [R, ..., d_in] where R is not B is of no example, as embeddings of distances are, and stays as it is.
+    """
+    if keys is None or (x.ndim > 2 and x.shape[0] != keys.shape[0]):
         return x
     by_example = x.reshape(keys.shape[0], -1, x.shape[-1])
     return dropout(by_example, at_least_zero(rate), keys, zlib.crc32(f"{ROOT}/{layer}".encode())).reshape(x.shape)

@@ -11,14 +11,28 @@ from finetune.config import ModelConfig
 from finetune.errors import UserError, one_of
 from finetune.member.objective import Objective
 from finetune.member.task import Task
-from finetune.models import bert, efficientnet, settled, vit
+from finetune.models import bert, deberta, efficientnet, modernbert, mpnet, settled, vit
 from finetune.models.adapters.linen import from_linen
-from finetune.models.block import at_least_float32
+from finetune.models.block import ACTIVATIONS, at_least_float32
 from finetune.models.weights import pretrained
+from finetune.models.weights.families import FAMILIES
 
-MODELS: dict[str, ModuleType] = {"bert": bert, "vit": vit, "efficientnet": efficientnet}
+_FROM_SCRATCH: dict[str, ModuleType] = {"bert": bert, "vit": vit, "efficientnet": efficientnet}
+MODELS: dict[str, ModuleType] = _FROM_SCRATCH | {
+    "roberta": bert,
+    "xlm-roberta": bert,
+    "camembert": bert,
+    "distilbert": bert,
+    "electra": bert,
+    "mpnet": mpnet,
+    "modernbert": modernbert,
+    "deberta-v2": deberta,
+}
+_ANY_FAMILY = "bert"  # what model.name is unless it is set: the family is then what the weights are of
 # Sizes of a foreign file may be anything: beyond these, shapes alone would take for ever or overflow.
 _MOST_BLOCKS, _LARGEST = 1000, 2**24
+_FRACTIONS = {"epsilon": 1, "global_theta": 1e12, "local_theta": 1e12}  # and the most that they may be
+_MAY_BE_0 = ("token_types", "padding")
 
 
 def build(
@@ -39,7 +53,7 @@ def build(
     sizes = architecture(config)
     model = MODELS[sizes.pop("model")]
     if model.INPUT not in example:
-        reads = ", ".join(name for name, other in MODELS.items() if other.INPUT in example) or "none"
+        reads = ", ".join(name for name, other in _FROM_SCRATCH.items() if other.INPUT in example) or "none"
         raise UserError(f"model.name is {config.name!r}, allowed for data with {', '.join(example)}: {reads}")
     model.check(sizes, example[model.INPUT].shape)
     dtype = jnp.dtype(config.dtype)
@@ -64,37 +78,63 @@ def architecture(config: ModelConfig) -> dict[str, Any]:
     Raises UserError for an unknown model, and for sizes that are missing, impossible, or other than the checkpoint's.
     """
     if config.name not in MODELS:
-        raise one_of("model.name", config.name, MODELS)
-    model = MODELS[config.name]
-    given = {size: getattr(config, size) for size in model.SIZES}
-    stored = pretrained.architecture(config)
-    if stored is None:
-        found = {"model": config.name, **given, **model.DEFAULTS}
-    else:
-        found = stored
-        if stored.get("model") != config.name:
-            raise UserError(
-                f"model.pretrained is {config.pretrained!r}, weights of a {stored.get('model')!r}, "
-                f"allowed with model.name={config.name!r}: its own weights, or empty"
-            )
-    _check(found, {"model", *model.SIZES, *model.DEFAULTS}, config)
+        raise one_of("model.name", config.name, _FROM_SCRATCH)
+    found = _found(config)
+    model = found["model"]
+    given = {size: getattr(config, size) for size in MODELS[model].SIZES}
+    _check(found, config)
     for size, value in given.items():
         if value not in (0, found[size]):
             raise UserError(f"model.{size} is {value}, allowed with {config.pretrained!r}: {found[size]}, or 0")
     return found
 
 
-def _check(found: dict[str, Any], names: set[str], config: ModelConfig) -> None:
+def _found(config: ModelConfig) -> dict[str, Any]:
+    """Returns what the checkpoint, or without one `config`, says of the architecture, of a model that is allowed."""
+    stored = pretrained.architecture(config)
+    if stored is None:
+        if config.name not in _FROM_SCRATCH:
+            allowed = f"that with model.pretrained, or {', '.join(_FROM_SCRATCH)}"
+            raise UserError(f"model.name is {config.name!r} without weights, allowed: {allowed}")
+        model = _FROM_SCRATCH[config.name]
+        return {"model": config.name, **{size: getattr(config, size) for size in model.SIZES}, **model.DEFAULTS}
+    found = stored.get("model")
+    if found != config.name and not (config.name == _ANY_FAMILY and found in FAMILIES):
+        raise UserError(
+            f"model.pretrained is {config.pretrained!r}, weights of a {found!r}, "
+            f"allowed with model.name={config.name!r}: its own weights, or empty"
+        )
+    return stored
+
+
+def _names(model: str) -> set[str]:
+    """Returns what an architecture must hold."""
+    if model not in FAMILIES:
+        return {"model", *MODELS[model].SIZES, *MODELS[model].DEFAULTS}
+    return {"model", *FAMILIES[model].architecture}
+
+
+def _check(found: dict[str, Any], config: ModelConfig) -> None:
     source = f"weights of {config.pretrained!r}" if config.pretrained else "random weights"
-    if set(found) != names:
-        wrong = sorted(set(found) ^ names)
+    names, given = _names(found["model"]), set(found)
+    if found["model"] in FAMILIES:
+        given -= {"activation"}  # which is left out where it is the usual one
+    if given != names:
+        wrong = sorted(given ^ names)
         raise UserError(
             f"{source}: sizes {', '.join(wrong)} are missing or unknown, allowed: {', '.join(sorted(names))}"
         )
+    if found.get("activation", "gelu") not in ACTIVATIONS:
+        raise one_of(f"model.activation of {source}", found["activation"], ACTIVATIONS)
     for name in names - {"model"}:
-        most = 1 if name == "epsilon" else _MOST_BLOCKS if name == "depth" else _LARGEST
-        kind, allowed = (float, "above 0") if name == "epsilon" else (int, "a whole number, 1 or more")
-        if type(found[name]) is not kind or not 0 < found[name] <= most:
-            raise UserError(f"model.{name} of {source} is {found[name]!r}, allowed: {allowed}, at most {most}")
+        _check_size(name, found[name], source)
     if "heads" in names and found["width"] % found["heads"]:
         raise UserError(f"model.heads is {found['heads']}, allowed: divisors of the width, {found['width']}")
+
+
+def _check_size(name: str, value: Any, source: str) -> None:
+    most = _FRACTIONS.get(name, _MOST_BLOCKS if name == "depth" else _LARGEST)
+    kind, allowed = (float, "above 0") if name in _FRACTIONS else (int, "a whole number, 1 or more")
+    least_is_0 = name in _MAY_BE_0 and value == 0
+    if type(value) is not kind or not (0 < value <= most or least_is_0):
+        raise UserError(f"model.{name} of {source} is {value!r}, allowed: {allowed}, at most {most}")

@@ -1,4 +1,7 @@
-"""BERT, as Hugging Face's BertModel computes it, with a classifier on its pooled positions."""
+"""BERT, as Hugging Face's BertModel computes it, with a classifier on its pooled positions.
+
+RoBERTa, XLM-R, CamemBERT, DistilBERT and ELECTRA differ in what is added to the embeddings of words and in their width.
+"""
 
 from typing import Any
 
@@ -9,10 +12,11 @@ import jax.numpy as jnp
 from finetune.errors import UserError
 from finetune.member.dropout import Dropout
 from finetune.member.task import Batch
-from finetune.models.block import Dtype, PostNormBlock, at_least_float32, layer_norm
+from finetune.models.block import Dtype, PostNormBlock, Score, at_least_float32, dot_product, layer_norm
 from finetune.models.pooling import pool
 
 INPUT = "input_ids"
+TYPES = "token_type_ids"  # [B, T], which data may have; else all tokens are of type 0
 STEM = ("embeddings",)
 FIXED: tuple[str, ...] = ()
 # Sizes that the config gives, and what is added to them, when there is no checkpoint.
@@ -20,35 +24,54 @@ SIZES = ("width", "depth", "heads", "mlp_width")
 DEFAULTS = {"vocabulary": 30522, "positions": 512, "token_types": 2, "epsilon": 1e-12}
 
 
+def table(rows: int, width: int, dtype: Dtype, param_dtype: Dtype, name: str | None = None) -> nn.Embed:
+    """Returns a table of embeddings [rows, width], drawn as BERT's are."""
+    return nn.Embed(rows, width, dtype, param_dtype, embedding_init=nn.initializers.truncated_normal(0.02), name=name)
+
+
 class Embeddings(nn.Module):
-    """Sum of word, position and token type embeddings, normalised; all tokens are of type 0."""
+    """Sum of word, position and token type embeddings, normalised.
+
+    width: of the tables; the sum is projected where the blocks have another one. positions: 0 = there are none, and
+    first: the row of the first. token_types: 0 = there are none.
+    """
 
     width: int
+    projected: int
     vocabulary: int
     positions: int
+    first: int
     token_types: int
     epsilon: float
     dtype: Dtype
     param_dtype: Dtype
 
     @nn.compact
-    def __call__(self, ids: jax.Array, rate: jax.Array | float, keys: jax.Array | None) -> jax.Array:
-        """Returns [B, T, D] from token `ids` [B, T]."""
-
-        def embed(name: str, rows: int, indices: jax.Array) -> jax.Array:
-            init = nn.initializers.truncated_normal(0.02)
-            table = nn.Embed(rows, self.width, self.dtype, self.param_dtype, embedding_init=init, name=name)
-            return table(indices)
-
-        x = embed("word", self.vocabulary, ids.astype(jnp.int32))
-        x = x + embed("position", self.positions, jnp.arange(ids.shape[1])[None])
-        x = x + embed("token_type", self.token_types, jnp.zeros((1, 1), jnp.int32))
-        x = layer_norm(self.epsilon, self.dtype, self.param_dtype, name="norm")(x)
-        return Dropout(name="dropout")(x, rate, keys)
+    def __call__(
+        self, ids: jax.Array, types: jax.Array | None, rate: jax.Array | float, keys: jax.Array | None
+    ) -> jax.Array:
+        """Returns [B, T, D] from tokens `ids` [B, T] of `types` [B, T]."""
+        dtypes = (self.dtype, self.param_dtype)
+        x = table(self.vocabulary, self.width, *dtypes, "word")(ids.astype(jnp.int32))
+        if self.positions:
+            places = jnp.arange(self.first, self.first + ids.shape[1])[None]
+            x = x + table(self.positions, self.width, *dtypes, "position")(places)
+        if self.token_types:
+            types = jnp.zeros((1, 1), jnp.int32) if types is None else types.astype(jnp.int32)
+            x = x + table(self.token_types, self.width, *dtypes, "token_type")(types)
+        x = layer_norm(self.epsilon, *dtypes, name="norm")(x)
+        x = Dropout(name="dropout")(x, rate, keys)
+        if self.width == self.projected:
+            return x
+        return nn.Dense(self.projected, dtype=self.dtype, param_dtype=self.param_dtype, name="project")(x)
 
 
 class Bert(nn.Module):
-    """Text classifier; `hidden` is the encoder without pooling and head."""
+    """Text classifier; `hidden` is the encoder without pooling and head.
+
+    padding: the row of positions that is padding's, behind which they are counted; -1 = there is none. embedding_width:
+    of the tables of embeddings; 0 = that of the blocks.
+    """
 
     classes: int
     width: int
@@ -57,8 +80,11 @@ class Bert(nn.Module):
     mlp_width: int
     vocabulary: int
     positions: int
-    token_types: int
     epsilon: float
+    token_types: int = 0
+    padding: int = -1
+    embedding_width: int = 0
+    activation: str = "gelu"
     pooling: str = "mean"
     dropout_at: str = "all"
     dtype: Dtype = jnp.float32
@@ -66,11 +92,9 @@ class Bert(nn.Module):
 
     def setup(self) -> None:
         types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        self.embeddings = Embeddings(
-            self.width, self.vocabulary, self.positions, self.token_types, self.epsilon, **types
-        )
+        self.embeddings = self.make_embeddings(types)
         # Flax names the entries of a list block_0, block_1, ...
-        self.block = [PostNormBlock(self.heads, self.mlp_width, self.epsilon, **types) for _ in range(self.depth)]
+        self.block = [self.make_block(index, types) for index in range(self.depth)]
         self.head_dropout = Dropout()
         self.head = nn.Dense(
             self.classes,
@@ -79,13 +103,34 @@ class Bert(nn.Module):
             kernel_init=nn.initializers.truncated_normal(0.02),
         )
 
+    def make_embeddings(self, types: dict[str, Any]) -> nn.Module:
+        """Returns the stem."""
+        return Embeddings(
+            self.embedding_width or self.width,
+            self.width,
+            self.vocabulary,
+            self.positions,
+            self.padding + 1,
+            self.token_types,
+            self.epsilon,
+            **types,
+        )
+
+    def make_block(self, index: int, types: dict[str, Any]) -> nn.Module:
+        """Returns a block; `index` counts from the first."""
+        return PostNormBlock(self.heads, self.mlp_width, self.epsilon, activation=self.activation, **types)
+
+    def score(self, tokens: int) -> Score:
+        """Returns how `tokens` positions score for each other, in all blocks."""
+        return dot_product
+
     def hidden(self, batch: Batch, rate: jax.Array | float, keys: jax.Array | None) -> jax.Array:
         """Returns the last block's output [B, T, D] for {"input_ids": [B, T], "length": [B]}."""
         inner_keys = keys if self.dropout_at == "all" else None
-        valid = _valid(batch)
-        x = self.embeddings(batch[INPUT], rate, inner_keys)
+        valid, score = _valid(batch), self.score(batch[INPUT].shape[1])
+        x = self.embeddings(batch[INPUT], batch.get(TYPES), rate, inner_keys)
         for block in self.block:
-            x = block(x, valid, rate, inner_keys)
+            x = block(x, valid, rate, inner_keys, score)
         return x
 
     def __call__(self, batch: Batch, rate: jax.Array | float, keys: jax.Array | None) -> jax.Array:
@@ -100,10 +145,10 @@ def _valid(batch: Batch) -> jax.Array:
 
 def check(architecture: dict[str, Any], shape: tuple[int, ...]) -> None:
     """Raises UserError for a text of `shape` [T] longer than the model's positions."""
-    if shape[0] > architecture["positions"]:
+    most = architecture["positions"] - (architecture.get("padding", -1) + 1)
+    if shape[0] > most:
         raise UserError(
-            f"texts are {shape[0]} tokens long, allowed by the model: {architecture['positions']}; "
-            "set data.max_length to that or less"
+            f"texts are {shape[0]} tokens long, allowed by the model: {most}; set data.max_length to that or less"
         )
 
 

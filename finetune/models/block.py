@@ -12,6 +12,17 @@ from finetune.member.dropout import Dropout
 
 Dtype = Any
 Initializer = Callable[..., jax.Array]
+Project = Callable[[str, jax.Array], jax.Array]
+# (query [B, H, T, d], key [B, H, T, d], project) -> [B, H, T, T], before they are scaled by d**-0.5. project(name, x):
+# what the layer called `name` makes of other x [B, T, D], as heads.
+Score = Callable[[jax.Array, jax.Array, Project], jax.Array]
+# By transformers' names. Theirs of gelu_new is the tanh form.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
 
 
 def at_least_float32(dtype: Dtype) -> jnp.dtype:
@@ -24,6 +35,11 @@ def layer_norm(epsilon: float, dtype: Dtype, param_dtype: Dtype, name: str | Non
     return nn.LayerNorm(epsilon, dtype=dtype, param_dtype=param_dtype, use_fast_variance=False, name=name)
 
 
+def dot_product(query: jax.Array, key: jax.Array, project: Project) -> jax.Array:
+    """Returns what positions score for each other by content alone, as `Score` says."""
+    return jnp.einsum("bhqd,bhkd->bhqk", query, key)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; kernels are stored [width, width]."""
 
@@ -31,28 +47,36 @@ class Attention(nn.Module):
     dtype: Dtype
     param_dtype: Dtype
     kernel_init: Initializer
+    use_bias: bool = True
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, valid: jax.Array | None, rate: jax.Array | float, keys: jax.Array | None
+        self,
+        x: jax.Array,
+        valid: jax.Array | None,
+        rate: jax.Array | float,
+        keys: jax.Array | None,
+        score: Score = dot_product,
     ) -> jax.Array:
         """Returns [B, T, D] from `x` [B, T, D]; positions where `valid` [B, T] is False are not attended to."""
         batch, tokens, width = x.shape
         head_width = width // self.heads
-        dense = partial(nn.Dense, width, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=self.kernel_init)
+        types = {"dtype": self.dtype, "param_dtype": self.param_dtype, "kernel_init": self.kernel_init}
+        names = ("query", "key", "value", "output")
+        dense = {name: nn.Dense(width, self.use_bias, name=name, **types) for name in names}
 
         # (batch, head, token, dim): products in this layout are faster on CPU than in (batch, token, head, dim).
-        def project(name: str) -> jax.Array:
-            return dense(name=name)(x).reshape(batch, tokens, self.heads, head_width).transpose(0, 2, 1, 3)
+        def project(name: str, x: jax.Array) -> jax.Array:
+            return dense[name](x).reshape(*x.shape[:2], self.heads, head_width).transpose(0, 2, 1, 3)
 
-        query, key, value = project("query"), project("key"), project("value")
-        scores = jnp.einsum("bhqd,bhkd->bhqk", query, key).astype(at_least_float32(self.dtype)) * head_width**-0.5
+        query, key, value = project("query", x), project("key", x), project("value", x)
+        scores = score(query, key, project).astype(at_least_float32(self.dtype)) * head_width**-0.5
         if valid is not None:
             scores = jnp.where(valid[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
         weights = jax.nn.softmax(scores).astype(self.dtype)
         weights = Dropout(name="dropout")(weights, rate, keys)
         mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, value).transpose(0, 2, 1, 3).reshape(batch, tokens, width)
-        return dense(name="output")(mixed)
+        return dense["output"](mixed)
 
 
 class Mlp(nn.Module):
@@ -78,18 +102,24 @@ class PostNormBlock(nn.Module):
     epsilon: float
     dtype: Dtype
     param_dtype: Dtype
+    activation: str = "gelu"
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, valid: jax.Array | None, rate: jax.Array | float, keys: jax.Array | None
+        self,
+        x: jax.Array,
+        valid: jax.Array | None,
+        rate: jax.Array | float,
+        keys: jax.Array | None,
+        score: Score = dot_product,
     ) -> jax.Array:
         """Returns [B, T, D] from `x` [B, T, D]; arguments as of `Attention`."""
         types = (self.dtype, self.param_dtype)
         init = nn.initializers.truncated_normal(0.02)
-        branch = Attention(self.heads, *types, init, name="attention")(x, valid, rate, keys)
+        branch = Attention(self.heads, *types, init, name="attention")(x, valid, rate, keys, score)
         branch = Dropout(name="attention_dropout")(branch, rate, keys)
         x = layer_norm(self.epsilon, *types, name="attention_norm")(x + branch)
-        branch = Mlp(self.mlp_width, partial(jax.nn.gelu, approximate=False), *types, init, name="mlp")(x)
+        branch = Mlp(self.mlp_width, ACTIVATIONS[self.activation], *types, init, name="mlp")(x)
         branch = Dropout(name="mlp_dropout")(branch, rate, keys)
         return layer_norm(self.epsilon, *types, name="mlp_norm")(x + branch)
 

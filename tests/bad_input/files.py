@@ -103,7 +103,7 @@ def _write_weights(directory: Path) -> None:
         ("wide", BERT | {"hidden_size": 2**40}, b""),
         ("fraction", BERT | {"hidden_size": 8.5}, b""),
         ("infinite", BERT | {"layer_norm_eps": float("inf")}, b""),
-        ("relu", BERT | {"hidden_act": "relu"}, b""),
+        ("tanh", BERT | {"hidden_act": "tanh"}, b""),
         ("lacking", {"hidden_size": 8}, b""),
         ("list", [], b""),
     ):

@@ -45,7 +45,7 @@ MODEL = {
     ),
     "width of a fraction": ([*FOREIGN, "--config.model.pretrained={inputs}/fraction"], ["model.width", "8.5"]),
     "infinite epsilon": ([*FOREIGN, "--config.model.pretrained={inputs}/infinite"], ["model.epsilon", "inf"]),
-    "other activation": ([*FOREIGN, "--config.model.pretrained={inputs}/relu"], ["hidden_act", "'relu'", "'gelu'"]),
+    "other activation": ([*FOREIGN, "--config.model.pretrained={inputs}/tanh"], ["hidden_act", "'tanh'", "'gelu'"]),
     "settings that lack": ([*FOREIGN, "--config.model.pretrained={inputs}/lacking"], ["config.json", "vocab_size"]),
     "settings that are none": (
         [*FOREIGN, "--config.model.pretrained={inputs}/list"],

@@ -33,6 +33,7 @@ def test_quickstart_answers(tmp_path):
     # Linear probes of this encoder on 1,500 labels and up to 128 tokens reach 0.96.
     assert np.mean([metrics["test_accuracy"] for metrics in best]) >= 0.945
     started_by = json.loads((tmp_path / "config.json").read_text())["started_by"]
+    assert started_by.pop("search") == []
     assert started_by == {"program": ["python", "-m", "finetune"], "flags": command[3:], "grid": {}, "seeds": None}
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["compiles"]["train"] == summary["trunk_passes"] == 1

@@ -1,9 +1,10 @@
 """The head as transformers' own classes hold it, where one of them computes what a model computes.
 
-BertForTokenClassification and ViTForImageClassification have a dense layer on what the encoder gives, as ours.
-BertForSequenceClassification has one on tanh(dense(first token)): a dense layer that scales by so small a power of two
-that tanh gives back every number as it is, and a classifier that scales up again, are a head on the first token. No
-class has one on the mean over positions.
+Classes for tokens, and ViTForImageClassification, have a dense layer on what the encoder gives, as ours. Those for
+texts have one on f(dense(first token)). Where f is tanh, a dense layer that scales by so small a power of two that tanh
+gives back every number as it is, and a classifier that scales up again, are a head on the first token. Where f is ReLU
+or GELU, f(x) − f(−x) = x: the dense layer gives what the head gives, and its negative, and the classifier subtracts one
+from the other, where there is room for both. No class has one on the mean over positions.
 """
 
 import math
@@ -12,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-_CLASSES = {
-    ("bert", "none"): "BertForTokenClassification",
-    ("bert", "first"): "BertForSequenceClassification",
-    ("vit", "first"): "ViTForImageClassification",
-}
+from finetune.models.weights.families import FAMILIES
+from finetune.models.weights.families.family import Head
+
+_TOKENS, _TEXTS = "ForTokenClassification", "ForSequenceClassification"
 _PROBLEMS = {
     "classification": "single_label_classification",
     "multilabel": "multi_label_classification",
@@ -26,9 +26,32 @@ _PROBLEMS = {
 _LINEAR = 2.0**-12
 
 
-def class_of(model: str, task: str, pooling: str) -> str | None:
+def class_of(architecture: Mapping[str, Any], task: str, pooling: str, outputs: int) -> str | None:
     """Returns the class of transformers that computes a kind of task with this model; None: there is none."""
-    return _CLASSES.get((model, "none" if task == "tokens" else pooling))
+    model = architecture["model"]
+    if model == "vit":
+        return "ViTForImageClassification" if pooling == "first" else None
+    if model not in FAMILIES:
+        return None
+    family = FAMILIES[model]
+    if task == "tokens":
+        return f"{family.name}{_TOKENS}" if family.classifies_tokens else None
+    head = family.head
+    if pooling != "first" or head is None or not (head.odd or 2 * outputs <= architecture["width"]):
+        return None
+    return f"{family.name}{_TEXTS}"
+
+
+def prefix(model: str) -> str:
+    """Returns what stands before an encoder's tensors in a class with a head."""
+    return FAMILIES[model].prefix if model in FAMILIES else f"{model}."
+
+
+def peft_task(name: str | None) -> str:
+    """Returns what PEFT calls the task of the class called `name`."""
+    if name is None:
+        return "FEATURE_EXTRACTION"
+    return "TOKEN_CLS" if name.endswith(_TOKENS) else "SEQ_CLS"
 
 
 def config_document(name: str | None, task: str, classes: list[str]) -> dict[str, Any]:
@@ -44,24 +67,40 @@ def config_document(name: str | None, task: str, classes: list[str]) -> dict[str
     return found | ({"architectures": [name]} if name else {})
 
 
-def tensors(name: str | None, leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns {name in the class called `name`: array} of the head of a model with these leaves {path: array}.
+def tensors(name: str | None, model: str, leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns {name in the class called `name`: array} of the head of a `model` with these leaves {path: array}.
 
     Without a class the classifier is a tensor that fits none, so that a class refuses the file: it would draw a head.
     """
     weight, bias = leaves["head/kernel"].T, leaves["head/bias"]
     if name is None:
         return {"classifier.weight": np.zeros(0, weight.dtype)}
-    pooler = {}
-    if name == "BertForSequenceClassification":
-        scale = _scale(leaves)
-        width = weight.shape[1]
-        pooler = {
-            "bert.pooler.dense.weight": np.eye(width, dtype=weight.dtype) * weight.dtype.type(scale),
-            "bert.pooler.dense.bias": np.zeros(width, weight.dtype),
-        }
-        weight = weight / weight.dtype.type(scale)
-    return {**pooler, "classifier.weight": np.ascontiguousarray(weight), "classifier.bias": bias}
+    if not name.endswith(_TEXTS):
+        return {"classifier.weight": np.ascontiguousarray(weight), "classifier.bias": bias}
+    head = FAMILIES[model].head
+    assert head is not None, f"{name} is a class of a family with a head"
+    return _scaled(head, weight, bias, _scale(leaves)) if head.odd else _doubled(head, weight, bias)
+
+
+def _scaled(head: Head, weight: np.ndarray, bias: np.ndarray, scale: float) -> dict[str, np.ndarray]:
+    width, factor = weight.shape[1], weight.dtype.type(scale)
+    return {
+        f"{head.dense}.weight": np.eye(width, dtype=weight.dtype) * factor,
+        f"{head.dense}.bias": np.zeros(width, weight.dtype),
+        f"{head.classifier}.weight": np.ascontiguousarray(weight / factor),
+        f"{head.classifier}.bias": bias,
+    }
+
+
+def _doubled(head: Head, weight: np.ndarray, bias: np.ndarray) -> dict[str, np.ndarray]:
+    outputs, width = weight.shape
+    rest, one = width - 2 * outputs, np.eye(outputs, dtype=weight.dtype)
+    return {
+        f"{head.dense}.weight": np.concatenate([weight, -weight, np.zeros((rest, width), weight.dtype)]),
+        f"{head.dense}.bias": np.concatenate([bias, -bias, np.zeros(rest, weight.dtype)]),
+        f"{head.classifier}.weight": np.concatenate([one, -one, np.zeros((outputs, rest), weight.dtype)], axis=1),
+        f"{head.classifier}.bias": np.zeros_like(bias),
+    }
 
 
 def _scale(leaves: Mapping[str, np.ndarray]) -> float:

@@ -1,7 +1,7 @@
 """A trial outside its study: the directory that finetune.export writes, finetune.predict reads and a study starts from.
 
 finetune.json               what the model is, its classes, how inputs are prepared, and the trial's results
-model.safetensors           BERT and ViT: the encoder under transformers' names, and the head where `classifier` says.
+model.safetensors           Families and ViT: the encoder under transformers' names, the head where `classifier` says.
 config.json                 Others: every leaf under this project's path, and no config.json
 1_Pooling, 2_Dense          pooling and head, as sentence-transformers stores them
 tokenizer.json, tokenizer_config.json; preprocessor_config.json
@@ -19,7 +19,8 @@ from tokenizers import Tokenizer
 from finetune import config as settings
 from finetune.config import POOLINGS, Config, DataConfig, ModelConfig
 from finetune.errors import UserError
-from finetune.models.weights import classifier, huggingface, huggingface_vit
+from finetune.models.weights import classifier, huggingface, huggingface_vit, safetensors_file
+from finetune.models.weights.families import FAMILIES
 from finetune.models.weights.sentence_transformers import Declared
 
 FILE = "finetune.json"
@@ -32,16 +33,16 @@ _ALLOWED = "allowed: the file as finetune.export wrote it"
 
 def is_known_to_transformers(architecture: Mapping[str, Any]) -> bool:
     """Says whether a model is written as transformers stores it."""
-    return architecture.get("model") in ("bert", "vit")
+    return architecture.get("model") in (*FAMILIES, "vit")
 
 
-def class_of(architecture: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+def class_of(architecture: Mapping[str, Any], config: Mapping[str, Any], classes: Sequence[str]) -> str | None:
     """Returns the class of transformers that computes what the model computes; None: there is none.
 
     config: its settings "model" and "data".
     """
     task = config["data"].get("task", "classification")
-    return classifier.class_of(architecture["model"], task, config["model"]["pooling"])
+    return classifier.class_of(architecture, task, config["model"]["pooling"], max(len(classes), 1))
 
 
 def write(
@@ -53,7 +54,7 @@ def write(
     """
     _write_json(directory / FILE, {"format": FORMAT, **description})
     if tokenizer is not None:
-        _write_tokenizer(directory, tokenizer, description["data"]["max_length"])
+        _write_tokenizer(directory, tokenizer, description["data"]["max_length"], description["architecture"])
     if not is_known_to_transformers(description["architecture"]):
         _save(directory, {path: np.ascontiguousarray(leaf) for path, leaf in leaves.items()})
         return
@@ -63,23 +64,23 @@ def write(
     image = description.get("inputs", {}).get("image", {})
     if model == "vit" and image.get("dtype") == "uint8":
         _write_preprocessor(directory, image["shape"], data["image_size"] > 0)
-    if model == "bert" and data.get("task") != "tokens":
+    if model in FAMILIES and data.get("task") != "tokens":
         _write_pooling(directory, description["model"]["pooling"], *leaves["head/kernel"].shape)
 
 
 def _write_for_transformers(directory: Path, description: Mapping[str, Any], leaves: Mapping[str, np.ndarray]) -> None:
     """Writes config.json and model.safetensors, for a class with the head where one computes the same."""
     architecture, task = description["architecture"], description["data"].get("task", "classification")
-    model, name = architecture["model"], class_of(architecture, description)
+    model, name = architecture["model"], class_of(architecture, description, description["classes"])
     encoder = {path: leaf for path, leaf in leaves.items() if not path.startswith("head/")}
     if model == "vit":
         document = huggingface_vit.config_document(architecture, encoder)
         tensors = huggingface_vit.tensors(architecture, encoder)
     else:
-        document, tensors = huggingface.config_document(architecture), huggingface.tensors(encoder)
+        document, tensors = huggingface.config_document(architecture), huggingface.tensors(encoder, model)
     if name:
-        tensors = {f"{model}.{each}": array for each, array in tensors.items()}
-    _save(directory, tensors | classifier.tensors(name, leaves))
+        tensors = {f"{classifier.prefix(model)}{each}": array for each, array in tensors.items()}
+    _save(directory, tensors | classifier.tensors(name, model, leaves))
     _write_json(directory / "config.json", document | classifier.config_document(name, task, description["classes"]))
 
 
@@ -112,16 +113,18 @@ def _write_pooling(directory: Path, pooling: str, width: int, classes: int) -> N
     _write_json(directory / "modules.json", rows)
 
 
-def _write_tokenizer(directory: Path, file: Path, max_length: int) -> None:
+def _write_tokenizer(directory: Path, file: Path, max_length: int, architecture: Mapping[str, Any]) -> None:
     (directory / "tokenizer.json").write_bytes(file.read_bytes())
     tokenizer = Tokenizer.from_file(str(file))
     unknown = getattr(tokenizer.model, "unk_token", None)
     described = {
         "tokenizer_class": "PreTrainedTokenizerFast",  # tokenizer.json as it is, lower-casing included
         "model_max_length": max_length,
-        "pad_token": tokenizer.id_to_token((tokenizer.padding or {}).get("pad_id", 0)),
+        "pad_token": tokenizer.id_to_token((tokenizer.padding or {}).get("pad_id", architecture.get("padding", 0))),
         **({"unk_token": unknown} if unknown else {}),
     }
+    if architecture["model"] in FAMILIES and architecture.get("token_types", 0) < 2:
+        described["model_input_names"] = ["input_ids", "attention_mask"]  # others are refused by some
     _write_json(directory / "tokenizer_config.json", described)
     _write_json(directory / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
 
@@ -200,8 +203,8 @@ def parameters(path: Path) -> dict[str, np.ndarray]:
     """Returns {path: array} of every leaf, the head included."""
     weights, model = path / "model.safetensors", read(path)["architecture"].get("model")
     if not (path / "config.json").is_file():
-        return huggingface.read_tensors(weights)
-    head = huggingface.read_tensors(path / _HEAD / "model.safetensors")
+        return safetensors_file.read_tensors(weights)
+    head = safetensors_file.read_tensors(path / _HEAD / "model.safetensors")
     names = {"linear.weight": "head/kernel", "linear.bias": "head/bias"}
     encoder = (huggingface_vit if model == "vit" else huggingface).parameters(weights)
     return encoder | {names.get(name, name): leaf.T for name, leaf in head.items()}

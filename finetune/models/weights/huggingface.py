@@ -1,32 +1,25 @@
-"""Weights of a BERT encoder as Hugging Face's transformers stores them: model.safetensors beside config.json.
+"""Weights of an encoder as Hugging Face's transformers stores them: model.safetensors beside config.json.
 
-Large ones are in several files, shards, with an index that says which tensor is in which.
+Large ones are in several files, see `safetensors_file`. What settings and tensors are called is in `families`.
 """
 
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from finetune.errors import UserError
+from finetune.errors import UserError, one_of
+from finetune.models.weights import safetensors_file
+from finetune.models.weights.families import FAMILIES
+from finetune.models.weights.families.family import Family, Settings
 
-_SIZES = {
-    "width": "hidden_size",
-    "depth": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "mlp_width": "intermediate_size",
-    "vocabulary": "vocab_size",
-    "positions": "max_position_embeddings",
-    "token_types": "type_vocab_size",
-}
-_EPSILON, _DEFAULT_EPSILON = "layer_norm_eps", 1e-12  # transformers' own, for files that leave it out
-# Settings of which one value is supported; it is also transformers' default.
-_FIXED = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
+_DEFAULT = "bert"  # of files that name no model_type
+_ALLOWED = "allowed: the config.json of an encoder"
+ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu")
 # Settings that do not change what an encoder computes, whatever they are, as patterns.
 _HARMLESS = (
     # of training
@@ -49,62 +42,82 @@ _HARMLESS = (
     *("_?name_or_path", "_commit_hash", ".*transformers_version", "transformers[.]js_config", "(torch_)?dtype"),
     *("torchscript", "xla_device", "chunk_size_feed_forward", "_?attn_implementation.*"),
 )
-_IS_HARMLESS = re.compile("|".join(_HARMLESS)).fullmatch
 _OFF: tuple[Any, ...] = (None, False, 0, "", [], {})  # what a setting that is not known may be
-
-INDEX = "model.safetensors.index.json"  # of weights in several files
-_MODULES = {
-    "embeddings.word_embeddings": "embeddings/word",
-    "embeddings.position_embeddings": "embeddings/position",
-    "embeddings.token_type_embeddings": "embeddings/token_type",
-    "embeddings.LayerNorm": "embeddings/norm",
-}
-_BLOCK_MODULES = {
-    "attention.self.query": "attention/query",
-    "attention.self.key": "attention/key",
-    "attention.self.value": "attention/value",
-    "attention.output.dense": "attention/output",
-    "attention.output.LayerNorm": "attention_norm",
-    "intermediate.dense": "mlp/up",
-    "output.dense": "mlp/down",
-    "output.LayerNorm": "mlp_norm",
-}
-_NAMES = {ours: theirs for theirs, ours in (_MODULES | _BLOCK_MODULES).items()}
-_NORM_LEAVES = {"weight": "scale", "gamma": "scale", "bias": "bias", "beta": "bias"}  # gamma, beta: older files
-_IGNORED = re.compile(r"embeddings\.position_ids|(pooler|cls|classifier)\..*")
-_BLOCK = re.compile(r"encoder\.layer\.(\d+)\.(.+)")
+# Tensors of heads and of what follows the last block, and positions that are only counted, without the prefix.
+_IGNORED = re.compile(
+    r"(embeddings\.)?position_ids|(pooler|cls|classifier|pre_classifier|qa_outputs|lm_head|head|decoder|vocab_\w+|"
+    r"discriminator_predictions|generator_\w+|lm_predictions|mask_predictions|sequence_summary)\..*"
+)
 
 
 def architecture(path: Path) -> dict[str, Any]:
-    """Returns {"model": "bert", size: value} from the config.json beside the weights file `path`.
+    """Returns {"model": model_type, size: value} from the config.json beside the weights file `path`.
 
-    Raises UserError for a file that is missing or damaged, and for a variant of BERT that is not supported: a setting
-    that is not known to change nothing is refused unless it is off.
+    Raises UserError for a file that is missing or damaged, and for a variant that is not supported: a setting that is
+    not known to change nothing is refused unless it is off.
     """
     file = path.with_name("config.json")
+    settings = _settings(file)
+    model, family = _family(settings, file)
+    _check_values(settings, family, file)
+    _check_known(settings, family, file)
+    missing = [name for name in family.sizes.values() if name not in settings]
+    if missing:
+        raise UserError(f"{file}: {', '.join(missing)} missing, {_ALLOWED}")
+    try:
+        derived = family.derive(settings)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    return {
+        "model": model,
+        **{size: settings[name] for size, name in family.sizes.items()},
+        **{size: settings.get(name, value) for size, (name, value) in family.defaults.items()},
+        **family.constants,
+        **derived,
+        **_activation(settings, family),
+    }
+
+
+def _settings(file: Path) -> dict[str, Any]:
     try:
         settings = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {file}, which must be beside the weights: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise UserError(f"{file} is not JSON, allowed: the config.json of a BERT encoder") from None
+        raise UserError(f"{file} is not JSON, {_ALLOWED}") from None
     if not isinstance(settings, dict):
-        raise UserError(f"{file} holds no JSON object, allowed: the config.json of a BERT encoder")
-    for name, value in _FIXED.items():
-        if settings.get(name, value) != value:
-            raise UserError(f"{file}: {name} is {settings[name]!r}, allowed: {value!r}")
-    _check_known(settings, file)
-    missing = [name for name in _SIZES.values() if name not in settings]
-    if missing:
-        raise UserError(f"{file}: {', '.join(missing)} missing, allowed: the config.json of a BERT encoder")
-    epsilon = settings.get(_EPSILON, _DEFAULT_EPSILON)
-    return {"model": "bert", **{size: settings[name] for size, name in _SIZES.items()}, "epsilon": epsilon}
+        raise UserError(f"{file} holds no JSON object, {_ALLOWED}")
+    return settings
 
 
-def _check_known(settings: dict[str, Any], file: Path) -> None:
-    known = {*_FIXED, *_SIZES.values(), _EPSILON}
+def _family(settings: Settings, file: Path) -> tuple[str, Family]:
+    model = settings.get("model_type", _DEFAULT)
+    if model == "albert":
+        raise UserError(f"{file}: model_type is 'albert', whose blocks are one, allowed: {', '.join(FAMILIES)}")
+    if not isinstance(model, str) or model not in FAMILIES:
+        raise one_of(f"{file}: model_type", model, FAMILIES)
+    return model, FAMILIES[model]
+
+
+def _activation(settings: Settings, family: Family) -> dict[str, Any]:
+    """Returns {"activation": name}; nothing for the usual one, as studies have always recorded it."""
+    found = settings.get(family.activation, ACTIVATIONS[0])
+    return {} if found == ACTIVATIONS[0] else {"activation": found}
+
+
+def _check_values(settings: Settings, family: Family, file: Path) -> None:
+    allowed: dict[str, tuple[Any, ...]] = {name: (value,) for name, value in family.fixed.items()}
+    allowed[family.activation] = ACTIVATIONS
+    for name, values in {**allowed, **family.stated}.items():
+        found = settings.get(name, None if name in family.stated else values[0])
+        if found not in values:
+            raise UserError(f"{file}: {name} is {found!r}, allowed: {', '.join(map(repr, values))}")
+
+
+def _check_known(settings: Settings, family: Family, file: Path) -> None:
+    known, is_harmless = {"model_type", *family.known}, re.compile("|".join((*_HARMLESS, *family.harmless))).fullmatch
     for name, value in settings.items():
-        if name not in known and value not in _OFF and not _IS_HARMLESS(name):
+        if name not in known and value not in _OFF and not is_harmless(name):
             raise UserError(
                 f"{file}: {name} is {str(value)[:40]!r}, which is not known here and may change what is computed, "
                 "allowed: false or null; remove it if it changes nothing"
@@ -114,119 +127,41 @@ def _check_known(settings: dict[str, Any], file: Path) -> None:
 def parameters(path: Path) -> dict[str, np.ndarray]:
     """Returns {path: array} of the .safetensors file `path`, kernels as [in, out]; heads and the pooler are left out.
 
-    A name that no BERT encoder has is kept as it is. Raises UserError for a file that cannot be read.
+    A name that no encoder of the family has is kept as it is. Raises UserError for a file that cannot be read.
     """
-    found: dict[str, np.ndarray] = {}
+    file = path.with_name("config.json")
+    _, family = _family(_settings(file) if file.is_file() else {}, file)
     ignored = []
 
     def is_encoder(name: str) -> bool:
-        if _IGNORED.fullmatch(name.removeprefix("bert.")):
+        if _IGNORED.fullmatch(name.removeprefix(family.prefix)):
             ignored.append(name)
         return name not in ignored
 
-    for name, array in read_tensors(path, is_encoder).items():
-        target = _path(name.removeprefix("bert.")) or name
+    found: dict[str, np.ndarray] = {}
+    for target, name, array in family.leaves(safetensors_file.read_tensors(path, is_encoder)):
         if target in found:
             raise UserError(f"{path} holds {target} under two names, one of them {name!r}, allowed: one")
-        found[target] = array.T if target.endswith("/kernel") else array
+        found[target] = array
     if ignored:
         logging.getLogger(__name__).info("%s: not used: %s", path, ", ".join(ignored))
     return found
 
 
-def read_tensors(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
-    """Returns {name: array} of the tensors in a .safetensors file, or in all that an index of shards names, that are
-    `wanted`; raises UserError for a bad file, and for shards that do not hold what the index says.
-
-    Nothing is executed: the format is a JSON header and raw numbers, and the library checks every offset.
-    """
-    if path.name != INDEX:
-        return _tensors_of(path, wanted, None)
-    found: dict[str, np.ndarray] = {}
-    shard_of = _shard_of(path)
-    for shard in sorted(set(shard_of.values())):
-        names = {name for name in shard_of if shard_of[name] == shard}
-        found |= _tensors_of(path.with_name(shard), wanted, names)
-    return found
-
-
-def files(path: Path) -> list[Path]:
-    """Returns all files of the weights at `path`: an index of shards and each of them, else the file itself."""
-    if path.name != INDEX:
-        return [path]
-    return [path, *(path.with_name(shard) for shard in sorted(set(_shard_of(path).values())))]
-
-
-def _shard_of(index: Path) -> dict[str, str]:
-    """Returns {tensor: name of the file beside `index` that holds it}."""
-    try:
-        found = json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"]
-        names = {str(name): str(shard) for name, shard in found.items()}
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"cannot read {index} as an index of shards: {error}") from None
-    for shard in names.values():
-        if Path(shard).name != shard or Path(shard).suffix != ".safetensors":
-            raise UserError(f"{index} names the file {shard!r}, allowed: .safetensors files beside it")
-    return names
-
-
-def _tensors_of(path: Path, wanted: Callable[[str], bool], declared: set[str] | None) -> dict[str, np.ndarray]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = set(file.keys())
-            if declared is not None and names != declared:
-                raise UserError(f"{path} and {INDEX} differ in {min(names ^ declared)!r}, allowed: shards of one model")
-            return {name: file.get_tensor(name) for name in file.keys() if wanted(name)}
-    except UserError:
-        raise
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise UserError(f"cannot read {path} as safetensors: {error}") from None
-
-
 def config_document(architecture: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what transformers reads in config.json for an encoder of this architecture."""
-    sizes = {name: architecture[size] for size, name in _SIZES.items()}
-    return {**_FIXED, **sizes, _EPSILON: architecture["epsilon"]}
-
-
-def tensors(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns {transformers' name: array} of an encoder's leaves {path: array}, dense weights [out, in]."""
+    family = FAMILIES[architecture["model"]]
     return {
-        _name(path): np.ascontiguousarray(leaf.T if path.endswith("/kernel") else leaf) for path, leaf in leaves.items()
+        "model_type": architecture["model"],
+        family.activation: architecture.get("activation", ACTIVATIONS[0]),
+        **family.fixed,
+        **{name: values[0] for name, values in family.stated.items()},
+        **{name: architecture[size] for size, name in family.sizes.items()},
+        **{name: architecture[size] for size, (name, _) in family.defaults.items()},
+        **family.describe(architecture),
     }
 
 
-def module(layer: str) -> str:
-    """Returns transformers' name of the dense layer at this project's path; raises UserError where it has none."""
-    try:
-        return _name(f"{layer}/kernel").removesuffix(".weight")
-    except KeyError:
-        raise UserError(f"layer {layer!r} has no name in transformers, allowed: those of the encoder") from None
-
-
-def _name(path: str) -> str:
-    """Returns transformers' name of the leaf at this project's `path`: what `_path` reads."""
-    target, _, kind = path.rpartition("/")
-    leaf = "bias" if kind == "bias" else "weight"
-    if target in _NAMES:
-        return f"{_NAMES[target]}.{leaf}"
-    block, _, module = target.partition("/")
-    return f"encoder.layer.{block.removeprefix('block_')}.{_NAMES[module]}.{leaf}"
-
-
-def _path(name: str) -> str | None:
-    """Returns this project's path of the tensor `name`, None when an encoder has no such tensor."""
-    module, _, leaf = name.rpartition(".")
-    block = _BLOCK.fullmatch(module)
-    target = _BLOCK_MODULES.get(block[2]) if block else _MODULES.get(module)
-    if target is None:
-        return None
-    if target.endswith("norm"):
-        kind = _NORM_LEAVES.get(leaf)
-    elif target.startswith("embeddings/"):
-        kind = {"weight": "embedding"}.get(leaf)
-    else:
-        kind = {"weight": "kernel", "bias": "bias"}.get(leaf)
-    if kind is None:
-        return None
-    return f"block_{block[1]}/{target}/{kind}" if block else f"{target}/{kind}"
+def tensors(leaves: Mapping[str, np.ndarray], model: str) -> dict[str, np.ndarray]:
+    """Returns {transformers' name: array} of an encoder's leaves {path: array}, dense weights [out, in]."""
+    return FAMILIES[model].tensors(leaves)

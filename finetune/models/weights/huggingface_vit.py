@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from finetune.errors import UserError
-from finetune.models.weights import huggingface
+from finetune.models.weights import safetensors_file
 
 _SIZES = {
     "width": "hidden_size",
@@ -72,7 +72,7 @@ def parameters(path: Path) -> dict[str, np.ndarray]:
 
     Raises UserError for files that were not written so.
     """
-    found = {name.removeprefix("vit."): array for name, array in huggingface.read_tensors(path).items()}
+    found = {name.removeprefix("vit."): array for name, array in safetensors_file.read_tensors(path).items()}
     try:
         settings = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
         grid = [edge // settings["patch_size"] for edge in settings["image_size"]]

@@ -18,14 +18,10 @@ from safetensors.numpy import save
 
 from finetune.errors import UserError
 from finetune.member import lora
-from finetune.models.weights import classifier, huggingface
+from finetune.models.weights import classifier
+from finetune.models.weights.families import FAMILIES
 
 _PREFIX = "base_model.model."
-_TASKS = {
-    None: "FEATURE_EXTRACTION",
-    "BertForTokenClassification": "TOKEN_CLS",
-    "BertForSequenceClassification": "SEQ_CLS",
-}
 _INSTEAD = "allowed: an export without --adapter, which holds everything"
 
 
@@ -45,16 +41,16 @@ def write(
     it did not, {path: array}; name: as `classifier.class_of` gives it.
     Raises UserError for a model without Hugging Face's names, and for a trial that trained no adapters or more.
     """
-    if model != "bert":
+    if model not in FAMILIES:
         raise UserError(f"--adapter: {model} has no module names in PEFT's format, {_INSTEAD}")
     adapters = {path: leaf for path, leaf in leaves.items() if lora.is_adapter(path)}
     others = [path for path in leaves if path not in adapters and not path.startswith("head/")]
     if not adapters or others:
         also = f"also trained {others[0]}" if adapters else "trained no adapters"
         raise UserError(f"--adapter: the trial {also}, {_INSTEAD}")
-    inside = f"{model}." if name else ""
-    modules = {layer: f"{inside}{huggingface.module(layer)}" for layer in lora.layers(adapters)}
-    head = classifier.tensors(name, {**frozen, **leaves})
+    inside = classifier.prefix(model) if name else ""
+    modules = {layer: f"{inside}{FAMILIES[model].module(layer)}" for layer in lora.layers(adapters)}
+    head = classifier.tensors(name, model, {**frozen, **leaves})
     tensors = {f"{_PREFIX}{each}": array for each, array in head.items()}
     for layer, module in modules.items():
         for leaf in ("a", "b"):
@@ -63,7 +59,7 @@ def write(
     alpha = float(hparams["lora_alpha"])
     document = {
         "peft_type": "LORA",
-        "task_type": _TASKS[name],
+        "task_type": classifier.peft_task(name),
         "base_model_name_or_path": base,
         "r": int(hparams["lora_rank"]),
         "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
@@ -83,7 +79,7 @@ def write(
 
 def _module(tensor: str) -> str:
     """Returns the module of a class that a tensor of its head is in: bert.pooler of bert.pooler.dense.bias."""
-    return ".".join(tensor.split(".")[:-1]).removesuffix(".dense")
+    return ".".join(tensor.split(".")[:-1]).removesuffix(".dense").removesuffix(".out_proj")
 
 
 def _save(file: Path, tensors: dict[str, np.ndarray]) -> None:

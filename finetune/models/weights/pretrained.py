@@ -24,6 +24,7 @@ from finetune.models.weights import (
     exported,
     from_study,
     huggingface,
+    safetensors_file,
     sentence_transformers,
 )
 from finetune.models.weights.sentence_transformers import Declared
@@ -91,7 +92,7 @@ def content_hash(config: ModelConfig) -> str:
         return ""
     if source.path.is_file():
         try:
-            hashes = [assets.sha256(file) for file in huggingface.files(source.path)]
+            hashes = [assets.sha256(file) for file in safetensors_file.files(source.path)]
             return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
         except OSError as error:
             raise UserError(f"cannot read {source.path}: {error.strerror}") from None
@@ -144,7 +145,7 @@ def _locate(config: ModelConfig) -> _Source | None:
         return _in_directory(path)
     if path.suffix in _PICKLES:
         raise _pickled(path)
-    if path.name == huggingface.INDEX:
+    if path.name == safetensors_file.INDEX:
         return _Source(huggingface, path)
     if path.suffix not in _FORMATS:
         raise UserError(f"model.pretrained is {config.pretrained!r}, allowed for a file: {', '.join(_FORMATS)}")
@@ -166,7 +167,7 @@ def _in_directory(path: Path) -> _Source:
         return _Source(from_study, path)
     if (path / sentence_transformers.FILE).is_file():
         path = sentence_transformers.encoder_directory(path)
-    weights = [path / name for name in ("model.safetensors", huggingface.INDEX) if (path / name).is_file()]
+    weights = [path / name for name in ("model.safetensors", safetensors_file.INDEX) if (path / name).is_file()]
     if not weights:
         pickles = [file for file in sorted(path.iterdir()) if file.suffix in _PICKLES]
         if pickles:

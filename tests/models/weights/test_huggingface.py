@@ -28,8 +28,9 @@ def test_architecture(bert_tensors, save_bert):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "distilbert"}, "model_type is 'distilbert', allowed: 'bert'"),
-        ({"hidden_act": "relu"}, "hidden_act is 'relu', allowed: 'gelu'"),
+        ({"model_type": "t5"}, "model_type is 't5', allowed: bert, "),
+        ({"model_type": "albert"}, "model_type is 'albert', whose blocks are one, allowed: bert, "),
+        ({"hidden_act": "tanh"}, "hidden_act is 'tanh', allowed: 'gelu'"),
         ({"position_embedding_type": "relative_key"}, "is 'relative_key', allowed: 'absolute'"),
         ({"hidden_size": None}, "hidden_size missing"),
         (
