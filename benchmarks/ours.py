@@ -43,6 +43,7 @@ def prepare(
     splits: train, validation and test. real: whether features are computed, else they are random numbers.
     """
     recipe = plan.make_recipe(config, subject.task, subject.shapes, trials, len(splits[0]["label"]))
+    recipe = recipe._replace(metric=subject.metric)
     trunk = choose_trunk(config.trunk, recipe, subject.shapes, splits, trials, ROOM)
     trunk_pass = Pass([trunk], subject.base, splits, config.evaluation.batch_size, feature_store(config.trunk))
     features = trunk_pass.run(lambda: None) if real else _random(trunk_pass.imagined())
@@ -51,7 +52,6 @@ def prepare(
     work = make_workload(
         recipe, trunk, frozen, pretrained, splits, features,
         trials=trials,
-        metric=subject.metric,
         eval_batch=config.evaluation.batch_size,
         trained_bytes=sum(leaf.nbytes for leaf in trained.values()),
     )  # fmt: skip

@@ -15,7 +15,7 @@ from finetune.member.epoch import epoch_order
 from finetune.member.params import abstract
 from finetune.population.feed import fed
 from finetune.population.parallel import OneDevice, choose_layout, padded_size
-from finetune.population.programs import looped, vmapped
+from finetune.population.programs import make_programs
 from finetune.population.train import Group, whole_pass
 from finetune.population.workload import Workload
 from finetune.trials import hparams
@@ -111,7 +111,7 @@ def _options(config: ExecutionConfig, work: Workload, size: int) -> list[tuple[s
     XLA on CPU runs a convolution slowly in a loop on the device, and slower still with a kernel for each member, so
     that only there stepping from the host is a candidate of its own.
     """
-    single_device = choose_layout(size, config.devices).count == 1
+    single_device = choose_layout("vmap", size, config.devices).count == 1
     modes = ["vmap", "loop"] if size > 1 and single_device else ["vmap"] if size > 1 else ["loop"]
     if config.mode != "auto":
         modes = [config.mode]
@@ -138,7 +138,7 @@ def _convolves_on_cpu(work: Workload) -> bool:
 def _measure(config: ExecutionConfig, work: Workload, mode: str, on_device: bool, size: int) -> Measured | None:
     """Returns the group compiled for a mode and what it costs, None if it does not fit into memory."""
     least = jax.device_count() if work.recipe.mixes else size  # of which a batch is computed whole
-    layout = choose_layout(max(size, least), config.devices) if mode == "vmap" else OneDevice()
+    layout = choose_layout(mode, max(size, least), config.devices)
     if work.stays_on_host and layout.batch_axis:
         layout = OneDevice()  # a batch is handed whole
     size = padded_size(size, layout)
@@ -161,12 +161,11 @@ def _measure(config: ExecutionConfig, work: Workload, mode: str, on_device: bool
 
 def _group(work: Workload, mode: str, on_device: bool, layout: OneDevice) -> Group:
     """Returns the group with its programs, not compiled yet, and its data on the devices, if they belong there."""
-    make = vmapped if mode == "vmap" else looped
     recipe, shared = work.recipe, work.shared
-    programs = make(recipe, work.metric, layout, on_device)
+    programs = make_programs(recipe, layout, on_device)
     if work.handed is not None and work.is_handed(mode) and not on_device:
         recipe, shared = work.handed.recipe, work.handed.shared
-        programs = fed(programs, recipe, work.metric, layout, work.handed.feed(layout), mode)
+        programs = fed(programs, recipe, layout, work.handed.feed(layout))
     return Group(
         recipe=recipe,
         programs=programs,
@@ -174,7 +173,6 @@ def _group(work: Workload, mode: str, on_device: bool, layout: OneDevice) -> Gro
         shared=layout.put_all(shared),
         splits=work.splits if work.stays_on_host else layout.put_all(work.splits),
         eval_batch=work.eval_batch,
-        metric=work.metric,
     )
 
 

@@ -38,7 +38,6 @@ class Group(NamedTuple):
     shared: Shared
     splits: Splits
     eval_batch: int  # examples a forward pass
-    metric: str  # chosen on
 
 
 class Entry(NamedTuple):

@@ -30,7 +30,6 @@ class Workload(NamedTuple):
 
     recipe: Recipe
     trials: Sequence[Trial]  # those that may share a chunk
-    metric: str
     shared: Shared
     splits: Splits
     eval_batch: int

@@ -80,6 +80,7 @@ def make_recipe(
         task=task,
         forward=training_forward(task, paths, dropout),
         evaluating_forward=full_forward(task),
+        metric=config.evaluation.metric,
         paths=tuple(sorted(paths)),
         optimizer=optimizer,
         decayed=decayed_paths(optimizer.decayed, {path: shapes[path] for path in paths}),

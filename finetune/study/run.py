@@ -185,7 +185,6 @@ class _Study:
         work = make_workload(
             job.recipe, trunk, frozen, pretrained, self.splits, self.features,
             trials=max(plan.chunks_of(trials, len(trials))[0], key=len),
-            metric=self.config.evaluation.metric,
             eval_batch=self.config.evaluation.batch_size,
             trained_bytes=trained_bytes,
         )  # fmt: skip

@@ -24,7 +24,6 @@ def workload(recipe, split, members, shared=None):
     return Workload(
         recipe=recipe,
         trials=[Trial(row(seed=seed, batch_size=recipe.micro_batch), {}) for seed in range(members)],
-        metric="accuracy",
         shared=shared or Shared({}, {}),
         splits=Splits(split, split, split),
         eval_batch=16,

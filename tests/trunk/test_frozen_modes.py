@@ -59,6 +59,7 @@ def recipe_of(task, trainable, rows):
         task=task,
         forward=full_forward(task),
         evaluating_forward=full_forward(task),
+        metric="loss",
         paths=tuple(sorted(paths)),
         optimizer=OptimizerConfig(),
         decayed=decayed_paths("matrices", {path: abstract(task)[path] for path in paths}),
@@ -81,9 +82,7 @@ def run(trainable, way, dropout=0.0):
     features = Pass([trunk], base, data, 4, FeatureStore(Path(), 0)).run(lambda: None)
     trained, frozen = partition(base, frozenset(recipe.paths))
     pretrained = {path: leaf for path, leaf in trained.items() if not path.startswith("head")}
-    work = make_workload(
-        recipe, trunk, frozen, pretrained, data, features, trials=rows, metric="loss", eval_batch=4, trained_bytes=1
-    )
+    work = make_workload(recipe, trunk, frozen, pretrained, data, features, trials=rows, eval_batch=4, trained_bytes=1)
     found = measure.choose(ExecutionConfig(execution, 3, 1, on_device), work, None)
     numbers = {str(number): [] for number in range(len(rows))}
     listener = Listener(
