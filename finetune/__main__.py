@@ -135,8 +135,8 @@ def _train(values: flags.FlagValues, file: str) -> int:
         defined = cli.defined(file)
         sweep = _sweep(Path(file), defined)
         found = run(
-            values.config, values.workdir, axes, sweep, values.plan_only, values.retry, values.fail_fast,
-            defined.get("task"),
+            values.config, values.workdir, axes, sweep, values.plan_only, retry=values.retry,
+            fail_fast=values.fail_fast, task=defined.get("task"),
         )  # fmt: skip
         return int(processes.from_first("the end", str(found.exit_status)))
     except signals.Stopped as stopped:

@@ -288,6 +288,6 @@ def test_the_package_executes_nothing_it_reads():
             for name in [module, *names]:
                 assert name.split(".")[0] not in FORBIDDEN_MODULES, where
             if "runpy" in names:  # the config file, which is the user's own Python
-                assert file.name == "command.py"
+                assert file.name == "cli.py"
             if "subprocess" in names:  # pip, with a list of arguments and no shell
                 assert file.name == "assets.py"

@@ -26,6 +26,8 @@ def prepared(tmp_path_factory):
     import tensorflow_datasets
 
     class TinyAnimals(tensorflow_datasets.core.GeneratorBasedBuilder):
+        __module__ = "builders"  # of a package, TFDS looks for the file with a library that it does not declare
+
         VERSION = tensorflow_datasets.core.Version("1.0.0")
 
         def _info(self):

@@ -14,6 +14,7 @@ from finetune.analysis.answer import analyse
 from finetune.analysis.table.trials import read_study
 from finetune.config import ModelConfig
 from finetune.errors import UserError
+from finetune.export import __main__
 from finetune.export import directory as export
 from finetune.models.weights import pretrained
 from finetune.report import terminal
@@ -38,7 +39,7 @@ def exported(workdir):
     to = workdir.parent / "exported"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["export", str(workdir), f"--to={to}"])
-        assert cli.run(export.main) == 0
+        assert cli.run(__main__.main) == 0
     return to
 
 

@@ -90,7 +90,7 @@ def test_predictions_are_not_spelt_otherwise(monkeypatch):
 
 def test_descriptors_that_are_closed_are_not_given_to_files(tmp_path):
     code = (
-        "import os; from finetune import output; output.guard()\n"
+        "import os; from finetune.hosts import output; output.guard()\n"
         "print('answer')\n"
         f"raise SystemExit(os.open({str(tmp_path / 'file')!r}, os.O_CREAT | os.O_RDWR))"
     )

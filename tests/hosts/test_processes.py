@@ -190,7 +190,8 @@ def test_what_one_process_is_refused_all_are_told(server, tmp_path):
 
 FAILING = """
 import runpy, sys
-from finetune import processes, training
+from finetune.hosts import processes
+from finetune.study import training
 
 processes._SAME_ERROR_SECONDS = 5.0
 own = runpy.run_path({study!r})

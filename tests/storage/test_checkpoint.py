@@ -226,7 +226,7 @@ _FULL = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from finetune import checkpoint
+from finetune.storage import checkpoint
 from finetune.errors import UserError
 leaves = {f"block_{number}/kernel": np.random.default_rng(number).random(50_000) for number in range(4)}
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # a file may not grow beyond it, as on a full disk

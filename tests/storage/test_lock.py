@@ -16,7 +16,7 @@ from finetune.storage import lock
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from finetune import lock
+from finetune.storage import lock
 with lock.held(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
