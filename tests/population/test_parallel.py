@@ -32,8 +32,6 @@ def rows() -> list[dict[str, float]]:
 def recipe() -> Recipe:
     options = {"accumulates": True, "dropout": True, "metric": "loss"}
     return tasks.make_recipe(tasks.mlp(), "last:1", EXAMPLES, MICRO_BATCH, **options)
-        tasks.mlp(), "last:1", EXAMPLES, MICRO_BATCH, accumulates=True, dropout=True, metric="loss"
-    )
 
 
 @pytest.fixture(scope="module")
