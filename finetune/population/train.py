@@ -10,34 +10,15 @@ import numpy as np
 from finetune.hosts import processes
 from finetune.member import lora
 from finetune.member.epoch import Report, epoch_order, make_order
-from finetune.member.step import QUANTITIES, Recipe, Shared
+from finetune.member.step import QUANTITIES
+from finetune.population.group import Group
 from finetune.population.parallel import OneDevice, padded_size
-from finetune.population.programs import Programs
 from finetune.storage import records
 from finetune.trials import hparams
 from finetune.trials.grid import Trial
 
 Row = dict[str, Any]
 Leaves = dict[str, np.ndarray]
-
-
-class Splits(NamedTuple):
-    """The data on the devices: name -> array, leading axis examples."""
-
-    train: dict[str, Any]
-    validation: dict[str, Any]
-    test: dict[str, Any]
-
-
-class Group(NamedTuple):
-    """What the trials of a group have in common, ready to train."""
-
-    recipe: Recipe
-    programs: Programs
-    layout: OneDevice
-    shared: Shared
-    splits: Splits
-    eval_batch: int  # examples a forward pass
 
 
 class Entry(NamedTuple):

@@ -82,26 +82,15 @@ def load(config: Config, own_task: user_task.OwnTask | None = None) -> Subject:
     else:
         architecture, tokenizer = {"model": user_task.ARCHITECTURE}, None
     dataset = data.load(config.data, tokenizer)
-    example = {
-        name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype)
-        for name, array in dataset.train.items()
-        if name != "label"
-    }
     _check_vocabulary(dataset, architecture)
     if own_task is None:
-        task = _build(config, dataset, example)
+        task = _build(config, dataset)
     else:
-        task = user_task.build(own_task, len(dataset.classes), example, config.evaluation.metric)
-        architecture["program"] = user_task.program_hash(task, dataset.train)
-        if user_task.evaluation_mixes(task, dataset.train):
-            architecture["evaluation.batch_size"] = config.evaluation.batch_size
+        task = user_task.build(own_task, len(dataset.classes), _example(dataset), config.evaluation.metric)
+        architecture |= _of_own(config, task, dataset)
     shapes = abstract(task)
     memory.check_fits(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes.values()), "parameters of the model")
-    if own_task is None:
-        weights, weights_hash = pretrained.load(config.model, shapes, task.head), pretrained.content_hash(config.model)
-    else:
-        weights = user_task.weights(task, shapes)
-        weights_hash = pretrained.leaves_hash(weights) if weights else ""
+    weights, weights_hash = _own_weights(task, shapes) if own_task is not None else _weights(config, task, shapes)
     metric = _metric(config, task)
     drawn = _drawn(task, [path for path in shapes if path not in weights])
     return Subject(
@@ -120,8 +109,34 @@ def load(config: Config, own_task: user_task.OwnTask | None = None) -> Subject:
     )
 
 
-def _build(config: Config, dataset: data.Dataset, example: dict[str, jax.ShapeDtypeStruct]) -> Task:
+def _example(dataset: data.Dataset) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of one example's arrays, without its label."""
+    arrays = {name: array for name, array in dataset.train.items() if name != "label"}
+    return {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in arrays.items()}
+
+
+def _of_own(config: Config, task: Task, dataset: data.Dataset) -> dict[str, Any]:
+    """Returns what results depend on of a task of the user's own."""
+    found: dict[str, Any] = {"program": user_task.program_hash(task, dataset.train)}
+    if user_task.evaluation_mixes(task, dataset.train):
+        found["evaluation.batch_size"] = config.evaluation.batch_size
+    return found
+
+
+def _own_weights(task: Task, shapes: dict[str, jax.ShapeDtypeStruct]) -> tuple[dict[str, np.ndarray], str]:
+    """Returns the leaves that a task of the user's own starts from, and their hash."""
+    weights = user_task.weights(task, shapes)
+    return weights, pretrained.leaves_hash(weights) if weights else ""
+
+
+def _weights(config: Config, task: Task, shapes: dict[str, jax.ShapeDtypeStruct]) -> tuple[dict[str, np.ndarray], str]:
+    """Returns the leaves that the model of the settings starts from, and their hash."""
+    return pretrained.load(config.model, shapes, task.head), pretrained.content_hash(config.model)
+
+
+def _build(config: Config, dataset: data.Dataset) -> Task:
     """Returns the task, its outputs in the units of the labels."""
+    example = _example(dataset)
     target = target_of(config, dataset)
     objective = _objective(config, target.scale, dataset.classes)
     if config.data.task != "regression":

@@ -11,13 +11,14 @@ from finetune.config import TrunkConfig
 from finetune.member.epoch import epoch_order
 from finetune.member.params import abstract, flatten, live_state, partition, trainable_paths, unflatten
 from finetune.member.step import init_member
+from finetune.population.group import Group, Splits
 from finetune.population.parallel import OneByOne, OneDevice
 from finetune.population.programs import make_programs
-from finetune.population.train import Group, Splits, Start, begin
+from finetune.population.train import Start, begin
 from finetune.study.plan import group_trials
 from finetune.trials import hparams
 from finetune.trials.grid import Trial
-from finetune.trunk.choice import Room, choose_trunk
+from finetune.trunk.choice import Room, Trunk, choose_trunk
 from tests.helpers import tasks
 from tests.helpers.training import EXAMPLES, VALIDATION, population, relative, train_population
 from tests.own.networks import Linen, linen_task, nnx_task, recipe_of
@@ -98,8 +99,8 @@ def test_a_stage_goes_on_with_the_statistics_of_the_one_before(layout):
     rows = {"first": tasks.row(), "second": tasks.row(seed=1)}
     recipe = recipe_of(linen_task(), list(rows.values()), "all")
     shared, programs = tasks.make_shared(recipe), make_programs(recipe, layout, True)
-    group = Group(recipe, programs, layout, shared, Splits({}, {}, {}), 4)
     trials = {name: Trial(row, {"trainable": "head>all"}) for name, row in rows.items()}
+    group = Group(trials, recipe, Trunk("none", ""), shared, Splits({}, {}, {}), 4, 1, layout=layout, programs=programs)
     parent = {path: np.full(leaf.shape, 3.0, leaf.dtype) for path, leaf in tasks.base_leaves(recipe.task).items()}
     members = programs.fetch(begin(group, trials, 2, {"second": Start("parent", parent)}).members)
     assert set(members.leaves) == recipe.own
