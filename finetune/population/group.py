@@ -99,11 +99,10 @@ def with_features(group: Group, features: Sequence[HostSplit]) -> Group:
 
 def laid_out(group: Group, layout: OneDevice, on_device: bool) -> Group:
     """Returns the group with its programs, not compiled yet, and its data on the devices, if they belong there."""
-    steps = not on_device and (group.stays_on_host or (group.hands_to_each and not layout.together))
     feed = None
-    if steps and group.stays_on_host:
+    if group.stays_on_host:
         feed = from_host(layout)
-    elif steps:
+    elif group.hands_to_each and not layout.together and not on_device:
         feed = from_trunk(group.trunk, layout.put_all(group.shared.frozen))
         group = _tail(group)
     programs = make_programs(group.recipe, layout, on_device)
@@ -117,5 +116,5 @@ def laid_out(group: Group, layout: OneDevice, on_device: bool) -> Group:
 
 def _tail(group: Group) -> Group:
     """Returns the group whose programs are the tails behind the trunk."""
-    frozen = cut_frozen(group.shared.frozen, group.trunk)
-    return group._replace(recipe=cut_recipe(group.recipe, group.trunk), shared=group.shared._replace(frozen=frozen))
+    shared = group.shared._replace(frozen=cut_frozen(group.shared.frozen, group.trunk))
+    return group._replace(recipe=cut_recipe(group.recipe, group.trunk), shared=shared)

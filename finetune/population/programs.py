@@ -119,7 +119,7 @@ def make_programs(recipe: Recipe, layout: OneDevice, on_device: bool) -> Program
     """Returns the programs of a population that lies as `layout` says; on_device: where the loop over an epoch runs."""
     recipe = recipe._replace(batch_axis=layout.batch_axis)
 
-    def stepping(step: Step) -> _Rows | _Steps:
+    def stepping(step: Step) -> _Rows:
         calls, function, roles = (_Rows, train_rows, _TRAIN_ROWS) if on_device else (_Steps, train_one, _TRAIN_ONE)
         return calls(make_program(recipe, layout, functools.partial(function, step=step), roles, (0,), train_members))
 
@@ -164,11 +164,8 @@ class _Rows:
         return self.program.compiled(*arguments, *[np.int32(0)] * 3)
 
 
-class _Steps:
+class _Steps(_Rows):
     """Trains rows start..stop of an epoch with a call for each."""
-
-    def __init__(self, program: Program):
-        self.program = program
 
     def __call__(self, members: Members, *arguments: Any) -> Members:
         *fixed, epoch, start, stop = arguments

@@ -196,16 +196,13 @@ def _let_go(
     where = {entry.id: i for i, entry in enumerate(places)}
 
     def leaves(identity: str) -> tuple[Leaves, Leaves]:
-        member = group.programs.fetch(group.programs.take(members, _copies(where[identity], group.layout)))
+        copies = [where[identity]] * padded_size(1, group.layout)
+        member = group.programs.fetch(group.programs.take(members, copies))
         rank = int(places[where[identity]].trial.hparams["lora_rank"])
         best, last = ({path: leaf[0] for path, leaf in each.items()} for each in (member.best.params, member.leaves))
         return lora.of_rank(best, rank), lora.of_rank(last, rank)
 
     listener.left(rows, leaves)
-
-
-def _copies(place: int, layout: OneDevice) -> list[int]:
-    return [place] * padded_size(1, layout)
 
 
 def _trial_row(entry: Entry, status: str, report: Report, i: int, test: dict[str, float]) -> Row:

@@ -70,7 +70,9 @@ def _continue(chunk: Chunk, found: Snapshot, size: int) -> Population | None:
     if size == found.size and places == list(range(len(found.ids))):
         places = list(range(size))  # ghosts too
     places += places[:1] * (size - len(places))
-    template = jax.eval_shape(functools.partial(init_member, group.recipe), group.shared, _scalars(chunk))
+    values = hparams.stack([next(iter(chunk.trials.values())).hparams], 1)
+    scalars = jax.tree.map(lambda leaf: leaf[0], values)
+    template = jax.eval_shape(functools.partial(init_member, group.recipe), group.shared, scalars)
     leaves = snapshot.load(found, template, places) if processes.is_first() else None
     if processes.from_first("whether a snapshot fits", str(leaves is not None)) == "False":
         return None
@@ -82,11 +84,6 @@ def _continue(chunk: Chunk, found: Snapshot, size: int) -> Population | None:
     }
     entries = [Entry(trial, identity, *left[identity]) for identity, trial in chunk.trials.items()]
     return Population(members, entries, size, found.epoch, found.row)
-
-
-def _scalars(chunk: Chunk) -> Any:
-    rows = hparams.stack([next(iter(chunk.trials.values())).hparams], 1)
-    return jax.tree.map(lambda leaf: leaf[0], rows)
 
 
 def rows_a_call(group: Group) -> int:

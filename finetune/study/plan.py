@@ -204,6 +204,7 @@ def signature(fingerprint: str, recipe: Recipe, trials: Sequence[Trial]) -> dict
 
 def describe(group: Group, chunks: Sequence[Sequence[Trial]], estimate: Estimate) -> dict[str, Any]:
     """Returns a group as plan.json holds it."""
+    shapes = abstract(group.recipe.task)
     return {
         "signature": group.signature,
         "trials": len(group.trials),
@@ -218,16 +219,11 @@ def describe(group: Group, chunks: Sequence[Sequence[Trial]], estimate: Estimate
         "trunk_place": group.trunk.place,
         "trunk_bytes": group.trunk.bytes,
         "trunk_flops": group.trunk.flops,
-        "trained_parameters": _trained_parameters(group.recipe),
+        "trained_parameters": count({path: shapes[path] for path in group.recipe.paths}),
         "adapter_parameters": count(group.recipe.adapters.shapes),  # of them, at the largest rank
         "adapter_rank": group.recipe.adapters.rank,
         **estimate._asdict(),
     }
-
-
-def _trained_parameters(recipe: Recipe) -> int:
-    shapes = abstract(recipe.task)
-    return count({path: shapes[path] for path in recipe.paths})
 
 
 def _sizes(group: Group, chunks: Sequence[Sequence[Trial]]) -> list[int]:

@@ -28,10 +28,6 @@ class Planned:
         """Returns the same, and forgets it: this run prepares the group again."""
         return self._earlier.pop(_key(signature), None)
 
-    def forget_last(self) -> None:
-        """Forgets the group that was prepared last: it is prepared again."""
-        self.groups.pop()
-
     def document(self, directory: Path, trials: int, base: dict[str, Any], parts: dict[str, float]) -> dict[str, Any]:
         """Returns what plan.json holds.
 

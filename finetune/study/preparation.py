@@ -122,10 +122,13 @@ class Preparation:
         self._ledger.recorder.write("plan.json", document)
         return document
 
-    def show_plan(self) -> None:
-        """Writes plan.json and prints what the whole study will take; what features are imagined takes no room yet."""
+    def plan(self, groups: Sequence[Group]) -> None:
+        """Measures groups, and says what the whole study will take; features that are imagined take no room yet."""
+        for group in groups:
+            self.prepare(group, self._config.execution.chunk)
         unseen_bytes = sum(array.nbytes for split in self._features for array in split.values())
-        summary.show_plan(self._workdir / "plan.json", self._write_plan(unseen_bytes))
+        if is_first():
+            summary.show_plan(self._workdir / "plan.json", self._write_plan(unseen_bytes))
 
     def planned_seconds(self) -> dict[str, float]:
         """Returns what the study takes by part, as far as its groups are planned."""

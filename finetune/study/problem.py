@@ -75,12 +75,7 @@ def load(config: Config, own_task: user_task.OwnTask | None = None) -> Subject:
     own_task: the user's own, or what makes it, in place of the model that the settings name.
     """
     config, _ = settled.settle(config)
-    if own_task is None:
-        architecture = models.architecture(config.model)  # first, since a misspelt name shows at once
-        _objective(config)  # and so does a metric
-        tokenizer = pretrained.tokenizer_file(config.model)
-    else:
-        architecture, tokenizer = {"model": user_task.ARCHITECTURE}, None
+    architecture, tokenizer = _named(config) if own_task is None else ({"model": user_task.ARCHITECTURE}, None)
     dataset = data.load(config.data, tokenizer)
     _check_vocabulary(dataset, architecture)
     if own_task is None:
@@ -90,7 +85,11 @@ def load(config: Config, own_task: user_task.OwnTask | None = None) -> Subject:
         architecture |= _of_own(config, task, dataset)
     shapes = abstract(task)
     memory.check_fits(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes.values()), "parameters of the model")
-    weights, weights_hash = _own_weights(task, shapes) if own_task is not None else _weights(config, task, shapes)
+    if own_task is None:
+        weights, weights_hash = pretrained.load(config.model, shapes, task.head), pretrained.content_hash(config.model)
+    else:
+        weights = user_task.weights(task, shapes)
+        weights_hash = pretrained.leaves_hash(weights) if weights else ""
     metric = _metric(config, task)
     drawn = _drawn(task, [path for path in shapes if path not in weights])
     return Subject(
@@ -109,6 +108,13 @@ def load(config: Config, own_task: user_task.OwnTask | None = None) -> Subject:
     )
 
 
+def _named(config: Config) -> tuple[dict[str, Any], Path | None]:
+    """Returns architecture and tokenizer of the model that the settings name."""
+    architecture = models.architecture(config.model)  # first, since a misspelt name shows at once
+    _objective(config)  # and so does a metric
+    return architecture, pretrained.tokenizer_file(config.model)
+
+
 def _example(dataset: data.Dataset) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of one example's arrays, without its label."""
     arrays = {name: array for name, array in dataset.train.items() if name != "label"}
@@ -121,17 +127,6 @@ def _of_own(config: Config, task: Task, dataset: data.Dataset) -> dict[str, Any]
     if user_task.evaluation_mixes(task, dataset.train):
         found["evaluation.batch_size"] = config.evaluation.batch_size
     return found
-
-
-def _own_weights(task: Task, shapes: dict[str, jax.ShapeDtypeStruct]) -> tuple[dict[str, np.ndarray], str]:
-    """Returns the leaves that a task of the user's own starts from, and their hash."""
-    weights = user_task.weights(task, shapes)
-    return weights, pretrained.leaves_hash(weights) if weights else ""
-
-
-def _weights(config: Config, task: Task, shapes: dict[str, jax.ShapeDtypeStruct]) -> tuple[dict[str, np.ndarray], str]:
-    """Returns the leaves that the model of the settings starts from, and their hash."""
-    return pretrained.load(config.model, shapes, task.head), pretrained.content_hash(config.model)
 
 
 def _build(config: Config, dataset: data.Dataset) -> Task:

@@ -81,8 +81,8 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
     subject = agreed(load(config, choices.task))
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=subject.metric))
     trials = subject.traits.resolved(trials)
-    asked = [trial.id(subject.fingerprint) for trial in trials]
-    ids = dict(zip(asked, trials, strict=True))
+    names = [trial.id(subject.fingerprint) for trial in trials]
+    ids = dict(zip(names, trials, strict=True))
     groups, recipes, told = _groups(config, subject, trials)
     if is_first():
         directory.begin(config, workdir, subject, axes, tell)
@@ -98,10 +98,10 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
         spent.add({"load": time.monotonic() - started})
         preparation.compute_features(open_groups, choices.plan_only)
         if choices.plan_only:
-            _plan(open_groups, config, preparation)
+            preparation.plan(open_groups)
         else:
-            _train(open_groups, _Work(config, workdir, subject, ids, ledger, spent, preparation, training))
-    return collect(workdir, asked, ledger.done if choices.plan_only else {**ledger.failed, **ledger.done})
+            _Work(config, workdir, subject, ids, ledger, spent, preparation, training).run(open_groups)
+    return collect(workdir, names, ledger.done if choices.plan_only else {**ledger.failed, **ledger.done})
 
 
 def _groups(
@@ -119,27 +119,10 @@ def _training(
     config: Config, workdir: Path, subject: Subject, ids: Mapping[str, Trial], ledger: Ledger, fail_fast: bool
 ) -> Training:
     certain = ledger.certain()
-    epochs = sum(trial.hparams["epochs"] for identity, trial in ids.items() if identity not in certain)
-    chosen_on = subject.metric, subject.larger_is_better
-    display = Display(len(ids), list(certain.values()), int(epochs), *chosen_on)
+    epochs = int(sum(trial.hparams["epochs"] for identity, trial in ids.items() if identity not in certain))
+    display = Display(len(ids), list(certain.values()), epochs, subject.metric, subject.larger_is_better)
     saver = Saver(workdir, config.checkpoint.interval_seconds, is_first())
     return Training(ledger, saver, display, subject.base, fail_fast)
-
-
-def _plan(groups: Sequence[Group], config: Config, preparation: Preparation) -> None:
-    """Measures all groups, and says what the whole study will take."""
-    for group in groups:
-        preparation.prepare(group, config.execution.chunk)
-    if is_first():
-        preparation.show_plan()
-
-
-def _train(groups: Sequence[Group], work: "_Work") -> None:
-    """Trains all groups, each once those that its trials may start from have ended, and says what came out."""
-    for group in groups:
-        work.begin(group)
-        train_group(group, work.config.execution.chunk, work)
-    work.end()
 
 
 class _Work:
@@ -149,16 +132,20 @@ class _Work:
         self, config: Config, workdir: Path, subject: Subject, ids: Mapping[str, Trial], ledger: Ledger,
         spent: seconds.Spent, preparation: Preparation, training: Training,
     ):  # fmt: skip
-        self.config, self._workdir, self._subject, self._ids = config, workdir, subject, ids
+        self._most, self._workdir, self._subject, self._ids = config.execution.chunk, workdir, subject, ids
         self._ledger, self._spent, self._preparation, self._training = ledger, spent, preparation, training
         self._reporting = reporting.Reporting(workdir, is_first())
         self._baseline = functools.cache(lambda: baseline(config.data.task, subject.task, subject.dataset))
         self.left, self.fail = training.left, training.fail
 
-    def begin(self, group: Group) -> None:
-        if is_first():
-            checkpoint.save_base(self._workdir, self._subject.base)
-        self._training.begin(group)
+    def run(self, groups: Sequence[Group]) -> None:
+        """Trains groups, each once those that its trials may start from have ended, and says what came out."""
+        for group in groups:
+            if is_first():
+                checkpoint.save_base(self._workdir, self._subject.base)
+            self._training.begin(group)
+            train_group(group, self._most, self)
+        self._end()
 
     def prepare(self, group: Group, most: int) -> list[Chunk]:
         chunks = self._preparation.prepare(group, most)
@@ -171,7 +158,7 @@ class _Work:
 
     def shrink(self, size: int, smaller: int) -> None:
         console.print(f"out of memory with chunks of {size}: going on with {smaller}")
-        self._preparation.planned.forget_last()
+        self._preparation.planned.groups.pop()
 
     def ended(self) -> None:
         self._training.ended()
@@ -188,7 +175,7 @@ class _Work:
             document = summary.describe(self._ledger, len(self._ids), groups, spent, **counts)
             self._ledger.recorder.write("summary.json", document)
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """Writes summary and report, and prints the best settings and the answer."""
         self._ledger.close()
         is_new = self._preparation.planned.groups or not records.is_whole(self._workdir / "summary.json")

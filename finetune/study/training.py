@@ -27,22 +27,14 @@ class OrphanError(Exception):
 
 
 class Work(Protocol):
-    """What is done to parts of a group.
+    """What is done to parts of a group."""
 
-    left: (trials) -> those that are still to be trained
-    prepare: (group, most) -> its chunks, of at most `most` members, 0 = as many as fit
-    train: trains a chunk to its end
-    fail: (group, trials, error), for trials that cannot be trained
-    shrink: (size, smaller), where chunks of `size` do not fit into memory
-    ended: after a chunk, however it ended
-    """
-
-    def left(self, trials: Trials) -> Trials: ...
-    def prepare(self, group: Group, most: int) -> list[Chunk]: ...
-    def train(self, chunk: Chunk) -> None: ...
+    def left(self, trials: Trials) -> Trials: ...  # those that are still to be trained
+    def prepare(self, group: Group, most: int) -> list[Chunk]: ...  # of at most `most` members, 0 = as many as fit
+    def train(self, chunk: Chunk) -> None: ...  # to its end
     def fail(self, group: Group, trials: Trials, error: Exception) -> None: ...
-    def shrink(self, size: int, smaller: int) -> None: ...
-    def ended(self) -> None: ...
+    def shrink(self, size: int, smaller: int) -> None: ...  # where chunks of `size` do not fit into memory
+    def ended(self) -> None: ...  # after a chunk, however it ended
 
 
 def train_group(group: Group, most: int, work: Work) -> None:
