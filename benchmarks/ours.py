@@ -11,8 +11,7 @@ from finetune.config import Config
 from finetune.member.params import Leaves, partition
 from finetune.member.step import Recipe, Shared, init_member
 from finetune.population import measure
-from finetune.population.measure import Measured
-from finetune.population.workload import make_workload
+from finetune.population.group import Group, Splits, with_features
 from finetune.study import plan
 from finetune.study.problem import Subject
 from finetune.trials import hparams
@@ -25,39 +24,36 @@ from finetune.trunk.feature_store import feature_store
 ROOM = Room(device=10**12, host=10**12)  # bytes for features: what fits is not what is measured here
 
 
-class Group(NamedTuple):
+class Prepared(NamedTuple):
     """Trials of one group: what becomes of the frozen part, its pass over the data, and the programs of the rest."""
 
     recipe: Recipe  # of the whole program, not cut
     trunk: Trunk
     trunk_pass: Pass
-    measured: Measured
+    measured: Group
     compile_seconds: float  # until that is chosen: candidates are compiled and timed
 
 
 def prepare(
     config: Config, subject: Subject, splits: Sequence[HostSplit], trials: Sequence[Trial], real: bool
-) -> Group:
+) -> Prepared:
     """Returns the group of `trials` compiled in the way that `config` says or a measurement chooses.
 
     splits: train, validation and test. real: whether features are computed, else they are random numbers.
     """
     recipe = plan.make_recipe(config, subject.task, subject.shapes, trials, len(splits[0]["label"]))
+    recipe = recipe._replace(metric=subject.metric)
     trunk = choose_trunk(config.trunk, recipe, subject.shapes, splits, trials, ROOM)
     trunk_pass = Pass([trunk], subject.base, splits, config.evaluation.batch_size, feature_store(config.trunk))
     features = trunk_pass.run(lambda: None) if real else _random(trunk_pass.imagined())
     trained, frozen = partition(subject.base, frozenset(recipe.paths))
     pretrained = {path: leaf for path, leaf in trained.items() if path in subject.pretrained}
-    work = make_workload(
-        recipe, trunk, frozen, pretrained, splits, features,
-        trials=trials,
-        metric=subject.metric,
-        eval_batch=config.evaluation.batch_size,
-        trained_bytes=sum(leaf.nbytes for leaf in trained.values()),
-    )  # fmt: skip
+    named = {str(number): trial for number, trial in enumerate(trials)}
+    trained_bytes, eval_batch = sum(leaf.nbytes for leaf in trained.values()), config.evaluation.batch_size
+    group = Group(named, recipe, trunk, Shared(frozen, pretrained), Splits(*splits), eval_batch, trained_bytes)
     started = time.monotonic()
-    measured = measure.choose(config.execution, work, None)
-    return Group(recipe, trunk, trunk_pass, measured, time.monotonic() - started)
+    measured = measure.choose(config.execution, with_features(group, features), None)
+    return Prepared(recipe, trunk, trunk_pass, measured, time.monotonic() - started)
 
 
 def _random(features: Sequence[HostSplit]) -> list[HostSplit]:
@@ -68,10 +64,10 @@ def _random(features: Sequence[HostSplit]) -> list[HostSplit]:
     ]
 
 
-def members(measured: Measured, trials: Sequence[Trial]) -> Any:
+def members(measured: Group, trials: Sequence[Trial]) -> Any:
     """Returns the members of `trials` before their first update."""
     stacked = hparams.stack([trial.hparams for trial in trials], measured.execution.size)
-    return measured.group.programs.init(measured.group.shared, stacked)
+    return measured.programs.init(measured.shared, stacked)
 
 
 def start_of(recipe: Recipe, subject: Subject) -> Callable[[Trial], Leaves]:

@@ -74,7 +74,7 @@ def _train_seconds(config: Config, subject: Subject, point: Point) -> float:
         raise SystemExit(f"{point.trials} trials do not fit into memory together, allowed: {size}")
 
     def train() -> None:
-        train_chunk(measured.group, begin(measured.group, named, size, {}), _ROWS_A_CALL, _LISTENER)
+        train_chunk(measured, begin(measured, named, size, {}), _ROWS_A_CALL, _LISTENER)
 
     train()  # compiles what is left
     return timing.once(train)

@@ -78,8 +78,8 @@ def _load() -> tuple[Config, Subject, list[HostSplit], list[Trial]]:
 class Population:
     """All trials as a study trains them, over the timed batches."""
 
-    def __init__(self, prepared: ours.Group, trials: Sequence[Trial]):
-        self._measured, self._trials, self._group = prepared.measured, trials, prepared.measured.group
+    def __init__(self, prepared: ours.Prepared, trials: Sequence[Trial]):
+        self._measured, self._trials, self._group = prepared.measured, trials, prepared.measured
         order = make_order(np.arange(prepared.recipe.examples), prepared.recipe.micro_batch)
         self._order = self._group.layout.put_order(order)
         self._bounds = np.int32(0), np.int32(0), np.int32(len(order.examples))

@@ -136,19 +136,12 @@ class Report(NamedTuple):
 
 
 def validate(
-    recipe: Recipe,
-    metric: str,
-    member: Member,
-    shared: Shared,
-    split: Split,
-    order: Order,
-    stop: jax.Array,
-    epoch: jax.Array,
+    recipe: Recipe, member: Member, shared: Shared, split: Split, order: Order, stop: jax.Array, epoch: jax.Array
 ) -> tuple[Member, Report]:
-    """Returns a member that keeps its best parameters by `metric`, and how it stands; `epoch` is how many are done."""
+    """Returns a member that keeps its best parameters, and how it stands; `epoch` is how many are done."""
     params = effective(recipe, member.leaves, member.hparams)
     modes = batch_statistics.losses(recipe, params, shared, read(split, order, 0))
-    member, report = judge(recipe, metric, member, evaluate(recipe, params, shared, split, order, stop), epoch)
+    member, report = judge(recipe, member, evaluate(recipe, params, shared, split, order, stop), epoch)
     return member, report._replace(modes=modes)
 
 
@@ -159,11 +152,10 @@ def evaluate_best(
     return evaluate(recipe, effective(recipe, member.best.params, member.hparams), shared, split, order, stop)
 
 
-def judge(
-    recipe: Recipe, metric: str, member: Member, metrics: dict[str, jax.Array], epoch: jax.Array
-) -> tuple[Member, Report]:
-    """Returns a member that keeps its best parameters by `metric`, given its metrics, and how it stands."""
-    value = metrics[metric] if larger_is_better(recipe.task.metrics, metric) else -metrics[metric]
+def judge(recipe: Recipe, member: Member, metrics: dict[str, jax.Array], epoch: jax.Array) -> tuple[Member, Report]:
+    """Returns a member that keeps its best parameters, given its metrics, and how it stands."""
+    value = metrics[recipe.metric]
+    value = value if larger_is_better(recipe.task.metrics, recipe.metric) else -value
     member = keep_best(member, value.astype(member.best.value.dtype), epoch)
     report = Report(
         metrics=metrics,

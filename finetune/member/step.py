@@ -38,6 +38,7 @@ class Recipe(NamedTuple):
     task: Task
     forward: Forward  # of training
     evaluating_forward: Forward
+    metric: str  # on the validation split, by which a member's best epoch is chosen
     paths: tuple[str, ...]  # of the leaves that train
     optimizer: OptimizerConfig
     decayed: frozenset[str]

@@ -19,7 +19,7 @@ from finetune.member.epoch import Order, Report, finish, judge, read
 from finetune.member.params import Leaves
 from finetune.member.step import Member, Position, Recipe, Shared, effective, eval_step, train_step
 from finetune.population.parallel import ALL, MEMBERS, OneDevice
-from finetune.population.programs import Listed, Members, Program, Programs, over_members, train_members
+from finetune.population.programs import Members, Programs, make_program, train_members
 from finetune.trunk.choice import Trunk
 from finetune.trunk.cut import Cut
 
@@ -64,92 +64,69 @@ _STEP = (MEMBERS, ALL, ALL, ALL)  # members, shared, batch, position
 _SUMS = (MEMBERS, ALL, ALL)  # members, shared, batch
 _JUDGE = (MEMBERS, MEMBERS, ALL)  # members, sums, epoch
 _FINISH = (MEMBERS,)  # sums
+_ADD = (MEMBERS, MEMBERS)  # sums, sums
 
 
-def fed(programs: Programs, recipe: Recipe, metric: str, layout: OneDevice, feed: Feed, mode: str) -> Programs:
-    """Returns `programs` of a population with those replaced that read data; `mode` is vmap or loop."""
+def fed(programs: Programs, recipe: Recipe, layout: OneDevice, feed: Feed) -> Programs:
+    """Returns `programs` of a population with those replaced that read data."""
 
-    def program(function: Callable[..., Any], roles: tuple[str, ...], donate: tuple[int, ...] = ()) -> Any:
-        if mode == "loop":
-            return Listed(recipe, function, roles, donate)
-        vmapped = train_members if function in (train_step, reestimate_step) else over_members
-        return Program(layout.compile(vmapped(recipe, function, roles), roles, donate))
-
-    handed = _Handed(
-        step=program(train_step, _STEP, donate=(0,)),
-        reestimate=program(reestimate_step, _STEP, donate=(0,)),
-        sums=program(_sums, _SUMS),
-        best_sums=program(_best_sums, _SUMS),
-        judge=program(functools.partial(_judge, metric), _JUDGE, donate=(0,)),
-        finish=program(finish, _FINISH),
-        feed=feed,
-        fetch=programs.fetch,
+    program = functools.partial(make_program, recipe, layout)
+    step, again = (program(each, _STEP, (0,), train_members) for each in (train_step, reestimate_step))
+    sums, best_sums = (program(each, _SUMS) for each in (_sums, _best_sums))
+    train, reestimate = (_Rows(layout.each(each, _STEP), feed.train) for each in (step, again))
+    whole, best = (
+        _Split(layout.each(each, _SUMS), layout.each(_add, _ADD), feed.evaluate) for each in (sums, best_sums)
     )
+    check = layout.each(program(_judge, _JUDGE, (0,)), _JUDGE)
+    end = layout.each(program(finish, _FINISH), _FINISH)
+
+    def validate(members: Members, shared: Shared, *rest: Any) -> tuple[Members, Report]:
+        *data, epoch = rest
+        members, report = check(members, whole(members, shared, *data), epoch)
+        return members, programs.fetch(report)
+
     return programs._replace(
-        train=handed.train,
-        compile=handed.compiled,
-        reestimate=handed.reestimate,
-        validate=handed.validate,
-        test=handed.test,
-        compiled={"init": programs.compiled["init"], **handed.programs},
+        train=train,
+        compile=train.compiled,
+        reestimate=reestimate,
+        validate=validate,
+        test=lambda members, *rest: programs.fetch(end(best(members, *rest))),
+        compiled={"init": programs.compiled["init"], "train": step, "validate": sums, "test": best_sums},
     )
 
 
-class _Handed:
-    """The loops over the batches of an epoch and of a split, on the host; members are a tree or a list."""
+class _Rows:
+    """The loop over the batches of an epoch, on the host."""
 
-    def __init__(
-        self, step: Any, reestimate: Any, sums: Any, best_sums: Any, judge: Any, finish: Any, feed: Feed,
-        fetch: Callable[[Any], Any],
-    ):  # fmt: skip
-        self._reestimate = reestimate
-        self._step, self._sums, self._best_sums, self._judge = step, sums, best_sums, judge
-        self._finish, self._feed, self._fetch = finish, feed, fetch
+    def __init__(self, step: Any, batches: Batches):
+        self._step, self._batches = step, batches
 
-    @property
-    def programs(self) -> dict[str, Program]:
-        """The programs behind it, by name."""
-        by_name = {"train": self._step, "validate": self._sums, "test": self._best_sums}
-        return {name: getattr(each, "program", each) for name, each in by_name.items()}
-
-    def train(
+    def __call__(
         self, members: Members, shared: Shared, split: Split, order: Order, epoch: Any, start: Any, stop: Any
     ) -> Members:
-        return self._over_rows(self._step, members, shared, split, order, epoch, range(start, stop))
-
-    def reestimate(
-        self, members: Members, shared: Shared, split: Split, order: Order, epoch: Any, start: Any, stop: Any
-    ) -> Members:
-        return self._over_rows(self._reestimate, members, shared, split, order, epoch, range(start, stop))
-
-    def _over_rows(
-        self, step: Any, members: Members, shared: Shared, split: Split, order: Order, epoch: Any, rows: range
-    ) -> Members:
-        for row in rows:
-            members = step(members, shared, *self._batch(split, order, epoch, row))
+        for row in range(start, stop):
+            members = self._step(members, shared, *self._batch(split, order, epoch, row))
         return members
 
     def compiled(self, members: Members, shared: Shared, split: Split, order: Order) -> Any:
+        """Returns the executable of a step."""
         return self._step.compiled(members, shared, *self._batch(split, order, 0, 0))
-
-    def validate(self, members: Members, shared: Shared, *rest: Any) -> tuple[Members, Report]:
-        *data, epoch = rest
-        found = self._judge(members, self._over(self._sums, members, shared, *data), epoch)
-        members, report = map(list, zip(*found, strict=True)) if isinstance(found, list) else found
-        return members, self._fetch(report)
-
-    def test(self, members: Members, *rest: Any) -> dict[str, np.ndarray]:
-        return dict(self._fetch(self._finish(self._over(self._best_sums, members, *rest))))
 
     def _batch(self, split: Split, order: Order, epoch: Any, row: int) -> tuple[dict[str, Any], Position]:
         position: Any = np.int32(epoch), np.int32(row), np.bool_(row == order.examples.shape[0] - 1)
-        return self._feed.train(split, order, row), Position(*position)
+        return self._batches(split, order, row), Position(*position)
 
-    def _over(self, sums: Any, members: Members, shared: Shared, split: Split, order: Order, stop: Any) -> Any:
-        """Returns the sums of loss and metrics over the first `stop` batches, and what was gathered of them."""
-        totals = sums(members, shared, self._feed.evaluate(split, order, 0))
+
+class _Split:
+    """The loop over the first batches of a split: sums of loss and metrics, and what was gathered of them."""
+
+    def __init__(self, sums: Any, add: Any, batches: Batches):
+        self._sums, self._add, self._batches = sums, add, batches
+
+    def __call__(self, members: Members, shared: Shared, split: Split, order: Order, stop: Any) -> Any:
+        totals = self._sums(members, shared, self._batches(split, order, 0))
         for row in range(1, stop):
-            totals = _add(totals, sums(members, shared, self._feed.evaluate(split, order, row)))
+            totals = self._add(totals, self._sums(members, shared, self._batches(split, order, row)))
         return totals
 
 
@@ -161,14 +138,12 @@ def _best_sums(recipe: Recipe, member: Member, shared: Shared, batch: Any) -> di
     return eval_step(recipe, effective(recipe, member.best.params, member.hparams), shared, batch)
 
 
-def _judge(metric: str, recipe: Recipe, member: Member, sums: Any, epoch: Any) -> tuple[Member, Report]:
-    return judge(recipe, metric, member, finish(recipe, sums), epoch)
+def _judge(recipe: Recipe, member: Member, sums: Any, epoch: Any) -> tuple[Member, Report]:
+    return judge(recipe, member, finish(recipe, sums), epoch)
 
 
 def _add(totals: Any, more: Any) -> Any:
-    """Returns what two parts of a split give together; of a list of members, each one's."""
-    if isinstance(totals, list):
-        return [_add(*pair) for pair in zip(totals, more, strict=True)]
+    """Returns what two parts of a split give together."""
     sums = ({name: value for name, value in each.items() if name != "gathered"} for each in (totals, more))
     return {**_add_sums(*sums), "gathered": totals["gathered"] + more["gathered"]}
 

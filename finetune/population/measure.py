@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,13 +13,10 @@ from finetune.errors import OutOfMemory
 from finetune.hosts import processes
 from finetune.member.epoch import epoch_order
 from finetune.member.params import abstract
-from finetune.population.feed import fed
+from finetune.population.group import Cost, Execution, Group, by_order, laid_out
 from finetune.population.parallel import OneDevice, choose_layout, padded_size
-from finetune.population.programs import looped, vmapped
-from finetune.population.train import Group, whole_pass
-from finetune.population.workload import Workload
+from finetune.population.train import whole_pass
 from finetune.trials import hparams
-from finetune.trials.grid import Trial
 from finetune.trunk.choice import Room
 from finetune.trunk.feature_store import FeatureStore
 
@@ -31,44 +28,17 @@ _LONG_SECONDS = 20.0  # a first call this slow is measurement enough
 _CLEARLY_FASTER = 0.9  # of the time by loop; less is within the noise of a shared machine
 
 
-class Execution(NamedTuple):
-    """How a group runs. mode: vmap or loop; on_device: whether the loop over an epoch runs on the device."""
-
-    mode: str
-    on_device: bool
-    size: int  # members of a chunk, ghosts included
-    reason: str
-
-
-class Cost(NamedTuple):
-    """What one chunk costs, as measured: seconds of a row (micro-batch) for all members, FLOPs of one, peak bytes."""
-
-    train_row_seconds: float
-    eval_row_seconds: float
-    train_row_flops: float
-    eval_row_flops: float
-    bytes: int
-
-
-class Measured(NamedTuple):
-    """A group with its programs compiled, and what they cost."""
-
-    execution: Execution
-    group: Group
-    cost: Cost
-    one_member_row_seconds: float | None  # of training, where the one-member program was timed
-
-
-def choose(config: ExecutionConfig, work: Workload, earlier: Execution | None) -> Measured:
+def choose(config: ExecutionConfig, group: Group, earlier: Execution | None) -> Group:
     """Returns the group compiled in the fastest way that fits into memory.
 
     `earlier` is what was chosen when the study first ran: it is taken again, so that a continued study is the same
     computation. Raises UserError if not even one member fits.
     """
-    size = earlier.size if earlier else min(config.chunk or len(work.trials), len(work.trials), _upper_bound(work))
+    most = max(map(len, by_order(group.trials.values())))
+    size = earlier.size if earlier else min(config.chunk or most, most, _upper_bound(group))
     while True:
-        options = [(earlier.mode, earlier.on_device)] if earlier else _options(config, work, size)
-        tried = [_measure(config, work, mode, on_device, size) for mode, on_device in options]
+        options = [(earlier.mode, earlier.on_device)] if earlier else _options(config, group, size)
+        tried = [_measure(config, group, mode, on_device, size) for mode, on_device in options]
         fitting = [each for each in tried if each is not None]
         if fitting:
             break
@@ -100,88 +70,71 @@ def feature_room(store: FeatureStore) -> Room:
     return Room(free_bytes() // 2, int(processes.from_first("room for features", str(max(host, store.room_bytes)))))
 
 
-def _upper_bound(work: Workload) -> int:
+def _upper_bound(group: Group) -> int:
     """Returns how many members fit if nothing but the state of what they train counted."""
-    return max(1, free_bytes() // (_STATE_COPIES * work.trained_bytes))
+    return max(1, free_bytes() // (_STATE_COPIES * group.trained_bytes))
 
 
-def _options(config: ExecutionConfig, work: Workload, size: int) -> list[tuple[str, bool]]:
+def _options(config: ExecutionConfig, group: Group, size: int) -> list[tuple[str, bool]]:
     """Returns the (mode, on_device) to compare.
 
     XLA on CPU runs a convolution slowly in a loop on the device, and slower still with a kernel for each member, so
     that only there stepping from the host is a candidate of its own.
     """
-    single_device = choose_layout(size, config.devices).count == 1
+    single_device = choose_layout("vmap", size, config.devices).count == 1
     modes = ["vmap", "loop"] if size > 1 and single_device else ["vmap"] if size > 1 else ["loop"]
     if config.mode != "auto":
         modes = [config.mode]
-    if work.stays_on_host or (modes == ["loop"] and work.is_handed("loop")):
+    if group.stays_on_host or (modes == ["loop"] and group.hands_to_each):
         return [(mode, False) for mode in modes]
     if config.epochs_on_device != "auto":
         return [(mode, config.epochs_on_device == "scan") for mode in modes]
-    stepped = [(mode, False) for mode in modes if mode == "loop" and (work.is_handed(mode) or _convolves_on_cpu(work))]
-    return [(mode, True) for mode in modes] + stepped
+    steps = "loop" in modes and (group.hands_to_each or _convolves_on_cpu(group))
+    return [(mode, True) for mode in modes] + [("loop", False)] * steps
 
 
-def _convolves_on_cpu(work: Workload) -> bool:
+def _convolves_on_cpu(group: Group) -> bool:
     if jax.default_backend() != "cpu":
         return False
-    batch = {name: array[:2] for name, array in work.splits.validation.items()}
-    shapes = abstract(work.recipe.task)
-    params = {path: shapes[path] for path in work.recipe.own}
+    batch = {name: array[:2] for name, array in group.splits.validation.items()}
+    shapes = abstract(group.recipe.task)
+    params = {path: shapes[path] for path in group.recipe.own}
     program = jax.make_jaxpr(
-        lambda params: work.recipe.evaluating_forward(params, work.shared.frozen, batch, 0.0, None)
+        lambda params: group.recipe.evaluating_forward(params, group.shared.frozen, batch, 0.0, None)
     )
     return "conv_general_dilated" in str(program(params))
 
 
-def _measure(config: ExecutionConfig, work: Workload, mode: str, on_device: bool, size: int) -> Measured | None:
-    """Returns the group compiled for a mode and what it costs, None if it does not fit into memory."""
-    least = jax.device_count() if work.recipe.mixes else size  # of which a batch is computed whole
-    layout = choose_layout(max(size, least), config.devices) if mode == "vmap" else OneDevice()
-    if work.stays_on_host and layout.batch_axis:
+def _measure(config: ExecutionConfig, group: Group, mode: str, on_device: bool, size: int) -> Group | None:
+    """Returns the group compiled for a mode, with what it costs; None if it does not fit into memory."""
+    least = jax.device_count() if group.recipe.mixes else size  # of which a batch is computed whole
+    layout = choose_layout(mode, max(size, least), config.devices)
+    if group.stays_on_host and layout.batch_axis:
         layout = OneDevice()  # a batch is handed whole
     size = padded_size(size, layout)
-    group = _group(work, mode, on_device, layout)
-    calls = size if mode == "loop" else 1
+    group = laid_out(group, layout, on_device)
+    calls = 1 if layout.together else size
     try:
-        cost = _cost(group, work.trials[: size if mode == "vmap" else 1], size // calls)
+        cost = _cost(group, size // calls)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         processes.met_by_all(error)
         return None
-    if cost is None or cost.bytes + (calls - 1) * _STATE_COPIES * work.trained_bytes > free_bytes():
+    if cost is None or cost.bytes + (calls - 1) * _STATE_COPIES * group.trained_bytes > free_bytes():
         return None
-    whole = Cost(calls * cost.train_row_seconds, calls * cost.eval_row_seconds, calls * cost.train_row_flops,
-                 calls * cost.eval_row_flops, cost.bytes)  # fmt: skip
-    one = cost.train_row_seconds if mode == "loop" else None
-    return Measured(Execution(mode, on_device, size, ""), group, whole, one)
-
-
-def _group(work: Workload, mode: str, on_device: bool, layout: OneDevice) -> Group:
-    """Returns the group with its programs, not compiled yet, and its data on the devices, if they belong there."""
-    make = vmapped if mode == "vmap" else looped
-    recipe, shared = work.recipe, work.shared
-    programs = make(recipe, work.metric, layout, on_device)
-    if work.handed is not None and work.is_handed(mode) and not on_device:
-        recipe, shared = work.handed.recipe, work.handed.shared
-        programs = fed(programs, recipe, work.metric, layout, work.handed.feed(layout), mode)
-    return Group(
-        recipe=recipe,
-        programs=programs,
-        layout=layout,
-        shared=layout.put_all(shared),
-        splits=work.splits if work.stays_on_host else layout.put_all(work.splits),
-        eval_batch=work.eval_batch,
-        metric=work.metric,
+    return group._replace(
+        execution=Execution(mode, on_device, size, ""),
+        cost=Cost._make([*(calls * each for each in cost[:4]), cost.bytes]),
+        one_member_row_seconds=None if layout.together else cost.train_row_seconds,
     )
 
 
-def _cost(group: Group, trials: Sequence[Trial], size: int) -> Cost | None:
+def _cost(group: Group, size: int) -> Cost | None:
     """Returns what the programs of a group cost for `size` members; None, before any runs, if they do not fit."""
     programs, recipe = group.programs, group.recipe
-    members = programs.init(group.shared, hparams.stack([trial.hparams for trial in trials], size))
+    values = [trial.hparams for trial in group.trials.values()][:size]
+    members = programs.init(group.shared, hparams.stack(values, size))
     order = group.layout.put_order(epoch_order(0, 0, recipe.examples, recipe.micro_batch))
     validation, validation_order, _ = whole_pass(group, group.splits.validation)
 
@@ -233,12 +186,12 @@ def _flops(executables: Iterable[Any]) -> float:
     return sum(float((each.cost_analysis() or {}).get("flops", 0.0)) for each in executables if each is not None)
 
 
-def _comparable_seconds(each: Measured) -> float:
+def _comparable_seconds(each: Group) -> float:
     """Returns the seconds of a row, those of vmap raised by what it must be faster by to be chosen."""
-    return each.cost.train_row_seconds / (_CLEARLY_FASTER if each.execution.mode == "vmap" else 1.0)
+    return each.cost.train_row_seconds / (_CLEARLY_FASTER if each.layout.together else 1.0)
 
 
-def _reason(fitting: Sequence[Measured], options: int) -> str:
+def _reason(fitting: Sequence[Group], options: int) -> str:
     if options == 1:
         return "the only way that the settings, the devices and the number of members leave"
     return "a micro-batch of all members took " + ", ".join(

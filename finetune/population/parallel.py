@@ -1,8 +1,9 @@
 """Where arrays and programs go: the only file that knows about devices.
 
-Three layouts, one interface. `OneDevice`; `MembersOverDevices`, where each device trains its own members and no
-device talks to another; `BatchOverDevices`, for fewer members than devices, where every device holds all members, reads
-its part of a micro-batch, and sums of losses and gradients are added with `psum`.
+Four layouts, one interface. `OneDevice`, all members at once; `OneByOne`, one member after the other;
+`MembersOverDevices`, where each device trains its own members and no device talks to another; `BatchOverDevices`, for
+fewer members than devices, where every device holds all members, reads its part of a micro-batch, and sums of losses
+and gradients are added with `psum`.
 
 Several processes (hosts) run the same program on the devices of all. Each holds the members of its own devices, and
 `fetch` gathers them on every process: all must take the same decisions, see processes.py.
@@ -27,9 +28,19 @@ class OneDevice:
 
     count = 1
     batch_axis: str | None = None
+    together = True  # one call moves all members
+
+    def over_members(self, function: Callable[..., Any], roles: Sequence[str]) -> Callable[..., Any]:
+        """Returns the function that applies one of a single member to all that a call moves."""
+        return jax.vmap(function, tuple(0 if role == MEMBERS else None for role in roles))
+
+    def each(self, call: Any, roles: Sequence[str]) -> Any:
+        """Returns what applies `call`, of a compiled program, to all members."""
+        del roles
+        return call
 
     def compile(self, function: Callable[..., Any], roles: Sequence[str], donate: tuple[int, ...] = ()) -> Any:
-        """Returns `function` jitted for arguments of these roles, its results members (or per-member values)."""
+        """Returns what `over_members` gave, jitted for arguments of these roles."""
         del roles
         return jax.jit(function, donate_argnums=donate)
 
@@ -57,6 +68,48 @@ class OneDevice:
 @jax.jit
 def _take(tree: Any, indices: jax.Array) -> Any:
     return jax.tree.map(lambda leaf: leaf[indices], tree)
+
+
+class OneByOne(OneDevice):
+    """Members are a list on the default device, and the program of one is called for each."""
+
+    together = False
+
+    def over_members(self, function: Callable[..., Any], roles: Sequence[str]) -> Callable[..., Any]:
+        del roles
+        return function
+
+    def each(self, call: Any, roles: Sequence[str]) -> Any:
+        return _Each(call, roles)
+
+    def put_members(self, tree: Any) -> list[Any]:
+        leaves, structure = jax.tree.flatten(tree)
+        return [jax.tree.unflatten(structure, map(jnp.asarray, each)) for each in zip(*leaves, strict=True)]
+
+    def fetch(self, tree: Sequence[Any]) -> Any:
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *jax.device_get(tree))
+
+    def take(self, members: Any, indices: Sequence[int]) -> list[Any]:
+        return [members[i] for i in indices]
+
+
+class _Each:
+    """A call for each of a list of members; results are a list, or a pair of lists where each gives a pair."""
+
+    def __init__(self, call: Any, roles: Sequence[str]):
+        self._call, self._listed = call, [role == MEMBERS for role in roles]
+
+    def __call__(self, *arguments: Any) -> Any:
+        number = len(arguments[self._listed.index(True)])
+        found = [self._call(*self._of_one(i, arguments)) for i in range(number)]
+        return tuple(map(list, zip(*found, strict=True))) if type(found[0]) is tuple else found
+
+    def compiled(self, *arguments: Any) -> Any:
+        """Returns the executable for arguments of these shapes."""
+        return self._call.compiled(*self._of_one(0, arguments))
+
+    def _of_one(self, i: int, arguments: Sequence[Any]) -> list[Any]:
+        return [value[i] if listed else value for value, listed in zip(arguments, self._listed, strict=False)]
 
 
 class MembersOverDevices(OneDevice):
@@ -135,8 +188,10 @@ class BatchOverDevices(MembersOverDevices):
         return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data), tree)
 
 
-def choose_layout(members: int, limit: int) -> OneDevice:
-    """Returns the layout for a population of `members` on at most `limit` devices, 0 = all."""
+def choose_layout(mode: str, members: int, limit: int) -> OneDevice:
+    """Returns the layout for a population of `members` in a mode, vmap or loop, on at most `limit` devices, 0 = all."""
+    if mode == "loop":
+        return OneByOne()
     devices = jax.devices()[: limit or None]
     if len(devices) == 1:
         return OneDevice()

@@ -10,35 +10,15 @@ import numpy as np
 from finetune.hosts import processes
 from finetune.member import lora
 from finetune.member.epoch import Report, epoch_order, make_order
-from finetune.member.step import QUANTITIES, Recipe, Shared
+from finetune.member.step import QUANTITIES
+from finetune.population.group import Group
 from finetune.population.parallel import OneDevice, padded_size
-from finetune.population.programs import Programs
 from finetune.storage import records
 from finetune.trials import hparams
 from finetune.trials.grid import Trial
 
 Row = dict[str, Any]
 Leaves = dict[str, np.ndarray]
-
-
-class Splits(NamedTuple):
-    """The data on the devices: name -> array, leading axis examples."""
-
-    train: dict[str, Any]
-    validation: dict[str, Any]
-    test: dict[str, Any]
-
-
-class Group(NamedTuple):
-    """What the trials of a group have in common, ready to train."""
-
-    recipe: Recipe
-    programs: Programs
-    layout: OneDevice
-    shared: Shared
-    splits: Splits
-    eval_batch: int  # examples a forward pass
-    metric: str  # chosen on
 
 
 class Entry(NamedTuple):
@@ -216,16 +196,13 @@ def _let_go(
     where = {entry.id: i for i, entry in enumerate(places)}
 
     def leaves(identity: str) -> tuple[Leaves, Leaves]:
-        member = group.programs.fetch(group.programs.take(members, _copies(where[identity], group.layout)))
+        copies = [where[identity]] * padded_size(1, group.layout)
+        member = group.programs.fetch(group.programs.take(members, copies))
         rank = int(places[where[identity]].trial.hparams["lora_rank"])
         best, last = ({path: leaf[0] for path, leaf in each.items()} for each in (member.best.params, member.leaves))
         return lora.of_rank(best, rank), lora.of_rank(last, rank)
 
     listener.left(rows, leaves)
-
-
-def _copies(place: int, layout: OneDevice) -> list[int]:
-    return [place] * padded_size(1, layout)
 
 
 def _trial_row(entry: Entry, status: str, report: Report, i: int, test: dict[str, float]) -> Row:

@@ -9,7 +9,7 @@ import numpy as np
 
 from finetune.hosts import processes
 from finetune.member.step import init_member
-from finetune.population.measure import Measured
+from finetune.population.group import Group
 from finetune.population.parallel import padded_size
 from finetune.population.train import Entry, Population, Start, begin
 from finetune.storage import snapshot
@@ -22,58 +22,57 @@ _CALL_SECONDS = 1.0  # of training between two moments at which it may be left
 
 
 class Chunk(NamedTuple):
-    """Trials that train together; with a snapshot, they go on from there."""
+    """Trials of a group that train together, once it is measured; with a snapshot, they go on from there."""
 
-    trials: dict[str, Trial]  # by id
+    group: Group
+    trials: Mapping[str, Trial]  # by id
     snapshot: Snapshot | None = None
 
 
 def chunks_left(
-    left: Mapping[str, Trial],
-    finished: Mapping[str, Trial],
-    planned: Iterable[Sequence[str]],
-    running: Snapshot | None,
-    measured: Measured,
+    group: Group, finished: Mapping[str, Trial], planned: Iterable[Sequence[str]], running: Snapshot | None
 ) -> list[Chunk]:
-    """Returns the chunks in which the trials that are `left` are trained.
+    """Returns the chunks in which the trials that are left of a measured group are trained.
 
     A chunk that was planned before, or is on its way, keeps its places, those that have `finished` included: in a
     vmapped program they cost nothing, and with the same places the others' results are the same to the bit.
     """
-    size, left = measured.execution.size, dict(left)
-    known = {**finished, **left} if measured.execution.mode == "vmap" else left
+    size, left = group.execution.size, dict(group.trials)
+    known = {**finished, **left} if group.layout.together else left
     chunks = []
     for ids, start in ([(running.ids, running)] if running else []) + [(ids, None) for ids in planned]:
         there = [identity for identity in ids if identity in known]
         for part in (there[i : i + size] for i in range(0, len(there), size)):
             if not left.keys().isdisjoint(part):
-                chunks.append(Chunk({identity: known[identity] for identity in part}, start))
+                chunks.append(Chunk(group, {identity: known[identity] for identity in part}, start))
             known = {identity: trial for identity, trial in known.items() if identity not in part}
             left = {identity: trial for identity, trial in left.items() if identity not in part}
     names = {id(trial): identity for identity, trial in left.items()}
     new = plan.chunks_of(list(left.values()), size)[0] if left else []
-    return chunks + [Chunk({names[id(trial)]: trial for trial in part}) for part in new]
+    return chunks + [Chunk(group, {names[id(trial)]: trial for trial in part}) for part in new]
 
 
-def start(chunk: Chunk, measured: Measured, starts: Callable[[], Mapping[str, Start]]) -> Population:
+def start(chunk: Chunk, starts: Callable[[], Mapping[str, Start]]) -> Population:
     """Returns a chunk on the devices, where it was left or before its first update.
 
     starts: gives, where it is before that, what trials start from that go on from others.
     """
-    size = measured.execution.size if measured.execution.mode == "vmap" else len(chunk.trials)
-    continued = _continue(chunk, chunk.snapshot, measured, size) if chunk.snapshot else None
-    return continued or begin(measured.group, chunk.trials, size, starts())
+    size = chunk.group.execution.size if chunk.group.layout.together else len(chunk.trials)
+    continued = _continue(chunk, chunk.snapshot, size) if chunk.snapshot else None
+    return continued or begin(chunk.group, chunk.trials, size, starts())
 
 
-def _continue(chunk: Chunk, found: Snapshot, measured: Measured, size: int) -> Population | None:
+def _continue(chunk: Chunk, found: Snapshot, size: int) -> Population | None:
     """Returns a chunk where it was left, None if its snapshot does not fit the program."""
-    group = measured.group
+    group = chunk.group
     size = padded_size(min(max(found.size, len(chunk.trials)), size), group.layout)
     places = [found.ids.index(identity) for identity in chunk.trials]
     if size == found.size and places == list(range(len(found.ids))):
         places = list(range(size))  # ghosts too
     places += places[:1] * (size - len(places))
-    template = jax.eval_shape(functools.partial(init_member, group.recipe), group.shared, _scalars(chunk))
+    values = hparams.stack([next(iter(chunk.trials.values())).hparams], 1)
+    scalars = jax.tree.map(lambda leaf: leaf[0], values)
+    template = jax.eval_shape(functools.partial(init_member, group.recipe), group.shared, scalars)
     leaves = snapshot.load(found, template, places) if processes.is_first() else None
     if processes.from_first("whether a snapshot fits", str(leaves is not None)) == "False":
         return None
@@ -87,18 +86,13 @@ def _continue(chunk: Chunk, found: Snapshot, measured: Measured, size: int) -> P
     return Population(members, entries, size, found.epoch, found.row)
 
 
-def _scalars(chunk: Chunk) -> Any:
-    rows = hparams.stack([next(iter(chunk.trials.values())).hparams], 1)
-    return jax.tree.map(lambda leaf: leaf[0], rows)
-
-
-def rows_a_call(measured: Measured) -> int:
+def rows_a_call(group: Group) -> int:
     """Returns how many micro-batches train before it is looked whether to stop; the same on every process."""
-    return max(1, int(_CALL_SECONDS / max(measured.cost.train_row_seconds, 1e-9)))
+    return max(1, int(_CALL_SECONDS / max(group.cost.train_row_seconds, 1e-9)))
 
 
-def snapshot_of(population: Population, signature: dict[str, Any]) -> Snapshot:
+def snapshot_of(population: Population, signature: Mapping[str, Any]) -> Snapshot:
     """Returns what a population's table says."""
     ids, curves = [entry.id for entry in population.places], [entry.curve for entry in population.places]
     parents = [list(entry.line) for entry in population.places]
-    return Snapshot(signature, ids, curves, parents, population.size, population.epoch, population.row)
+    return Snapshot(dict(signature), ids, curves, parents, population.size, population.epoch, population.row)

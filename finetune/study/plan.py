@@ -12,14 +12,13 @@ from finetune.member import lora, rates
 from finetune.member.params import abstract, count, decayed_paths, live_state, named_parts, stage_paths
 from finetune.member.step import Recipe, full_forward, training_forward
 from finetune.member.task import Task
-from finetune.population.measure import Measured
+from finetune.population.group import Group, by_order
 from finetune.population.parallel import OneDevice
 from finetune.population.train import shrunk
 from finetune.study.traits import NONE as NO_TRAITS
 from finetune.study.traits import Traits
 from finetune.trials import chain
 from finetune.trials.grid import Trial, distinct
-from finetune.trunk.choice import Trunk
 
 _TRIAL_BYTES, _CURVE_BYTES = 900, 150  # of a line of trials.jsonl and of curves.jsonl, roughly
 _CURVE_SECONDS, _KEPT_SECONDS = 4e-5, 0.2  # of writing such a line, and a trial's weights, roughly
@@ -59,13 +58,8 @@ def make_recipe(
     config: Config, task: Task, shapes: Mapping[str, Any], trials: Sequence[Trial], examples: int, mixed: str = ""
 ) -> Recipe:
     """Returns what the program of a group is made of; raises UserError for a choice that does not fit the model."""
-    choices = trials[0].choices
-    batch_sizes = [trial.hparams["batch_size"] for trial in trials]
-    if max(batch_sizes) > examples:
-        raise UserError(f"batch_size is {max(batch_sizes)}, allowed: at most the {examples} training examples")
-    smoothing = max(trial.hparams["label_smoothing"] for trial in trials)
-    if config.data.task == "regression" and smoothing > 0:
-        raise UserError(f"label_smoothing is {smoothing:g}, allowed for regression: 0, since no label can be smoothed")
+    _check(config, trials, examples)
+    choices, batch_sizes = trials[0].choices, [int(trial.hparams["batch_size"]) for trial in trials]
     rank = max(int(trial.hparams["lora_rank"]) for trial in trials)
     adapters = lora.adapters(config.lora, choices["trainable"], task, shapes, rank)
     shapes = {**shapes, **adapters.shapes}
@@ -74,12 +68,14 @@ def make_recipe(
     task = lora.adapted(task, adapters)
     optimizer = type(config.optimizer)(**vars(config.optimizer))
     optimizer.name, optimizer.schedule = choices["optimizer.name"], choices["schedule"]
-    micro_batch = math.gcd(*(int(size) for size in batch_sizes))
+    micro_batch, state = math.gcd(*batch_sizes), live_state(task, shapes, paths)
     dropout = any(trial.hparams["dropout"] != 0 for trial in trials)
+    by_depth = any(trial.hparams["layer_decay"] < 1 for trial in trials)
     return Recipe(
         task=task,
         forward=training_forward(task, paths, dropout),
         evaluating_forward=full_forward(task),
+        metric=config.evaluation.metric,
         paths=tuple(sorted(paths)),
         optimizer=optimizer,
         decayed=decayed_paths(optimizer.decayed, {path: shapes[path] for path in paths}),
@@ -88,14 +84,22 @@ def make_recipe(
         accumulates=any(size != micro_batch for size in batch_sizes),
         dropout=dropout,
         seeds=len({trial.hparams["seed"] for trial in trials}),
-        rates=rates.make_rates(
-            config, task, shapes, sorted(paths), any(trial.hparams["layer_decay"] < 1 for trial in trials)
-        ),
+        rates=rates.make_rates(config, task, shapes, sorted(paths), by_depth),
         adapters=adapters,
-        state=live_state(task, shapes, paths),
-        reestimate=config.evaluation.batch_norm_batches if live_state(task, shapes, paths) else 0,
-        mixes=bool(mixed or live_state(task, shapes, paths)),
+        state=state,
+        reestimate=config.evaluation.batch_norm_batches if state else 0,
+        mixes=bool(mixed or state),
     )
+
+
+def _check(config: Config, trials: Sequence[Trial], examples: int) -> None:
+    """Raises UserError for hyperparameters that do not fit the data."""
+    batch_size = max(trial.hparams["batch_size"] for trial in trials)
+    if batch_size > examples:
+        raise UserError(f"batch_size is {batch_size}, allowed: at most the {examples} training examples")
+    smoothing = max(trial.hparams["label_smoothing"] for trial in trials)
+    if config.data.task == "regression" and smoothing > 0:
+        raise UserError(f"label_smoothing is {smoothing:g}, allowed for regression: 0, since no label can be smoothed")
 
 
 def make_recipes(
@@ -115,11 +119,9 @@ def chunks_of(trials: Sequence[Trial], most: int) -> tuple[list[list[Trial]], in
     Trials of like length lie together, so that a chunk ends at once; all chunks have one size, so that they share a
     program.
     """
-    by_order: dict[float | int, list[Trial]] = {}
-    for trial in sorted(trials, key=lambda each: each.hparams["epochs"]):
-        by_order.setdefault(trial.hparams["data_seed"], []).append(trial)
-    size = max(math.ceil(len(part) / math.ceil(len(part) / most)) for part in by_order.values())
-    return [part[i : i + size] for part in by_order.values() for i in range(0, len(part), size)], size
+    parts = by_order(trials)
+    size = max(math.ceil(len(part) / math.ceil(len(part) / most)) for part in parts)
+    return [part[i : i + size] for part in parts for i in range(0, len(part), size)], size
 
 
 class Estimate(NamedTuple):
@@ -133,17 +135,15 @@ class Estimate(NamedTuple):
     disk_bytes: int
 
 
-def estimate(
-    measured: Measured, chunks: Sequence[Sequence[Trial]], trained_bytes: int, keep: int, prepared_seconds: float
-) -> Estimate:
+def estimate(group: Group, chunks: Sequence[Sequence[Trial]], keep: int, prepared_seconds: float) -> Estimate:
     """Returns what training `chunks` will take, following each population as it shrinks, once it has been prepared."""
-    group, cost, size = measured.group, measured.cost, measured.execution.size
+    cost, size = group.cost, group.execution.size
     rows = -(-group.recipe.examples // group.recipe.micro_batch)
     checks, test = (_batches(split, group.eval_batch) for split in (group.splits.validation, group.splits.test))
     training, evaluating, flops = 0.0, 0.0, 0.0
     for chunk in chunks:
         for members, epochs, leaves in stages([int(trial.hparams["epochs"]) for trial in chunk], size, group.layout):
-            share = _share(measured, members)
+            share = _share(group, members)
             evaluations = epochs * checks + leaves * test
             training += share * epochs * rows * cost.train_row_seconds
             evaluating += share * evaluations * cost.eval_row_seconds
@@ -151,15 +151,15 @@ def estimate(
     trials = [trial for chunk in chunks for trial in chunk]
     kept, epochs = min(keep, len(trials)), sum(int(trial.hparams["epochs"]) for trial in trials)
     evaluating += _CURVE_SECONDS * epochs + _KEPT_SECONDS * kept
-    disk_bytes = _TRIAL_BYTES * len(trials) + _CURVE_BYTES * epochs + 2 * kept * trained_bytes
-    compiling = prepared_seconds + _compile_seconds(measured, len(_sizes(measured, chunks)))
+    disk_bytes = _TRIAL_BYTES * len(trials) + _CURVE_BYTES * epochs + 2 * kept * group.trained_bytes
+    compiling = prepared_seconds + _compile_seconds(group, len(_sizes(group, chunks)))
     return Estimate(training + evaluating, evaluating, compiling, flops, cost.bytes, disk_bytes)
 
 
-def _compile_seconds(measured: Measured, sizes: int) -> float:
+def _compile_seconds(group: Group, sizes: int) -> float:
     """Returns the seconds of compiling for so many sizes of a population, but the first; to test is to validate."""
-    sizes = sizes if measured.execution.mode == "vmap" else 1
-    train, validate = (measured.group.programs.compiled[name].seconds for name in ("train", "validate"))
+    sizes = sizes if group.layout.together else 1
+    train, validate = (group.programs.compiled[name].seconds for name in ("train", "validate"))
     return (sizes - 1) * (train + validate) + sizes * validate
 
 
@@ -177,14 +177,13 @@ def _batches(split: dict[str, Any], batch_size: int) -> int:
     return -(-len(split["label"]) // batch_size)
 
 
-def _share(measured: Measured, members: int) -> float:
+def _share(group: Group, members: int) -> float:
     """Returns the time of a smaller population over that of the whole one.
 
     Linear between the one-member program and the whole one where both were timed, since what is shared does not shrink.
     """
-    size, whole = measured.execution.size, measured.cost.train_row_seconds
-    one = measured.one_member_row_seconds
-    if measured.execution.mode == "loop" or one is None or size == 1 or one > whole:
+    size, whole, one = group.execution.size, group.cost.train_row_seconds, group.one_member_row_seconds
+    if one is None or size == 1 or one > whole:
         return members / size
     return (one + (whole - one) * (members - 1) / (size - 1)) / whole
 
@@ -203,45 +202,34 @@ def signature(fingerprint: str, recipe: Recipe, trials: Sequence[Trial]) -> dict
     }
 
 
-def describe(
-    signature: dict[str, Any],
-    trials: Sequence[Trial],
-    chunks: Sequence[Sequence[Trial]],
-    measured: Measured,
-    estimate: Estimate,
-    trunk: Trunk,
-) -> dict[str, Any]:
+def describe(group: Group, chunks: Sequence[Sequence[Trial]], estimate: Estimate) -> dict[str, Any]:
     """Returns a group as plan.json holds it."""
+    shapes = abstract(group.recipe.task)
     return {
-        "signature": signature,
-        "trials": len(trials),
-        "chunk": measured.execution.size,
+        "signature": group.signature,
+        "trials": len(group.trials),
+        "chunk": group.execution.size,
         "chunks": len(chunks),
-        "population_sizes": _sizes(measured, chunks),
-        "mode": measured.execution.mode,
-        "on_device": measured.execution.on_device,
-        "reason": measured.execution.reason,
-        "trunk": trunk.mode,
-        "trunk_reason": trunk.reason,
-        "trunk_place": trunk.place,
-        "trunk_bytes": trunk.bytes,
-        "trunk_flops": trunk.flops,
-        "trained_parameters": _trained_parameters(measured.group.recipe),
-        "adapter_parameters": count(measured.group.recipe.adapters.shapes),  # of them, at the largest rank
-        "adapter_rank": measured.group.recipe.adapters.rank,
+        "population_sizes": _sizes(group, chunks),
+        "mode": group.execution.mode,
+        "on_device": group.execution.on_device,
+        "reason": group.execution.reason,
+        "trunk": group.trunk.mode,
+        "trunk_reason": group.trunk.reason,
+        "trunk_place": group.trunk.place,
+        "trunk_bytes": group.trunk.bytes,
+        "trunk_flops": group.trunk.flops,
+        "trained_parameters": count({path: shapes[path] for path in group.recipe.paths}),
+        "adapter_parameters": count(group.recipe.adapters.shapes),  # of them, at the largest rank
+        "adapter_rank": group.recipe.adapters.rank,
         **estimate._asdict(),
     }
 
 
-def _trained_parameters(recipe: Recipe) -> int:
-    shapes = abstract(recipe.task)
-    return count({path: shapes[path] for path in recipe.paths})
-
-
-def _sizes(measured: Measured, chunks: Sequence[Sequence[Trial]]) -> list[int]:
+def _sizes(group: Group, chunks: Sequence[Sequence[Trial]]) -> list[int]:
     """Returns the sizes through which populations shrink, largest first; each is compiled once."""
-    sizes = {measured.execution.size}
+    sizes = {group.execution.size}
     for chunk in chunks:
         horizons = [int(trial.hparams["epochs"]) for trial in chunk]
-        sizes |= {size for size, _, _ in stages(horizons, measured.execution.size, measured.group.layout)}
+        sizes |= {size for size, _, _ in stages(horizons, group.execution.size, group.layout)}
     return sorted(sizes, reverse=True)

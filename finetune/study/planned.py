@@ -1,30 +1,30 @@
 """The groups of plan.json: those that earlier runs have left, and those that this one has prepared."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.population.measure import Execution
+from finetune.population.group import Execution
 from finetune.storage import checkpoint
 from finetune.study import summary, workdir
 
-Group = dict[str, Any]
-Signature = dict[str, Any]
+Entry = dict[str, Any]  # a group as plan.json holds it
+Signature = Mapping[str, Any]
 
 
 class Planned:
     """Groups as plan.json holds them, by their signatures."""
 
-    def __init__(self, earlier: Sequence[Group]):
-        self.groups: list[Group] = []  # of this run
+    def __init__(self, earlier: Sequence[Entry]):
+        self.groups: list[Entry] = []  # of this run
         self._earlier = {_key(group["signature"]): group for group in earlier}
 
-    def earlier(self, signature: Signature) -> Group | None:
+    def earlier(self, signature: Signature) -> Entry | None:
         """Returns the group with this signature as an earlier run left it."""
         return self._earlier.get(_key(signature))
 
-    def take(self, signature: Signature) -> Group | None:
+    def take(self, signature: Signature) -> Entry | None:
         """Returns the same, and forgets it: this run prepares the group again."""
         return self._earlier.pop(_key(signature), None)
 
@@ -45,14 +45,14 @@ class Planned:
         }
 
 
-def execution(group: Group | None) -> Execution | None:
+def execution(group: Entry | None) -> Execution | None:
     """Returns how a group of an earlier plan ran."""
     return Execution(group["mode"], group["on_device"], group["chunk"], group["reason"]) if group else None
 
 
 def same_program(one: Signature, other: Signature) -> bool:
     """Says whether members of two groups are alike, on whatever number of devices."""
-    return one | {"devices": 0} == other | {"devices": 0}
+    return {**one, "devices": 0} == {**other, "devices": 0}
 
 
 def _key(signature: Signature) -> str:

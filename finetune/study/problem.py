@@ -75,26 +75,14 @@ def load(config: Config, own_task: user_task.OwnTask | None = None) -> Subject:
     own_task: the user's own, or what makes it, in place of the model that the settings name.
     """
     config, _ = settled.settle(config)
-    if own_task is None:
-        architecture = models.architecture(config.model)  # first, since a misspelt name shows at once
-        _objective(config)  # and so does a metric
-        tokenizer = pretrained.tokenizer_file(config.model)
-    else:
-        architecture, tokenizer = {"model": user_task.ARCHITECTURE}, None
+    architecture, tokenizer = _named(config) if own_task is None else ({"model": user_task.ARCHITECTURE}, None)
     dataset = data.load(config.data, tokenizer)
-    example = {
-        name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype)
-        for name, array in dataset.train.items()
-        if name != "label"
-    }
     _check_vocabulary(dataset, architecture)
     if own_task is None:
-        task = _build(config, dataset, example)
+        task = _build(config, dataset)
     else:
-        task = user_task.build(own_task, len(dataset.classes), example, config.evaluation.metric)
-        architecture["program"] = user_task.program_hash(task, dataset.train)
-        if user_task.evaluation_mixes(task, dataset.train):
-            architecture["evaluation.batch_size"] = config.evaluation.batch_size
+        task = user_task.build(own_task, len(dataset.classes), _example(dataset), config.evaluation.metric)
+        architecture |= _of_own(config, task, dataset)
     shapes = abstract(task)
     memory.check_fits(sum(leaf.size * leaf.dtype.itemsize for leaf in shapes.values()), "parameters of the model")
     if own_task is None:
@@ -120,8 +108,30 @@ def load(config: Config, own_task: user_task.OwnTask | None = None) -> Subject:
     )
 
 
-def _build(config: Config, dataset: data.Dataset, example: dict[str, jax.ShapeDtypeStruct]) -> Task:
+def _named(config: Config) -> tuple[dict[str, Any], Path | None]:
+    """Returns architecture and tokenizer of the model that the settings name."""
+    architecture = models.architecture(config.model)  # first, since a misspelt name shows at once
+    _objective(config)  # and so does a metric
+    return architecture, pretrained.tokenizer_file(config.model)
+
+
+def _example(dataset: data.Dataset) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of one example's arrays, without its label."""
+    arrays = {name: array for name, array in dataset.train.items() if name != "label"}
+    return {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in arrays.items()}
+
+
+def _of_own(config: Config, task: Task, dataset: data.Dataset) -> dict[str, Any]:
+    """Returns what results depend on of a task of the user's own."""
+    found: dict[str, Any] = {"program": user_task.program_hash(task, dataset.train)}
+    if user_task.evaluation_mixes(task, dataset.train):
+        found["evaluation.batch_size"] = config.evaluation.batch_size
+    return found
+
+
+def _build(config: Config, dataset: data.Dataset) -> Task:
     """Returns the task, its outputs in the units of the labels."""
+    example = _example(dataset)
     target = target_of(config, dataset)
     objective = _objective(config, target.scale, dataset.classes)
     if config.data.task != "regression":

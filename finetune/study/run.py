@@ -4,44 +4,35 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
 from finetune import config as settings
 from finetune.config import Config
-from finetune.errors import OutOfMemory, UserError
 from finetune.hosts import signals
-from finetune.hosts.console import console, counted, tell
-from finetune.hosts.processes import is_first, met_by_all
-from finetune.member.params import named_parts, partition
+from finetune.hosts.console import console, tell
+from finetune.hosts.processes import is_first
+from finetune.member.params import named_parts
 from finetune.member.step import Recipe
 from finetune.models import settled
-from finetune.population import measure
-from finetune.population.measure import Measured
-from finetune.population.workload import make_workload
+from finetune.population.group import Group
 from finetune.storage import checkpoint, lock, records
-from finetune.storage.snapshot import Saver, Snapshot
-from finetune.study import plan, planned, reporting, seconds, summary, user_task
+from finetune.storage.snapshot import Saver
+from finetune.study import plan, reporting, seconds, summary, user_task
 from finetune.study import workdir as directory
 from finetune.study.agreement import agreed, check_command
 from finetune.study.baseline import baseline
-from finetune.study.chunk import Chunk, chunks_left
-from finetune.study.display import Display, describe_group
-from finetune.study.group import Job
+from finetune.study.chunk import Chunk
+from finetune.study.display import Display
 from finetune.study.ledger import Ledger
+from finetune.study.preparation import Preparation
 from finetune.study.problem import Subject, load
 from finetune.study.results import Results, collect
-from finetune.study.training import Training
+from finetune.study.training import Training, train_group
 from finetune.trials import parents
 from finetune.trials.assignment import axes as checked_axes
 from finetune.trials.grid import Trial, asked, with_seeds
-from finetune.trunk.choice import HostSplit, choose_trunk
-from finetune.trunk.feature_pass import Pass
-from finetune.trunk.feature_store import feature_store
 
 
 def run(
@@ -91,216 +82,111 @@ def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any
     config, declared = settled.settle(config)
     subject = agreed(load(config, choices.task))
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=subject.metric))
-    traits, model, examples = subject.traits, (subject.task, subject.shapes), len(subject.dataset.train["label"])
-    groups = plan.group_trials(trials := traits.resolved(trials), *model, named_parts(config.parts), traits.mixed)
-    recipes, told = plan.make_recipes(config, *model, groups, examples, traits)
+    trials = subject.traits.resolved(trials)
+    names = [trial.id(subject.fingerprint) for trial in trials]
+    ids = dict(zip(names, trials, strict=True))
+    groups, recipes, told = _groups(config, subject, trials)
     if is_first():
         directory.begin(config, workdir, subject, axes, tell)
-    with contextlib.closing(_Study(config, workdir, subject, trials, choices)) as study:
-        sizes = f"trials: {len(study.ids)}, done before: {len(study.done)}, groups: {len(groups)}"
-        console.print(f"{subject}\n{sizes}{told}")
+    ledger, spent = Ledger(workdir, config.checkpoint, ids, choices.retry, tell), seconds.Spent()
+    preparation = Preparation(config, workdir, subject, ids, ledger, spent)
+    with contextlib.closing(_training(config, workdir, subject, ids, ledger, choices.fail_fast)) as training:
+        console.print(f"{subject}\ntrials: {len(ids)}, done before: {len(ledger.done)}, groups: {len(groups)}{told}")
         for note in (*declared, *subject.dataset.notes):
             tell(f"note: {note}")
         signals.check()
-        numbered = zip(range(len(groups)), groups, recipes, strict=True)
-        jobs = [study.job(*each) for each in numbered if study.left(each[1])]
-        study.spent.add({"load": time.monotonic() - started})
-        study.compute_features(jobs, choices.plan_only)
-        for job in jobs:
-            if choices.plan_only:
-                study.prepare(job, config.execution.chunk)
-            else:
-                study.train(job)
-        return study.end_plan() if choices.plan_only else study.end()
-
-
-class _Study:
-    """The part of a run that goes over its groups, and records what comes out."""
-
-    def __init__(self, config: Config, workdir: Path, subject: Subject, trials: Sequence[Trial], choices: Choices):
-        self.config, self.workdir, self.subject = config, workdir, subject
-        self.asked = [trial.id(subject.fingerprint) for trial in trials]
-        self.ids = dict(zip(self.asked, trials, strict=True))
-        self.ledger = Ledger(workdir, config.checkpoint, self.ids, choices.retry, tell)
-        self.done, self.planned = self.ledger.done, planned.Planned(self.ledger.groups)
-        self.spent, self.compiled = seconds.Spent(), Counter[str]()
-        self.baseline = functools.cache(lambda: baseline(config.data.task, subject.task, subject.dataset))
-        self.features, self.trunk_seconds, self.trunk_passes, self.jobs = list[HostSplit](), 0.0, 0, 0
-        self.splits, self.store = subject.dataset[:3], feature_store(config.trunk)
-        certain = self.ledger.certain()
-        epochs = sum(trial.hparams["epochs"] for identity, trial in self.ids.items() if identity not in certain)
-        chosen_on = subject.metric, subject.larger_is_better
-        display = Display(len(self.ids), list(certain.values()), int(epochs), *chosen_on)
-        saver = Saver(workdir, config.checkpoint.interval_seconds, is_first())
-        self.reporting = reporting.Reporting(workdir, is_first())
-        self.training = Training(self.ledger, saver, display, subject.base, choices.fail_fast)
-
-    def close(self) -> None:
-        """Returns when nothing is written any more, however the study ends."""
-        self.training.close()
-
-    def left(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Returns those of `trials` that are to be trained."""
-        return [trial for trial in trials if self.ledger.left(trial.id(self.subject.fingerprint))]
-
-    def _named(self, trials: Iterable[Trial]) -> dict[str, Trial]:
-        return {trial.id(self.subject.fingerprint): trial for trial in trials}
-
-    def job(self, number: int, trials: Sequence[Trial], recipe: Recipe) -> Job:
-        """Returns what is left to do of group `number`."""
-        signature = plan.signature(self.subject.fingerprint, recipe, trials)
-        earlier = self.planned.earlier(signature)
-        shapes = self.subject.shapes | recipe.adapters.shapes
-        room, trunk_config = measure.feature_room(self.store), self.config.trunk
-        if earlier:  # the same computation again
-            trunk_config = dataclasses.replace(trunk_config, mode=earlier["trunk"])
-            room = room.only(earlier["trunk_place"])
-        trunk = choose_trunk(trunk_config, recipe, shapes, self.splits, trials, room, self.config.evaluation.batch_size)
-        return Job(number, self.left(trials), recipe, trunk, signature)
-
-    def compute_features(self, jobs: Sequence[Job], plan_only: bool) -> None:
-        """Runs the trunks of all groups over the data, or finds out how long that would take."""
-        started, batch_size = time.monotonic(), self.config.evaluation.batch_size
-        trunk_pass = Pass([job.trunk for job in jobs], self.subject.base, self.splits, batch_size, self.store)
-        self.trunk_passes = int(trunk_pass.batches > 0)
-        if trunk_pass.is_found:
-            tell("frozen part over the data: found, as an earlier study left it")
-        self.trunk_seconds, self.jobs = trunk_pass.estimated_seconds(), len(jobs)
-        if plan_only:
-            self.features = trunk_pass.imagined()
+        numbered = enumerate(zip(groups, recipes, strict=True))
+        open_groups = [preparation.group(number, *each) for number, each in numbered if training.left(each[0])]
+        spent.add({"load": time.monotonic() - started})
+        preparation.compute_features(open_groups, choices.plan_only)
+        if choices.plan_only:
+            preparation.plan(open_groups)
         else:
-            with counted("frozen part over the data", trunk_pass.batches, self.trunk_seconds) as advance:
-                self.features = trunk_pass.run(signals.checked(advance))
-        self.spent.add({"trunk": time.monotonic() - started})
+            _Work(config, workdir, subject, ids, ledger, spent, preparation, training).run(open_groups)
+    return collect(workdir, names, ledger.done if choices.plan_only else {**ledger.failed, **ledger.done})
 
-    def prepare(self, job: Job, most: int) -> tuple[Measured, list[Chunk]]:
-        """Returns the group compiled in the way that is best on this machine, and its chunks; writes the plan.
 
-        most: members of a chunk, 0 = as many as fit.
-        """
-        signals.check()
-        started = time.monotonic()
-        trials, signature, trunk = job.trials, job.signature, job.trunk
-        trained, frozen = partition(self.subject.base, job.recipe.own)
-        trained_bytes = checkpoint.content({**trained, **job.recipe.adapters.shapes})
-        pretrained = {path: leaf for path, leaf in trained.items() if path in self.subject.pretrained}
-        work = make_workload(
-            job.recipe, trunk, frozen, pretrained, self.splits, self.features,
-            trials=max(plan.chunks_of(trials, len(trials))[0], key=len),
-            metric=self.config.evaluation.metric,
-            eval_batch=self.config.evaluation.batch_size,
-            trained_bytes=trained_bytes,
-        )  # fmt: skip
-        earlier = self.planned.take(signature)
-        mode = "loop" if self.config.trunk.mode == "none" else self.config.execution.mode  # vmap shares what is frozen
-        execution = dataclasses.replace(self.config.execution, chunk=most, mode=mode)
-        measured = measure.choose(execution, work, planned.execution(earlier))
-        chunks = chunks_left(
-            self._named(trials),
-            {identity: self.ids[identity] for identity in self.done},
-            earlier["members"] if earlier else (),
-            self._running(signature),
-            measured,
-        )
-        parts = [list(chunk.trials.values()) for chunk in chunks]
-        spent = time.monotonic() - started
-        self.spent.add({"compile": spent})
-        estimate = plan.estimate(measured, parts, trained_bytes, self.ledger.keeps(self._named(trials)), spent)
-        described = plan.describe(signature, trials, parts, measured, estimate, trunk)
-        self.planned.groups.append({**described, "members": [list(chunk.trials) for chunk in chunks]})
-        console.print(describe_group(self.planned.groups[-1]))
-        if is_first():
-            self._write_plan()
-        return measured, chunks
+def _groups(
+    config: Config, subject: Subject, trials: Sequence[Trial]
+) -> tuple[list[dict[str, Trial]], list[Recipe], str]:
+    """Returns the trials of each group by id, the groups' recipes, and lines that say what the user should know."""
+    model, parts = (subject.task, subject.shapes), named_parts(config.parts)
+    groups = plan.group_trials(trials, *model, parts, subject.traits.mixed)
+    examples = len(subject.dataset.train["label"])
+    recipes, told = plan.make_recipes(config, *model, groups, examples, subject.traits)
+    return [{trial.id(subject.fingerprint): trial for trial in group} for group in groups], recipes, told
 
-    def _running(self, signature: dict[str, Any]) -> Snapshot | None:
-        """Returns what was being trained when the study was left, if it is of the group with this signature."""
-        running = self.ledger.running
-        if running is None or not planned.same_program(running.signature, signature):
-            return None
-        self.ledger.running = None
-        return running if self.ledger.goes_on(running) else None
 
-    def _write_plan(self, unseen_bytes: int = 0) -> dict[str, Any]:
-        """Writes plan.json and returns it; `unseen_bytes` of memory are yet to be taken."""
-        document = self.planned.document(self.workdir, len(self.ids), self.subject.base, self._planned_seconds())
-        document["process_bytes"] += unseen_bytes
-        self.ledger.recorder.write("plan.json", document)
-        return document
+def _training(
+    config: Config, workdir: Path, subject: Subject, ids: Mapping[str, Trial], ledger: Ledger, fail_fast: bool
+) -> Training:
+    certain = ledger.certain()
+    epochs = int(sum(trial.hparams["epochs"] for identity, trial in ids.items() if identity not in certain))
+    display = Display(len(ids), list(certain.values()), epochs, subject.metric, subject.larger_is_better)
+    saver = Saver(workdir, config.checkpoint.interval_seconds, is_first())
+    return Training(ledger, saver, display, subject.base, fail_fast)
 
-    def _planned_seconds(self) -> dict[str, float]:
-        return seconds.planned(self.spent.by_part["load"], self.trunk_seconds, self.planned.groups, self.ids.values())
 
-    def train(self, job: Job) -> None:
-        """Trains the trials of a group to their ends; those that fail are recorded as such, and the others go on."""
-        if is_first():
-            checkpoint.save_base(self.workdir, self.subject.base)
-        self.training.settle(self._named(job.trials))
-        self.training.fail_orphans(job.number, self._named(self.left(job.trials)))
-        waiting, most = [job.trials], self.config.execution.chunk
-        while waiting:
-            part = job._replace(trials=self.left(waiting.pop()))
-            if not part.trials:
-                continue
-            try:
-                measured, chunks = self.prepare(part, most)
-            except OutOfMemory as error:
-                self.training.fail(job.number, self._named(part.trials), MemoryError(str(error)))
-            except UserError:
-                raise
-            except Exception as error:  # whatever a model raises
-                met_by_all(error)
-                if isinstance(error, jax.errors.JaxRuntimeError) and len(part.trials) > 1:  # one of them may be why
-                    middle = len(part.trials) // 2
-                    waiting += [part.trials[middle:], part.trials[:middle]]
-                else:
-                    self.training.fail(job.number, self._named(part.trials), error)
-            else:
-                if smaller := self._train_chunks(job, measured, chunks):
-                    console.print(f"out of memory with chunks of {measured.execution.size}: going on with {smaller}")
-                    most = smaller
-                    self.planned.groups.pop()
-                    waiting.append(part.trials)
-                del measured, chunks  # before the next ones ask for memory
+class _Work:
+    """What training does to the parts of all groups of a study, as `training.Work` says, and what is written of it."""
 
-    def _train_chunks(self, job: Job, measured: Measured, chunks: Sequence[Chunk]) -> int:
-        console.print(seconds.in_words(self._planned_seconds(), self.jobs - len(self.planned.groups)))
-        with self.spent.while_training(measured.group.programs.compiled, self.training, self.reporting):
-            smaller = self.training.train(job.number, job.signature, measured, chunks, self._after_chunk)
-        for name, program in measured.group.programs.compiled.items():
-            self.compiled[name] += 1
-            self.compiled[f"{name}_after_compaction"] += len(program.executables) - 1
-        return smaller
+    def __init__(
+        self, config: Config, workdir: Path, subject: Subject, ids: Mapping[str, Trial], ledger: Ledger,
+        spent: seconds.Spent, preparation: Preparation, training: Training,
+    ):  # fmt: skip
+        self._most, self._workdir, self._subject, self._ids = config.execution.chunk, workdir, subject, ids
+        self._ledger, self._spent, self._preparation, self._training = ledger, spent, preparation, training
+        self._reporting = reporting.Reporting(workdir, is_first())
+        self._baseline = functools.cache(lambda: baseline(config.data.task, subject.task, subject.dataset))
+        self.left, self.fail = training.left, training.fail
 
-    def end_plan(self) -> Results:
-        """Prints what the whole study will take, and returns the results so far."""
-        if is_first():
-            unseen = sum(array.nbytes for split in self.features for array in split.values())  # zeros take no room yet
-            summary.show_plan(self.workdir / "plan.json", self._write_plan(unseen))
-        return collect(self.workdir, self.asked, self.done)
+    def run(self, groups: Sequence[Group]) -> None:
+        """Trains groups, each once those that its trials may start from have ended, and says what came out."""
+        for group in groups:
+            if is_first():
+                checkpoint.save_base(self._workdir, self._subject.base)
+            self._training.begin(group)
+            train_group(group, self._most, self)
+        self._end()
 
-    def _summarise(self) -> None:
+    def prepare(self, group: Group, most: int) -> list[Chunk]:
+        chunks = self._preparation.prepare(group, most)
+        console.print(self._preparation.in_words())
+        return chunks
+
+    def train(self, chunk: Chunk) -> None:
+        with self._spent.while_training(chunk.group.programs.compiled, self._training):
+            self._training.train(chunk)
+
+    def shrink(self, size: int, smaller: int) -> None:
+        console.print(f"out of memory with chunks of {size}: going on with {smaller}")
+        self._preparation.planned.groups.pop()
+
+    def ended(self) -> None:
+        self._training.ended()
+        self.summarise()
+        self._reporting.update()
+
+    def summarise(self) -> None:
         """Writes what has been found so far: after every chunk, and at the end."""
         if is_first():
-            counts = {"compiles": self.compiled, "trunk_passes": self.trunk_passes, "baseline": self.baseline()}
-            counts |= {"planned": self._planned_seconds(), "data": self.subject.dataset.facts}
-            document = summary.describe(self.ledger, len(self.ids), self.planned.groups, self.spent.by_part, **counts)
-            self.ledger.recorder.write("summary.json", document)
+            counts = {"compiles": self._spent.compiles, "trunk_passes": self._preparation.trunk_passes}
+            counts |= {"baseline": self._baseline(), "planned": self._preparation.planned_seconds()}
+            counts |= {"data": self._subject.dataset.facts}
+            groups, spent = self._preparation.planned.groups, self._spent.by_part
+            document = summary.describe(self._ledger, len(self._ids), groups, spent, **counts)
+            self._ledger.recorder.write("summary.json", document)
 
-    def _after_chunk(self) -> None:
-        self._summarise()
-        self.reporting.update()
-
-    def end(self) -> Results:
-        """Writes summary and report, prints the best settings and the answer, and returns the results."""
-        self.ledger.close()
-        is_new = self.planned.groups or not records.is_whole(self.workdir / "summary.json")
+    def _end(self) -> None:
+        """Writes summary and report, and prints the best settings and the answer."""
+        self._ledger.close()
+        is_new = self._preparation.planned.groups or not records.is_whole(self._workdir / "summary.json")
         if is_new:  # else the summary is of the run that trained
-            self._summarise()
-        answer = self.reporting.end()
-        self.spent.by_part["report"] = self.reporting.seconds
+            self.summarise()
+        answer = self._reporting.end()
+        self._spent.by_part["report"] = self._reporting.seconds
         if is_new:
-            self._summarise()
-        summary.show(self.ledger, self.config.evaluation.metric, self.subject.larger_is_better, self.spent.by_part)
+            self.summarise()
+        metric, larger_is_better = self._subject.metric, self._subject.larger_is_better
+        summary.show(self._ledger, metric, larger_is_better, self._spent.by_part)
         reporting.show(answer)
-        return collect(self.workdir, self.asked, {**self.ledger.failed, **self.done})

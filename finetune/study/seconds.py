@@ -1,12 +1,12 @@
 """Where the time of a study goes, as it was planned and as it came out: the same parts under the same names."""
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from finetune.population.programs import Program
-from finetune.study.reporting import Reporting
 from finetune.study.training import Training
 from finetune.trials.grid import Trial
 
@@ -16,10 +16,11 @@ _REPORT, _REPORT_TRIAL, _REPORT_EPOCH = 5.0, 1e-3, 1.5e-5
 
 
 class Spent:
-    """The seconds that a study has spent so far, `by_part`."""
+    """The seconds that a study has spent so far, `by_part`, and how often each program was compiled."""
 
     def __init__(self) -> None:
         self.by_part: dict[str, float] = {}
+        self.compiles = Counter[str]()
 
     def add(self, parts: Mapping[str, float]) -> None:
         """Adds to parts."""
@@ -27,16 +28,19 @@ class Spent:
             self.by_part[name] = self.by_part.get(name, 0.0) + spent
 
     @contextmanager
-    def while_training(
-        self, programs: Mapping[str, Program], training: Training, reporting: Reporting
-    ) -> Iterator[None]:
-        """Adds what the block takes, without the reports on the way."""
+    def while_training(self, programs: Mapping[str, Program], training: Training) -> Iterator[None]:
+        """Adds what the block takes, however it ends."""
         started, compiled = time.monotonic(), compiling(programs)
-        evaluating, reported = training.evaluating_seconds, reporting.seconds
-        yield
-        total = time.monotonic() - started - (reporting.seconds - reported)
-        compiled = {name: spent - compiled[name] for name, spent in compiling(programs).items()}
-        self.add(of_training(total, training.evaluating_seconds - evaluating, compiled))
+        sizes = {name: max(1, len(program.executables)) for name, program in programs.items()}
+        evaluating = training.evaluating_seconds
+        try:
+            yield
+        finally:
+            total, evaluating = time.monotonic() - started, training.evaluating_seconds - evaluating
+            compiled = {name: spent - compiled[name] for name, spent in compiling(programs).items()}
+            self.add(of_training(total, evaluating, compiled))
+            for name, program in programs.items():
+                self.compiles[f"{name}_after_compaction"] += max(0, len(program.executables) - sizes[name])
 
 
 def planned(

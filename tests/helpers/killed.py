@@ -36,7 +36,7 @@ PHASES = {
     "train": (train, "_train_epoch", 0.02),
     "checkpoint": (checkpoint, "save", 0.1),
     "record": (records, "append", 0.01),
-    "summary": (study._Study, "_summarise", 0.02),
+    "summary": (study._Work, "summarise", 0.02),
     "report": (report, "write", 0.2),
 }
 

@@ -103,6 +103,7 @@ def make_recipe(
     dropout: bool = False,
     seeds: int = 100,
     rates: Rates = NO_RATES,
+    metric: str = "accuracy",
     **optimizer: Any,
 ) -> Recipe:
     """Returns the recipe that trains `trainable` of `task`; `optimizer` holds fields of OptimizerConfig."""
@@ -113,6 +114,7 @@ def make_recipe(
         task=task,
         forward=training_forward(task, paths, dropout),
         evaluating_forward=full_forward(task),
+        metric=metric,
         paths=tuple(sorted(paths)),
         optimizer=config,
         decayed=decayed_paths(config.decayed, {path: shapes[path] for path in paths}),

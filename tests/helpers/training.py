@@ -1,7 +1,7 @@
 """Trains members and populations of `tasks`, and compares what comes of it."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,10 +14,11 @@ from finetune.member.params import abstract
 from finetune.member.rates import make_rates
 from finetune.member.step import Member, Position, Recipe, Shared, train_step
 from finetune.population.parallel import OneDevice
-from finetune.population.programs import Programs, vmapped
+from finetune.population.programs import Programs, make_programs
 from finetune.trials import hparams
 from tests.helpers import tasks
 
+ONE = OneDevice()
 EXAMPLES, VALIDATION = 26, 10  # of a population
 STEM = ("stem/kernel", "stem/bias")
 
@@ -83,13 +84,13 @@ def population(
     rows: Sequence[dict[str, float]],
     recipe: Recipe,
     shared: Shared,
-    make: Callable[..., Programs] = vmapped,
+    layout: OneDevice = ONE,
     on_device: bool = True,
     size: int = 0,
     data_seed: int = 0,
 ) -> tuple[Any, list[Report]]:
     """Returns the fetched members of a population after two epochs, and its reports."""
-    programs = make(recipe, "accuracy", OneDevice(), on_device)
+    programs = make_programs(recipe, layout, on_device)
     members = programs.init(shared, hparams.stack(rows, size or len(rows)))
     members, reports = train_population(programs, recipe, shared, members, (0, 1), data_seed)
     return programs.fetch(members), reports

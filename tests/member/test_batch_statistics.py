@@ -11,8 +11,8 @@ from finetune import from_linen
 from finetune.analysis.lag import lagging
 from finetune.member.epoch import epoch_order
 from finetune.member.params import unflatten
-from finetune.population.parallel import OneDevice
-from finetune.population.programs import looped, vmapped
+from finetune.population.parallel import OneByOne, OneDevice
+from finetune.population.programs import make_programs
 from finetune.trials import hparams
 from tests.helpers import tasks
 from tests.helpers.training import EXAMPLES, VALIDATION, population, train_population
@@ -32,11 +32,11 @@ MEAN, VAR = "batch_stats/norm/mean", "batch_stats/norm/var"
 ROW = tasks.row(learning_rate=0.03, dropout=0.4)
 
 
-@pytest.mark.parametrize("make", [vmapped, looped])
+@pytest.mark.parametrize("layout", [OneDevice(), OneByOne()])
 @pytest.mark.parametrize("rows", [2, 7])
-def test_averages_taken_anew_are_those_of_the_examples(make, rows):
+def test_averages_taken_anew_are_those_of_the_examples(layout, rows):
     recipe = recipe_of(from_linen(Slow(), EXAMPLE), [ROW], "all")
-    shared, programs = tasks.make_shared(recipe), make(recipe, "accuracy", OneDevice(), True)
+    shared, programs = tasks.make_shared(recipe), make_programs(recipe, layout, True)
     members = programs.init(shared, hparams.stack([ROW, ROW | {"epochs": 0}], 2))
     order, split = epoch_order(0, 0, EXAMPLES, 4), tasks.data(EXAMPLES)
     members = programs.reestimate(members, shared, split, order, np.int32(0), np.int32(0), np.int32(rows))
@@ -65,7 +65,7 @@ def test_a_lag_is_seen_and_mended():
     assert "lag" in lag.sentence
     assert "overfits" not in lag.sentence
 
-    programs = vmapped(recipe, "accuracy", OneDevice(), True)
+    programs = make_programs(recipe, OneDevice(), True)
     members = programs.init(shared, hparams.stack([ROW], 1))
     members, late = train_population(programs, recipe, shared, members, (0,))
     order = epoch_order(0, 1, EXAMPLES, 4)

@@ -14,7 +14,7 @@ from finetune.member import lora
 from finetune.member.epoch import epoch_order, train_one
 from finetune.member.params import abstract, unflatten
 from finetune.member.step import Recipe, effective, init_member, train_step
-from finetune.population.parallel import ALL, MEMBERS, ORDER
+from finetune.population.parallel import ALL, MEMBERS, ORDER, OneDevice
 from finetune.population.programs import train_members
 from finetune.trials import hparams
 from tests.helpers import adapted, tasks
@@ -199,7 +199,7 @@ def test_a_frozen_kernel_is_multiplied_once_for_all_members() -> None:
     members, recipe = 3, adapted.recipe_of(2)
     stacked = hparams.stack([tasks.row(seed=seed, lora_rank=2) for seed in range(members)], members)
     start = jax.vmap(lambda each: init_member(recipe, shared_of(recipe), each))(stacked)
-    step = train_members(recipe, train_one, (MEMBERS, ALL, ALL, ORDER, ALL, ALL))
+    step = train_members(recipe, OneDevice(), train_one, (MEMBERS, ALL, ALL, ORDER, ALL, ALL))
     order = epoch_order(0, 0, EXAMPLES, 4)
     arguments = start, shared_of(recipe), tasks.data(EXAMPLES), order, np.int32(0), np.int32(0)
     program = jax.jit(step).lower(*arguments).compile().as_text()

@@ -15,8 +15,8 @@ from finetune.member.epoch import make_order
 from finetune.member.metric import CLASSIFICATION, MULTILABEL, REGRESSION, TOKENS, Metric, as_metric, choose
 from finetune.member.step import Recipe
 from finetune.population.feed import fed, from_host
-from finetune.population.parallel import BatchOverDevices, MembersOverDevices, OneDevice, padded_size
-from finetune.population.programs import Programs, looped, vmapped
+from finetune.population.parallel import BatchOverDevices, MembersOverDevices, OneByOne, OneDevice, padded_size
+from finetune.population.programs import Programs, make_programs
 from finetune.trials import hparams
 from tests.helpers import tasks
 from tests.helpers.training import VALIDATION
@@ -136,8 +136,8 @@ ROWS = [tasks.row(learning_rate=0.01 * (i + 1), seed=i) for i in range(8)]
 
 
 @functools.cache
-def recipe() -> Recipe:
-    return tasks.make_recipe(tasks.mlp()._replace(metrics=METRICS), "all", 26, 4)
+def recipe(metric: str = "accuracy") -> Recipe:
+    return tasks.make_recipe(tasks.mlp()._replace(metrics=METRICS), "all", 26, 4, metric=metric)
 
 
 def found(programs: Programs, layout: OneDevice, batch: int, rows: list[Any]) -> tuple[Any, Any, Any]:
@@ -167,26 +167,26 @@ def check(programs: Programs, layout: OneDevice, batch: int, metric: str, rows: 
 
 @pytest.mark.parametrize("batch, metric", [(4, "macro_f1"), (VALIDATION, "distance")])
 def test_members_on_one_device(batch: int, metric: str) -> None:
-    check(vmapped(recipe(), metric, OneDevice(), True), OneDevice(), batch, metric, ROWS)
+    check(make_programs(recipe(metric), OneDevice(), True), OneDevice(), batch, metric, ROWS)
 
 
 def test_members_one_after_the_other() -> None:
-    check(looped(recipe(), "auc", OneDevice(), True), OneDevice(), 3, "auc", ROWS[:2])
+    check(make_programs(recipe("auc"), OneByOne(), True), OneByOne(), 3, "auc", ROWS[:2])
 
 
 def test_members_over_devices() -> None:
     layout = MembersOverDevices(jax.local_devices())
-    check(vmapped(recipe(), "auc", layout, True), layout, 4, "auc", ROWS)
+    check(make_programs(recipe("auc"), layout, True), layout, 4, "auc", ROWS)
 
 
 def test_a_batch_over_devices() -> None:
     layout = BatchOverDevices(jax.local_devices())
-    check(vmapped(recipe(), "distance", layout, True), layout, 6, "distance", ROWS[:2])
+    check(make_programs(recipe("distance"), layout, True), layout, 6, "distance", ROWS[:2])
 
 
 @pytest.mark.parametrize("mode, rows", [("vmap", ROWS), ("loop", ROWS[:2])])
 @pytest.mark.parametrize("kind", [OneDevice, lambda: MembersOverDevices(jax.local_devices())])
 def test_batches_that_are_handed(mode: str, rows: list[Any], kind: Any) -> None:
-    layout = OneDevice() if mode == "loop" else kind()
-    whole = (vmapped if mode == "vmap" else looped)(recipe(), "matthews", layout, False)
-    check(fed(whole, recipe(), "matthews", layout, from_host(layout), mode), layout, 4, "matthews", rows)
+    layout = OneByOne() if mode == "loop" else kind()
+    whole = make_programs(recipe("matthews"), layout, False)
+    check(fed(whole, recipe("matthews"), layout, from_host(layout)), layout, 4, "matthews", rows)

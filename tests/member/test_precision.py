@@ -11,7 +11,7 @@ from finetune.member.precision import widened
 from finetune.member.step import Shared
 from finetune.member.task import Task
 from finetune.population.parallel import OneDevice
-from finetune.population.programs import vmapped
+from finetune.population.programs import make_programs
 from finetune.trials import hparams
 from tests.helpers import tasks
 from tests.helpers.training import train_population
@@ -66,7 +66,7 @@ def test_mean_gradients_of_bfloat16_parameters():
     batch_size, options = 1000, {"accumulates": True, "name": "sgd", "schedule": "constant"}
     recipe = tasks.make_recipe(narrow_sum(), "all", batch_size, 1, **options)
     rows = [tasks.row(batch_size=batch_size, epochs=1, learning_rate=0.5, momentum=0.0, warmup_fraction=0.0)]
-    programs = vmapped(recipe, "accuracy", OneDevice(), True)
+    programs = make_programs(recipe, OneDevice(), True)
     shared = Shared({}, {})
     members = programs.init(shared, hparams.stack(rows, 1))
     members, _ = train_population(programs, recipe, shared, members, (0,))

@@ -67,4 +67,4 @@ def recipe_of(task, rows, trainable, **choices):
 
     choices = {"trainable": trainable, "optimizer.name": "sgd", "schedule": "constant", **choices}
     trials = [Trial(row, choices) for row in rows]
-    return make_recipe(Config(), task, abstract(task), trials, EXAMPLES)
+    return make_recipe(Config(), task, abstract(task), trials, EXAMPLES)._replace(metric="accuracy")

@@ -12,7 +12,7 @@ import pytest
 from finetune.member.epoch import epoch_order
 from finetune.member.step import QUANTITIES, Recipe, Shared, eval_step, train_step
 from finetune.population.parallel import OneDevice
-from finetune.population.programs import Programs, vmapped
+from finetune.population.programs import Programs, make_programs
 from finetune.trials import hparams
 from tests.helpers import tasks
 from tests.helpers.training import read, train_member, train_population
@@ -78,7 +78,7 @@ def relu_programs() -> tuple[Recipe, Shared, Programs]:
     """Programs of a model in which a NaN that comes from below its relu leaves the loss finite."""
     task = tasks.mlp(activation=lambda x: jnp.where(x > 0, x, 0))
     recipe = tasks.make_recipe(task, "all", 26, 4, accumulates=True)
-    return recipe, tasks.make_shared(recipe), vmapped(recipe, "accuracy", OneDevice(), True)
+    return recipe, tasks.make_shared(recipe), make_programs(recipe, OneDevice(), True)
 
 
 def bitwise_equal(a: Any, b: Any, members: Sequence[int]) -> None:

@@ -10,10 +10,9 @@ from finetune.errors import UserError
 from finetune.member.step import Shared
 from finetune.member.task import Task
 from finetune.population import measure
-from finetune.population.measure import Execution
-from finetune.population.train import Splits
-from finetune.population.workload import Workload
+from finetune.population.group import Execution, Group, Splits
 from finetune.trials.grid import Trial
+from finetune.trunk.choice import Trunk
 from tests.helpers.tasks import data, make_recipe, make_shared, mlp, row
 
 ONE = ExecutionConfig(devices=1)
@@ -21,10 +20,10 @@ ONE = ExecutionConfig(devices=1)
 
 def workload(recipe, split, members, shared=None):
     trained = [leaf for path, leaf in jax.eval_shape(recipe.task.init, jax.random.key(0)).items()]
-    return Workload(
+    return Group(
+        trials={str(seed): Trial(row(seed=seed, batch_size=recipe.micro_batch), {}) for seed in range(members)},
         recipe=recipe,
-        trials=[Trial(row(seed=seed, batch_size=recipe.micro_batch), {}) for seed in range(members)],
-        metric="accuracy",
+        trunk=Trunk("none", ""),
         shared=shared or Shared({}, {}),
         splits=Splits(split, split, split),
         eval_batch=16,
@@ -60,9 +59,7 @@ def test_chunk_is_halved_until_it_fits(monkeypatch):
     recipe = make_recipe(mlp(), "all", examples=12, micro_batch=4)
     forced = ExecutionConfig(devices=1, mode="vmap")
     work = workload(recipe, data(12), 16)
-    needed = {
-        size: measure.choose(forced, work._replace(trials=work.trials[:size]), None).cost.bytes for size in (4, 8)
-    }
+    needed = {size: measure.choose(forced, workload(recipe, data(12), size), None).cost.bytes for size in (4, 8)}
     monkeypatch.setattr(measure, "free_bytes", lambda: needed[4] + 1)
     monkeypatch.setattr(measure, "_upper_bound", lambda work: 16)
     assert measure.choose(forced, work, None).execution.size == 4

@@ -8,7 +8,7 @@ import pytest
 from finetune.member.epoch import epoch_order
 from finetune.member.step import init_member
 from finetune.population.parallel import OneDevice
-from finetune.population.programs import vmapped
+from finetune.population.programs import make_programs
 from finetune.trials import hparams
 from tests.helpers import tasks
 
@@ -18,7 +18,7 @@ def test_members_share_what_is_frozen(trainable: str) -> None:
     count, features, width, examples, batch = 64, 256, 128, 32, 8
     recipe = tasks.make_recipe(tasks.mlp(width, features), trainable, examples, batch)
     shared = tasks.make_shared(recipe)
-    programs = vmapped(recipe, "accuracy", OneDevice(), True)
+    programs = make_programs(recipe, OneDevice(), True)
     members = jax.eval_shape(
         jax.vmap(functools.partial(init_member, recipe), (None, 0)),
         shared,

@@ -9,7 +9,7 @@ import pytest
 from finetune.member.epoch import Order, Report, epoch_order, make_order
 from finetune.member.step import Recipe, Shared
 from finetune.population.parallel import BatchOverDevices, MembersOverDevices, OneDevice, choose_layout, padded_size
-from finetune.population.programs import Programs, vmapped
+from finetune.population.programs import Programs, make_programs
 from finetune.trials import hparams
 from tests.helpers import tasks
 
@@ -30,7 +30,8 @@ def rows() -> list[dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
-    return tasks.make_recipe(tasks.mlp(), "last:1", EXAMPLES, MICRO_BATCH, accumulates=True, dropout=True)
+    options = {"accumulates": True, "dropout": True, "metric": "loss"}
+    return tasks.make_recipe(tasks.mlp(), "last:1", EXAMPLES, MICRO_BATCH, **options)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def shared(recipe: Recipe) -> Shared:
 
 def train(layout: OneDevice, recipe: Recipe, shared: Shared, rows: list) -> tuple[Any, list[Report], dict, Programs]:
     """Returns the members after two epochs, the reports, the metrics on a test split, and the programs."""
-    programs = vmapped(recipe, "loss", layout, True)
+    programs = make_programs(recipe, layout, True)
     size = padded_size(len(rows), layout)
     shared, split, check = layout.put_all((shared, tasks.data(EXAMPLES), tasks.data(VALIDATION)))
     members = programs.init(shared, hparams.stack(rows, size))

@@ -10,8 +10,8 @@ import pytest
 
 from finetune.member.epoch import Report, epoch_order, make_order
 from finetune.member.step import Position, Recipe, Shared, full_forward, train_step
-from finetune.population.parallel import OneDevice
-from finetune.population.programs import Programs, looped, vmapped
+from finetune.population.parallel import OneByOne, OneDevice
+from finetune.population.programs import Programs, make_programs
 from finetune.trials import hparams
 from tests.helpers import formulas, tasks
 from tests.helpers.training import STEM, VALIDATION, population, recipe_for, relative, train_population
@@ -35,7 +35,7 @@ def shared(recipe: Recipe) -> Shared:
 
 @pytest.fixture(scope="module")
 def programs(recipe: Recipe) -> Programs:
-    return vmapped(recipe, "accuracy", OneDevice(), True)
+    return make_programs(recipe, OneDevice(), True)
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +51,21 @@ def assert_close(got: Any, wanted: Any, tolerance: float = 1e-5) -> None:
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("make, on_device", [(looped, True), (looped, False), (vmapped, False)])
+@pytest.mark.parametrize("layout, on_device", [(OneByOne(), True), (OneByOne(), False), (OneDevice(), False)])
 def test_every_mode_gives_the_same(
-    make: Any, on_device: bool, rows: Any, recipe: Recipe, shared: Shared, expected: Any
+    layout: OneDevice, on_device: bool, rows: Any, recipe: Recipe, shared: Shared, expected: Any
 ) -> None:
-    members, reports = population(rows, recipe, shared, make, on_device)
+    members, reports = population(rows, recipe, shared, layout, on_device)
     assert_close(members, expected[0])
     assert_close(reports, expected[1])
 
 
-@pytest.mark.parametrize("make", [vmapped, looped])
-def test_a_convolution_gives_the_same_in_every_mode(make: Any) -> None:
+@pytest.mark.parametrize("layout", [OneDevice(), OneByOne()])
+def test_a_convolution_gives_the_same_in_every_mode(layout: OneDevice) -> None:
     task = tasks.convolution()
-    recipe = tasks.make_recipe(task, "all", 6, 3)
+    recipe = tasks.make_recipe(task, "all", 6, 3, metric="loss")
     shared = tasks.make_shared(recipe)
-    programs = make(recipe, "loss", OneDevice(), True)
+    programs = make_programs(recipe, layout, True)
     members = programs.init(shared, hparams.stack([tasks.row(batch_size=3), tasks.row(batch_size=3, seed=1)], 2))
     split, order = tasks.data(6, 4, 4, 1), epoch_order(0, 0, 6, 3)
     trained = programs.fetch(programs.train(members, shared, split, order, np.int32(0), np.int32(0), np.int32(2)))
@@ -111,7 +111,7 @@ def test_one_program_whatever_the_hyperparameters(recipe: Recipe, shared: Shared
 
     forward = full_forward(recipe.task._replace(apply=apply))
     recipe = recipe._replace(forward=forward, evaluating_forward=forward)
-    programs = vmapped(recipe, "accuracy", OneDevice(), True)
+    programs = make_programs(recipe, OneDevice(), True)
     counts = []
     for changes in ({}, {"learning_rate": 0.1, "clip_norm": 1.0}, {"batch_size": 4, "epochs": 1, "seed": 8}):
         population_rows = [{**row, **changes} for row in rows]

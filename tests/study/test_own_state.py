@@ -11,13 +11,14 @@ from finetune.config import TrunkConfig
 from finetune.member.epoch import epoch_order
 from finetune.member.params import abstract, flatten, live_state, partition, trainable_paths, unflatten
 from finetune.member.step import init_member
-from finetune.population.parallel import OneDevice
-from finetune.population.programs import looped, vmapped
-from finetune.population.train import Group, Splits, Start, begin
+from finetune.population.group import Group, Splits
+from finetune.population.parallel import OneByOne, OneDevice
+from finetune.population.programs import make_programs
+from finetune.population.train import Start, begin
 from finetune.study.plan import group_trials
 from finetune.trials import hparams
 from finetune.trials.grid import Trial
-from finetune.trunk.choice import Room, choose_trunk
+from finetune.trunk.choice import Room, Trunk, choose_trunk
 from tests.helpers import tasks
 from tests.helpers.training import EXAMPLES, VALIDATION, population, relative, train_population
 from tests.own.networks import Linen, linen_task, nnx_task, recipe_of
@@ -81,7 +82,7 @@ def test_population_equals_solo_runs(kind):
     recipe = recipe_of(TASKS[kind](), rows, "all")
     shared = tasks.make_shared(recipe)
     members, reports = population(rows, recipe, shared)
-    programs = looped(recipe, "accuracy", OneDevice(), on_device=False)
+    programs = make_programs(recipe, OneByOne(), on_device=False)
     for i, row in enumerate(rows):
         member = programs.init(shared, hparams.stack([row], 1))
         member, told = train_population(programs, recipe, shared, member, (0, 1))
@@ -93,13 +94,13 @@ def test_population_equals_solo_runs(kind):
         assert i == 0 or relative(members.leaves[recipe.state[0]][i], members.leaves[recipe.state[0]][0]) > 1e-4
 
 
-@pytest.mark.parametrize("make", [vmapped, looped])
-def test_a_stage_goes_on_with_the_statistics_of_the_one_before(make):
+@pytest.mark.parametrize("layout", [OneDevice(), OneByOne()])
+def test_a_stage_goes_on_with_the_statistics_of_the_one_before(layout):
     rows = {"first": tasks.row(), "second": tasks.row(seed=1)}
     recipe = recipe_of(linen_task(), list(rows.values()), "all")
-    shared, programs = tasks.make_shared(recipe), make(recipe, "accuracy", OneDevice(), True)
-    group = Group(recipe, programs, OneDevice(), shared, Splits({}, {}, {}), 4, "accuracy")
+    shared, programs = tasks.make_shared(recipe), make_programs(recipe, layout, True)
     trials = {name: Trial(row, {"trainable": "head>all"}) for name, row in rows.items()}
+    group = Group(trials, recipe, Trunk("none", ""), shared, Splits({}, {}, {}), 4, 1, layout=layout, programs=programs)
     parent = {path: np.full(leaf.shape, 3.0, leaf.dtype) for path, leaf in tasks.base_leaves(recipe.task).items()}
     members = programs.fetch(begin(group, trials, 2, {"second": Start("parent", parent)}).members)
     assert set(members.leaves) == recipe.own

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from finetune.population.parallel import choose_layout
 from finetune.study import plan, run, seconds
 from finetune.trunk import feature_pass
 from finetune.trunk.feature_store import FeatureStore
@@ -35,9 +36,8 @@ def test_compiling_on_the_way_is_neither_training_nor_evaluating():
 def test_programs_are_compiled_again_for_smaller_populations(mode, sizes, expected):
     """By hand: 5 s to compile training and 2 s to compile validation for each smaller size, 2 s to test at each."""
     compiled = {name: SimpleNamespace(seconds=spent) for name, spent in (("train", 5.0), ("validate", 2.0))}
-    group = SimpleNamespace(programs=SimpleNamespace(compiled=compiled))
-    measured = SimpleNamespace(execution=SimpleNamespace(mode=mode), group=group)
-    assert plan._compile_seconds(measured, sizes) == expected
+    group = SimpleNamespace(layout=choose_layout(mode, 3, 1), programs=SimpleNamespace(compiled=compiled))
+    assert plan._compile_seconds(group, sizes) == expected
 
 
 def test_a_pass_takes_what_its_batches_and_compiling_take(tmp_path, monkeypatch):

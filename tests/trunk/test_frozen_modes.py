@@ -7,10 +7,10 @@ import pytest
 
 from finetune.config import ExecutionConfig, OptimizerConfig, TrunkConfig
 from finetune.member.params import abstract, decayed_paths, partition, trainable_paths
-from finetune.member.step import Recipe, full_forward
+from finetune.member.step import Recipe, Shared, full_forward
 from finetune.population import measure
+from finetune.population.group import Group, Splits, with_features
 from finetune.population.train import Listener, begin, train_chunk
-from finetune.population.workload import make_workload
 from finetune.trials.grid import Trial
 from finetune.trunk.choice import Room, choose_trunk
 from finetune.trunk.feature_pass import Pass
@@ -59,6 +59,7 @@ def recipe_of(task, trainable, rows):
         task=task,
         forward=full_forward(task),
         evaluating_forward=full_forward(task),
+        metric="loss",
         paths=tuple(sorted(paths)),
         optimizer=OptimizerConfig(),
         decayed=decayed_paths("matrices", {path: abstract(task)[path] for path in paths}),
@@ -81,16 +82,15 @@ def run(trainable, way, dropout=0.0):
     features = Pass([trunk], base, data, 4, FeatureStore(Path(), 0)).run(lambda: None)
     trained, frozen = partition(base, frozenset(recipe.paths))
     pretrained = {path: leaf for path, leaf in trained.items() if not path.startswith("head")}
-    work = make_workload(
-        recipe, trunk, frozen, pretrained, data, features, trials=rows, metric="loss", eval_batch=4, trained_bytes=1
-    )
-    found = measure.choose(ExecutionConfig(execution, 3, 1, on_device), work, None)
-    numbers = {str(number): [] for number in range(len(rows))}
+    named = {str(number): row for number, row in enumerate(rows)}
+    group = Group(named, recipe, trunk, Shared(frozen, pretrained), Splits(*data), eval_batch=4, trained_bytes=1)
+    found = measure.choose(ExecutionConfig(execution, 3, 1, on_device), with_features(group, features), None)
+    numbers = {name: [] for name in named}
     listener = Listener(
         lambda rows: _note(numbers, rows), lambda rows, leaves: _end(numbers, rows, leaves), lambda population: None
     )
-    population = begin(found.group, dict(zip(numbers, rows, strict=True)), found.execution.size, {})
-    train_chunk(found.group, population, 100, listener)
+    population = begin(found, named, found.execution.size, {})
+    train_chunk(found, population, 100, listener)
     return numbers, trunk
 
 
