@@ -162,7 +162,8 @@ def claims(answer: Answer) -> Iterator[tuple[str, bool]]:
     yield "better", advice.best is not None and stands.comparison is not None
     worse = stands.comparison is not None and not stands.comparison.tied.all()
     yield "worse", worse or "worse by more than chance" in said[SURE]
-    yield "points", any(each.low > 0 for each in (answer.gain, *answer.losses) if each is not None)
+    told = (answer.gain, *answer.losses) if answer.evidence.differ else ()  # else nothing is said of points
+    yield "points", any(each.low > 0 for each in told if each is not None)
     yield "arms", answer.arms is not None and any(arm.worse for arm in answer.arms.arms)
     titles = [effect.message(each, answer.evidence) for each in answer.effects]
     yield (
