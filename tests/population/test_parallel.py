@@ -154,5 +154,5 @@ def test_an_order_is_cut_over_devices_and_padded_with_weight_zero() -> None:
     ],
 )
 def test_layouts(members: int, limit: int, kind: type, devices: int, size: int) -> None:
-    layout = choose_layout(members, limit)
+    layout = choose_layout("vmap", members, limit)
     assert (type(layout), layout.count, padded_size(members, layout)) == (kind, devices, size)

@@ -37,7 +37,7 @@ def results(task, rows):
     trials = found.resolved([Trial(row, CHOICES) for row in rows])
     done = {}
     for group in group_trials(trials, task, shapes, {}, found.mixed):
-        recipe = make_recipe(Config(), task, shapes, group, EXAMPLES, found.mixed)
+        recipe = make_recipe(Config(), task, shapes, group, EXAMPLES, found.mixed)._replace(metric="accuracy")
         members, reports = population([trial.hparams for trial in group], recipe, tasks.make_shared(recipe))
         for i, trial in enumerate(group):
             leaves = {path: leaf[i] for path, leaf in members.params.items()}
