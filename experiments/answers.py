@@ -78,7 +78,7 @@ def panels(chart: altair.LayerChart | altair.Chart, frame: pd.DataFrame) -> alta
     """Returns a chart once for each value of frame["panel"], in order, side by side."""
     names = list(dict.fromkeys(frame["panel"]))
     header = altair.Header(title=None, labelFontSize=12)
-    rows = figure.records(frame.to_dict("records"))
+    rows = figure.chart_of(frame).data
     return (
         chart.properties(width=_WIDTH, height=_HEIGHT, data=rows)
         .facet(column=altair.Column("panel:N", sort=names, header=header))

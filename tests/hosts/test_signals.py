@@ -76,6 +76,7 @@ def test_a_disk_that_fills(tmp_path, what):
         size = (study / "curves.jsonl").stat().st_size + 100
     else:
         finish(start(tmp_path, "--plan_only"))
+        size = (study / "config.json").stat().st_size + 300  # which is written before them
     process = start(tmp_path, *longer)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))  # it still imports
     errors = process.communicate(timeout=200)[1]

@@ -1,15 +1,15 @@
 """Whatever is typed for an axis or a setting is understood, or refused in one line: 2,000 examples of each."""
 
 import contextlib
-import sys
 
 import hypothesis
 import pytest
 from hypothesis import strategies as some
 
-from finetune import __main__
 from finetune import config as settings
 from finetune.errors import UserError
+from finetune.study import config_file as config_file_of
+from finetune.study import flags
 from finetune.trials import grid, hparams
 
 EXAMPLES = hypothesis.settings(
@@ -67,9 +67,9 @@ def config_file(tmp_path_factory):
     )
 )
 def test_overrides(config_file, arguments):
-    sys.modules.pop("config_config", None)
     defaults = dict(settings.fields(settings.Config()))
     with contextlib.suppress(UserError):
-        values = __main__._parse([f"--config={config_file}", "--workdir=study", *arguments])
-        for name, value in settings.fields(values.config):
+        _, named, overrides = flags.parse([f"--config={config_file}", "--workdir=study", *arguments])
+        defined = config_file_of.read(*config_file_of.find(named))
+        for name, value in settings.fields(flags.overridden(defined.config, overrides)):
             assert type(value) is type(defaults[name])

@@ -11,7 +11,7 @@ from finetune import from_functions
 from finetune.config import Config, TrunkConfig
 from finetune.errors import UserError
 from finetune.member.params import abstract
-from finetune.study import plan, run
+from finetune.study import plan, preparation, run
 from finetune.trials.grid import Trial
 from finetune.trunk.choice import Room, choose_trunk
 from finetune.trunk.feature_pass import Pass
@@ -120,7 +120,7 @@ def test_dropout_within_the_frozen_part_is_not_cached(tmp_path):
 
 def test_groups_share_one_pass(tmp_path, monkeypatch):
     passes = []
-    monkeypatch.setattr(run, "Pass", lambda *arguments: passes.append(Pass(*arguments)) or passes[-1])
+    monkeypatch.setattr(preparation, "Pass", lambda *arguments: passes.append(Pass(*arguments)) or passes[-1])
     found = run.run(config("head", "cached", "head"), tmp_path, {"trainable": ["head", "last:1"]})
     assert len(found.trials) == 2
     (features, *_) = passes[0].imagined()
