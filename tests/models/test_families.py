@@ -192,7 +192,7 @@ def test_adapters_of_deberta_drop_no_distances(tmp_path, examples):
 def test_what_is_frozen_is_computed_once(family, spec):
     _, _, _, directory = family
     _, task = task_of(directory, tokens=6)
-    split = {"input_ids": np.ones((4, 6), np.int32), "length": np.full(4, 5), "label": np.zeros(4, np.int32)}
+    split = {"input_ids": np.ones((4, 6), np.int32), "length": np.full(4, 5, np.int32), "label": np.zeros(4, np.int32)}
     recipe = make_recipe(task, spec, examples=4, micro_batch=2)
     trials = [Trial(row(seed=seed), {}) for seed in range(2)]
     trunk = choose_trunk(
