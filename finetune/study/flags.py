@@ -66,14 +66,14 @@ def help_lines() -> Iterator[str]:
 
 def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, str, list[str]]:
     """Returns (flags, what --config names, overrides of its settings); raises UserError for what is wrong with them."""
-    overrides = [_checked(each) for each in arguments if _is_override(each)]
-    named = [each.partition("=")[2] for each in arguments if each.lstrip("-").partition("=")[0] == "config"]
+    overrides = [_checked(each) for each in arguments if _name(each).startswith("config.")]
+    named = [each.partition("=")[2] for each in arguments if _name(each) == "config"]
     if len(named) != 1:
         raise UserError(f"--config is {', '.join(named)!r}, allowed: one file, such as --config=configs/quickstart.py, "
                         f"or one of {', '.join(config_file.packaged())}")  # fmt: skip
     values = define()
     try:
-        plain = [each for each in arguments if each.lstrip("-").partition("=")[0].partition(".")[0] != "config"]
+        plain = [each for each in arguments if _name(each).partition(".")[0] != "config"]
         rest = values(["finetune", *plain])
     except flags.Error as error:
         raise UserError(str(error)) from None
@@ -96,8 +96,9 @@ def overridden(config: settings.Config, overrides: Sequence[str]) -> settings.Co
     return found
 
 
-def _is_override(argument: str) -> bool:
-    return argument.startswith("-") and argument.lstrip("-").startswith("config.")
+def _name(argument: str) -> str:
+    """Returns the name of a flag, "" of what is none."""
+    return argument.lstrip("-").partition("=")[0] if argument.startswith("-") else ""
 
 
 def _checked(argument: str) -> str:

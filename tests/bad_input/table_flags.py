@@ -6,6 +6,8 @@ name: (arguments, words of the line)
 FLAGS = {
     "unknown flag": (["--plan_onl"], ["plan_onl", "plan_only"]),
     "stray argument": (["epochs=3"], ["'epochs=3'", "--help"]),
+    "a setting without dashes": (["config.hparams.epochs=3"], ["'config.hparams.epochs=3'", "--help"]),
+    "a config without dashes": (["config=other.py"], ["'config=other.py'", "--help"]),
     "seeds not a number": (["--seeds=many"], ["seeds", "many"]),
     "no seeds": (["--seeds=0"], ["--seeds is 0", "1 or more"]),
     "too many seeds": (["--seeds=99999999999"], ["--seeds is 99999999999", "at most"]),
