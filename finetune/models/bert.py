@@ -33,7 +33,7 @@ class Embeddings(nn.Module):
     """Sum of word, position and token type embeddings, normalised.
 
     width: of the tables; the sum is projected where the blocks have another one. positions: 0 = there are none, and
-    first: the row of the first. token_types: 0 = there are none.
+    first: the row of the first. token_types: 0 = there are none. norm_bias: whether the norm has a bias.
     """
 
     width: int
@@ -45,6 +45,7 @@ class Embeddings(nn.Module):
     epsilon: float
     dtype: Dtype
     param_dtype: Dtype
+    norm_bias: bool = True
 
     @nn.compact
     def __call__(
@@ -59,7 +60,7 @@ class Embeddings(nn.Module):
         if self.token_types:
             types = jnp.zeros((1, 1), jnp.int32) if types is None else types.astype(jnp.int32)
             x = x + table(self.token_types, self.width, *dtypes, "token_type")(types)
-        x = layer_norm(self.epsilon, *dtypes, name="norm")(x)
+        x = layer_norm(self.epsilon, *dtypes, name="norm", use_bias=self.norm_bias)(x)
         x = Dropout(name="dropout")(x, rate, keys)
         if self.width == self.projected:
             return x

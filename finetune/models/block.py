@@ -30,9 +30,12 @@ def at_least_float32(dtype: Dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def layer_norm(epsilon: float, dtype: Dtype, param_dtype: Dtype, name: str | None = None) -> nn.LayerNorm:
+def layer_norm(
+    epsilon: float, dtype: Dtype, param_dtype: Dtype, name: str | None = None, use_bias: bool = True
+) -> nn.LayerNorm:
     """Returns a layer norm with two-pass statistics in float32 or wider."""
-    return nn.LayerNorm(epsilon, dtype=dtype, param_dtype=param_dtype, use_fast_variance=False, name=name)
+    types = {"dtype": dtype, "param_dtype": param_dtype}
+    return nn.LayerNorm(epsilon, use_bias=use_bias, use_fast_variance=False, name=name, **types)
 
 
 def dot_product(query: jax.Array, key: jax.Array, project: Project) -> jax.Array:

@@ -12,35 +12,22 @@ import jax.numpy as jnp
 
 from finetune.member.dropout import Dropout
 from finetune.member.task import Batch
-from finetune.models.bert import FIXED, INPUT, SIZES, STEM, Bert, check, table
-from finetune.models.block import ACTIVATIONS, Attention, Dtype, Project, Score, at_least_float32, dot_product
+from finetune.models.bert import FIXED, INPUT, SIZES, STEM, Bert, Embeddings, check
+from finetune.models.block import (
+    ACTIVATIONS,
+    Attention,
+    Dtype,
+    Project,
+    Score,
+    at_least_float32,
+    dot_product,
+    layer_norm,
+)
 
 __all__ = ["FIXED", "INPUT", "SIZES", "STEM", "check", "module"]
 
 
-def norm(epsilon: float, dtype: Dtype, param_dtype: Dtype, name: str | None = None) -> nn.LayerNorm:
-    """Returns a layer norm without bias."""
-    types = {"dtype": dtype, "param_dtype": param_dtype}
-    return nn.LayerNorm(epsilon, use_bias=False, use_fast_variance=False, name=name, **types)
-
-
-class ModernEmbeddings(nn.Module):
-    """Embeddings of words, normalised."""
-
-    width: int
-    vocabulary: int
-    epsilon: float
-    dtype: Dtype
-    param_dtype: Dtype
-
-    @nn.compact
-    def __call__(
-        self, ids: jax.Array, types: jax.Array | None, rate: jax.Array | float, keys: jax.Array | None
-    ) -> jax.Array:
-        """Returns [B, T, D] from tokens `ids` [B, T]; they have no `types`."""
-        dtypes = (self.dtype, self.param_dtype)
-        x = table(self.vocabulary, self.width, *dtypes, "word")(ids.astype(jnp.int32))
-        return Dropout(name="dropout")(norm(self.epsilon, *dtypes, name="norm")(x), rate, keys)
+norm = partial(layer_norm, use_bias=False)
 
 
 class GatedMlp(nn.Module):
@@ -129,8 +116,9 @@ class ModernBert(Bert):
         self.norm = norm(self.epsilon, self.dtype, self.param_dtype)
 
     def make_embeddings(self, types: dict[str, Any]) -> nn.Module:
-        """Returns the stem."""
-        return ModernEmbeddings(self.width, self.vocabulary, self.epsilon, **types)
+        """Returns the stem, of words alone."""
+        sizes = (self.width, self.width, self.vocabulary, 0, 0, 0, self.epsilon)
+        return Embeddings(*sizes, norm_bias=False, **types)
 
     def make_block(self, index: int, types: dict[str, Any]) -> nn.Module:
         """Returns a block; `index` counts from the first."""

@@ -1,16 +1,8 @@
 """BERT and those that keep its blocks: RoBERTa, XLM-R, CamemBERT, DistilBERT, ELECTRA and MPNet."""
 
-from finetune.models.weights.families.family import Family, Head
+from finetune.models.weights.families.family import SIZES, Family, Head
 
-_SIZES = {
-    "width": "hidden_size",
-    "depth": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "mlp_width": "intermediate_size",
-    "vocabulary": "vocab_size",
-    "positions": "max_position_embeddings",
-}
-_TYPED = _SIZES | {"token_types": "type_vocab_size"}
+_TYPED = SIZES | {"token_types": "type_vocab_size"}
 _ABSOLUTE = {"position_embedding_type": "absolute"}
 _EMBEDDINGS = {
     "embeddings.word_embeddings": "embeddings/word",
@@ -61,7 +53,7 @@ ELECTRA = BERT._replace(
 MPNET = Family(
     name="MPNet",
     prefix="mpnet.",
-    sizes=_SIZES,
+    sizes=SIZES,
     defaults={"epsilon": ("layer_norm_eps", 1e-12)},
     # transformers counts from these, whatever config.json says.
     constants={"padding": 1},

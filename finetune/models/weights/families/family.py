@@ -8,6 +8,14 @@ import numpy as np
 from finetune.errors import UserError
 
 Settings = Mapping[str, Any]  # of a config.json
+SIZES = {  # as most families call them
+    "width": "hidden_size",
+    "depth": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "vocabulary": "vocab_size",
+    "positions": "max_position_embeddings",
+}
 _NORM_LEAVES = {"weight": "scale", "gamma": "scale", "bias": "bias", "beta": "bias"}  # gamma, beta: older files
 _TABLES = ("word", "position", "token_type", "relative")  # of embeddings: looked up, not multiplied
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune.errors import UserError
-from finetune.models.weights.families.family import Family, Settings
+from finetune.models.weights.families.family import SIZES, Family, Settings
 
 _KINDS = {"global": "full_attention", "local": "sliding_attention"}
 _THETAS = {"global": 160_000.0, "local": 10_000.0}
@@ -57,14 +57,7 @@ MODERNBERT = Family(
     name="ModernBert",
     prefix="model.",
     classifies_tokens=False,  # its classes normalise what a head of ours reads
-    sizes={
-        "width": "hidden_size",
-        "depth": "num_hidden_layers",
-        "heads": "num_attention_heads",
-        "mlp_width": "intermediate_size",
-        "vocabulary": "vocab_size",
-        "positions": "max_position_embeddings",
-    },
+    sizes=SIZES,
     activation="hidden_activation",
     defaults={"epsilon": ("norm_eps", 1e-5), "window": ("local_attention", 128)},
     fixed={"attention_bias": False, "mlp_bias": False, "norm_bias": False},
