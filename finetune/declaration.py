@@ -1,6 +1,8 @@
 """What is declared of a setting beside its default: what it is, what it may be, and whether results depend on it."""
 
+import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +51,15 @@ def setting(default: Any, what: str, allowed: Range | tuple[str, ...] | None = N
     of_result: whether results depend on it beyond rounding; a study goes on with another value of one that is of none.
     """
     return field(default=default, metadata={"what": what, "allowed": allowed, "of_result": of_result})
+
+
+def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (dotted name, value) for every leaf setting of a config, those included that a config file made up."""
+    for name, value in vars(config).items():
+        if dataclasses.is_dataclass(value):
+            yield from fields(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def check(name: str, value: Any, default: Any, allowed: Range | tuple[str, ...] | None) -> None:

@@ -85,7 +85,7 @@ def weigh(trials: Trials) -> Evidence:
     counted = trials._replace(frame=trials.frame.assign(utility=trials.frame["utility"].mask(collapsed)))
     filled = np.full(stands.utility.shape, np.nan)
     filled[stands.place] = counted.filled
-    cells = full_grid(trials.axes, tuple(stands.table[name].to_numpy() for name in trials.names), filled)
+    cells = full_grid(trials.axes, _places(trials, stands), filled)
     whole = good = None
     spread = counted._replace(frame=counted.frame[trials.chosen_by]) if trials.chosen_by.any() else counted
     if len(stands.order) and found and found.conditional:
@@ -100,15 +100,19 @@ def weigh(trials: Trials) -> Evidence:
     return Evidence(trials, counted, found, stands, settings, cells, noise, whole, good, reach, spent)
 
 
+def _places(trials: Trials, stands: Standing) -> tuple[np.ndarray, ...]:
+    """Returns the place of each setting's value on each axis, in the order of stands.table."""
+    return tuple(stands.table[name].to_numpy() for name in trials.names)
+
+
 def _freed(counted: Trials, stands: Standing, noise: Noise | None) -> pd.DataFrame:
     """Returns the settings, best first; on a full grid their means are freed of which seeds each setting has."""
     settings = counted.settings()
     if noise is None:
         return settings
-    sizes = [len(axis.values) for axis in counted.axes]
-    places = np.ravel_multi_index([axis.indices(settings[axis.name].to_numpy()) for axis in counted.axes], sizes)
-    means = np.empty(np.prod(sizes))
-    means[np.ravel_multi_index([stands.table[name].to_numpy() for name in counted.names], sizes)] = noise.means
+    means = np.empty([len(axis.values) for axis in counted.axes])
+    means[_places(counted, stands)] = noise.means
+    places = tuple(axis.indices(settings[axis.name].to_numpy()) for axis in counted.axes)
     settings = settings.assign(mean=means[places])
     return settings.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
 

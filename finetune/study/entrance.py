@@ -32,8 +32,7 @@ def read(workdir: str | Path) -> Results:
     directory = Path(workdir)
     if not (directory / "config.json").is_file():
         raise UserError(f"workdir is {str(workdir)!r}, allowed: the work directory of a study")
-    rows = {row["id"]: row for row in records.read_trials(directory)}
-    return Results(directory, list(rows.values()))
+    return Results(directory, records.read_trials(directory))
 
 
 def analyse(

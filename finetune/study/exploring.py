@@ -19,6 +19,8 @@ from finetune.study import workdir as directory
 from finetune.study.results import Results
 from finetune.study.run import run
 from finetune.trials.assignment import Assignment
+from finetune.trials.grid import with_seeds
+from finetune.trials.parents import values_of
 
 FILE = "search.json"
 _EXTENDED = ("trials", "finalists", "finalist_seeds", "waves", "seeds")  # what a search may go on with others of
@@ -31,6 +33,7 @@ def explore(config: Config, workdir: str | Path, search: Search, seeds: int = 1,
     makes no sense, and for a directory that holds another one, or a study that was no search.
     """
     search, settings, reached = search.checked(), list[Assignment](), list[float]()
+    with_seeds({}, seeds)  # raises for no number of seeds
     if jax.process_count() > 1:
         raise UserError("--space is given to several processes, allowed: one, with all devices of its machine")
     _begin(directory.checked(workdir), search, seeds)
@@ -75,16 +78,9 @@ def _reached(results: Results, seeds: int) -> list[float]:
 
     A trial that failed says nothing of its setting; one whose trials have all failed comes last.
     """
-    document = records.read_document(results.workdir / "config.json")
-    name, sign = f"val_{document['config']['evaluation']['metric']}", 1 if document["larger_is_better"] else -1
-    values = [_value(row, name, sign) for row in results.trials]
-    each = (values[first : first + seeds] for first in range(0, len(values), seeds))
-    known = ([value for value in of_setting if not math.isnan(value)] for of_setting in each)
+    values = values_of(row for row in results.trials if row["status"] == records.COMPLETE)
+    values |= {row["id"]: -math.inf for row in results.trials if row["status"] == records.DIVERGED}
+    ids = [row["id"] for row in results.trials]
+    each = (ids[first : first + seeds] for first in range(0, len(ids), seeds))
+    known = ([values[identity] for identity in of_setting if identity in values] for of_setting in each)
     return [sum(of_setting) / len(of_setting) if of_setting else -math.inf for of_setting in known]
-
-
-def _value(row: dict[str, Any], name: str, sign: int) -> float:
-    if row["status"] == records.DIVERGED:
-        return -math.inf
-    value = row["metrics"].get(name) if row["status"] == records.COMPLETE else None
-    return math.nan if value is None else sign * float(value)

@@ -42,10 +42,9 @@ class Results(NamedTuple):
 
     def curves(self) -> pd.DataFrame:
         """Returns one row an epoch of each of `trials`: id, epoch, step, train_loss, and what was validated."""
-        ids = {row["id"] for row in self.trials}
-        rows = pd.DataFrame(row for row in records.stream(self.workdir / "curves.jsonl") if row.get("id") in ids)
-        rows = rows.drop(columns="crc32", errors="ignore")
-        return rows.drop_duplicates(["id", "epoch"], keep="last", ignore_index=True) if len(rows) else rows
+        from finetune.analysis.table.from_workdir import curves
+
+        return curves(self.workdir, {row["id"] for row in self.trials})
 
     def answer(self) -> "Answer":
         """Returns the answer of the whole study: print it, or show it in a notebook."""

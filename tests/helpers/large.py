@@ -1,4 +1,4 @@
-"""Makes a finished study of any size without training it: python tests/large.py WORKDIR TRIALS EPOCHS.
+"""Makes a finished study of any size without training it: python -m tests.helpers.large WORKDIR TRIALS EPOCHS.
 
 A small study of one setting is trained; its files are then written again for as many trials as asked for, with made-up
 curves. Starting the command that it prints finds nothing to do.

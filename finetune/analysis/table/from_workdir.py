@@ -51,8 +51,7 @@ def read(workdir: Path) -> Study:
     """Returns what a work directory holds; raises UserError if no trial in it has ended."""
     config = records.read_document(workdir / "config.json")
     others = {name: records.read_document(workdir / f"{name}.json") for name in ("plan", "summary", "search")}
-    last = {row["id"]: row for row in records.read_trials(workdir)}
-    rows = [row for row in last.values() if row["status"] in _ENDED]
+    rows = [row for row in records.read_trials(workdir) if row["status"] in _ENDED]
     if not rows:
         raise UserError(f"{str(workdir)!r} holds no trial that has ended, allowed: the work directory of a study")
     frame = pd.DataFrame(
@@ -71,10 +70,11 @@ def read(workdir: Path) -> Study:
             frame[name] *= frame["epochs"] / frame.groupby(name)["epochs"].transform("mean")
             frame[name] += _before(rows, dict(zip(frame["id"], frame[name], strict=True)))
     names = list(dict.fromkeys(name for row in rows for name in row["hparams"]))
-    return Study(frame, names, _curves(workdir, set(frame["id"])), config | others)
+    return Study(frame, names, curves(workdir, set(frame["id"])), config | others)
 
 
-def _curves(workdir: Path, ids: set[str]) -> pd.DataFrame:
+def curves(workdir: Path, ids: set[str]) -> pd.DataFrame:
+    """Returns curves.jsonl: one row for each (id, epoch) of `ids`, the last that was written."""
     rows = (row for row in records.stream(workdir / "curves.jsonl") if row.get("id") in ids)
     names = list(first) if (first := next(rows, None)) else []
     values = [tuple(map(row.get, names)) for row in itertools.chain([first] if first else [], rows)]

@@ -48,6 +48,8 @@ class Trials(NamedTuple):
     @property
     def chosen_by(self) -> np.ndarray:
         """The rows of the runs by which finalists were chosen, bool [trials]; none where nothing was chosen."""
+        if not self.search_seeds:
+            return np.zeros(len(self.frame), bool)
         of_search = self.frame["seed"].astype(str).isin(map(str, self.search_seeds)).to_numpy()
         return of_search if not of_search.all() else ~of_search
 
