@@ -42,24 +42,24 @@ def epoch_order(data_seed: int, epoch: int, examples: int, batch_size: int) -> O
     return make_order(permutation(examples, (data_seed, epoch, _STREAM)), batch_size)
 
 
-def read(split: Any, order: Order, row: Any) -> dict[str, Any]:
-    """Returns the batch in `row` of an order: arrays of the split, and the "index" and "weight" of its examples."""
-    index = order.examples[row]
+def read(split: Any, order: Order, micro: Any) -> dict[str, Any]:
+    """Returns batch `micro` of an order: arrays of the split, and the "index" and "weight" of its examples."""
+    index = order.examples[micro]
     batch = {name: array[index] for name, array in split.items()}
-    return batch | {"index": index, "weight": order.weight[row]}
+    return batch | {"index": index, "weight": order.weight[micro]}
 
 
 def train_one(
-    recipe: Recipe, member: Member, shared: Shared, split: Split, order: Order, epoch: jax.Array, row: jax.Array,
+    recipe: Recipe, member: Member, shared: Shared, split: Split, order: Order, epoch: jax.Array, micro: jax.Array,
     step: Step = train_step,
 ) -> Member:  # fmt: skip
-    """Returns a member after one micro-batch: row `row` of `order`."""
+    """Returns a member after one micro-batch: batch `micro` of `order`."""
     return step(
-        recipe, member, shared, read(split, order, row), Position(epoch, row, row == order.examples.shape[0] - 1)
+        recipe, member, shared, read(split, order, micro), Position(epoch, micro, micro == order.examples.shape[0] - 1)
     )
 
 
-def train_rows(
+def train_steps(
     recipe: Recipe,
     member: Member,
     shared: Shared,
@@ -75,8 +75,8 @@ def train_rows(
     The bounds are data, so that the two steps that are timed and a whole epoch are one program.
     """
 
-    def body(row: jax.Array, member: Member) -> Member:
-        return train_one(recipe, member, shared, split, order, epoch, row, step)
+    def body(micro: jax.Array, member: Member) -> Member:
+        return train_one(recipe, member, shared, split, order, epoch, micro, step)
 
     return jax.lax.fori_loop(start, stop, body, member)
 
@@ -86,19 +86,19 @@ def evaluate(
 ) -> dict[str, jax.Array]:
     """Returns the mean loss and the metrics of `effective` parameters over the first `stop` batches of a split."""
 
-    def batch_sums(row: jax.Array) -> tuple[dict[str, jax.Array], Any]:
-        sums = eval_step(recipe, params, shared, read(split, order, row))
+    def batch_sums(micro: jax.Array) -> tuple[dict[str, jax.Array], Any]:
+        sums = eval_step(recipe, params, shared, read(split, order, micro))
         gathered = sums.pop("gathered")
         return sums, gathered
 
-    def body(row: jax.Array, found: tuple[dict[str, jax.Array], Any]) -> tuple[dict[str, jax.Array], Any]:
-        sums, gathered = batch_sums(row)
-        put = jax.tree.map(lambda whole, part: whole.at[row].set(part), found[1], gathered)
+    def body(micro: jax.Array, found: tuple[dict[str, jax.Array], Any]) -> tuple[dict[str, jax.Array], Any]:
+        sums, gathered = batch_sums(micro)
+        put = jax.tree.map(lambda whole, part: whole.at[micro].set(part), found[1], gathered)
         return jax.tree.map(jnp.add, found[0], sums), put
 
-    rows, shapes = order.examples.shape[0], jax.eval_shape(batch_sums, stop)
+    batches, shapes = order.examples.shape[0], jax.eval_shape(batch_sums, stop)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes[0])
-    places = jax.tree.map(lambda leaf: jnp.zeros((rows, *leaf.shape), leaf.dtype), shapes[1])
+    places = jax.tree.map(lambda leaf: jnp.zeros((batches, *leaf.shape), leaf.dtype), shapes[1])
     sums, gathered = jax.lax.fori_loop(0, stop, body, (zeros, places))
     gathered = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), gathered)
     if recipe.batch_axis is not None:

@@ -24,7 +24,7 @@ from finetune.trunk.choice import Trunk
 from finetune.trunk.cut import Cut
 
 Split = dict[str, Any]
-Batches = Callable[[Split, Order, int], dict[str, Any]]  # (split, order, row) -> a batch on the device
+Batches = Callable[[Split, Order, int], dict[str, Any]]  # (split, order, micro) -> a batch on the device
 
 
 class Feed(NamedTuple):
@@ -37,8 +37,8 @@ class Feed(NamedTuple):
 def from_host(layout: OneDevice) -> Feed:
     """Returns the feed that reads splits of host arrays."""
 
-    def batch(split: Split, order: Order, row: int) -> dict[str, Any]:
-        return layout.put_all(read(split, jax.tree.map(np.asarray, order), row))
+    def batch(split: Split, order: Order, micro: int) -> dict[str, Any]:
+        return layout.put_all(read(split, jax.tree.map(np.asarray, order), micro))
 
     return Feed(batch, batch)
 
@@ -51,13 +51,13 @@ def from_trunk(trunk: Trunk, frozen: Leaves) -> Feed:
 
 
 def _computed(cut: Cut, judged: Iterable[str], frozen: Leaves) -> Batches:
-    def compute(frozen: Leaves, split: Split, order: Order, row: jax.Array) -> dict[str, Any]:
-        batch = read(split, order, row)
+    def compute(frozen: Leaves, split: Split, order: Order, micro: jax.Array) -> dict[str, Any]:
+        batch = read(split, order, micro)
         kept = {name: batch[name] for name in (*cut.reads, *judged, "label", "index", "weight")}
         return cut.trunk(frozen, batch) | kept
 
     program = jax.jit(compute)
-    return lambda split, order, row: program(frozen, split, order, np.int32(row))
+    return lambda split, order, micro: program(frozen, split, order, np.int32(micro))
 
 
 _STEP = (MEMBERS, ALL, ALL, ALL)  # members, shared, batch, position
@@ -73,7 +73,7 @@ def fed(programs: Programs, recipe: Recipe, layout: OneDevice, feed: Feed) -> Pr
     program = functools.partial(make_program, recipe, layout)
     step, again = (program(each, _STEP, (0,), train_members) for each in (train_step, reestimate_step))
     sums, best_sums = (program(each, _SUMS) for each in (_sums, _best_sums))
-    train, reestimate = (_Rows(layout.each(each, _STEP), feed.train) for each in (step, again))
+    train, reestimate = (_Steps(layout.each(each, _STEP), feed.train) for each in (step, again))
     whole, best = (
         _Split(layout.each(each, _SUMS), layout.each(_add, _ADD), feed.evaluate) for each in (sums, best_sums)
     )
@@ -95,7 +95,7 @@ def fed(programs: Programs, recipe: Recipe, layout: OneDevice, feed: Feed) -> Pr
     )
 
 
-class _Rows:
+class _Steps:
     """The loop over the batches of an epoch, on the host."""
 
     def __init__(self, step: Any, batches: Batches):
@@ -104,17 +104,17 @@ class _Rows:
     def __call__(
         self, members: Members, shared: Shared, split: Split, order: Order, epoch: Any, start: Any, stop: Any
     ) -> Members:
-        for row in range(start, stop):
-            members = self._step(members, shared, *self._batch(split, order, epoch, row))
+        for micro in range(start, stop):
+            members = self._step(members, shared, *self._batch(split, order, epoch, micro))
         return members
 
     def compiled(self, members: Members, shared: Shared, split: Split, order: Order) -> Any:
         """Returns the executable of a step."""
         return self._step.compiled(members, shared, *self._batch(split, order, 0, 0))
 
-    def _batch(self, split: Split, order: Order, epoch: Any, row: int) -> tuple[dict[str, Any], Position]:
-        position: Any = np.int32(epoch), np.int32(row), np.bool_(row == order.examples.shape[0] - 1)
-        return self._batches(split, order, row), Position(*position)
+    def _batch(self, split: Split, order: Order, epoch: Any, micro: int) -> tuple[dict[str, Any], Position]:
+        position: Any = np.int32(epoch), np.int32(micro), np.bool_(micro == order.examples.shape[0] - 1)
+        return self._batches(split, order, micro), Position(*position)
 
 
 class _Split:
@@ -125,8 +125,8 @@ class _Split:
 
     def __call__(self, members: Members, shared: Shared, split: Split, order: Order, stop: Any) -> Any:
         totals = self._sums(members, shared, self._batches(split, order, 0))
-        for row in range(1, stop):
-            totals = self._add(totals, self._sums(members, shared, self._batches(split, order, row)))
+        for micro in range(1, stop):
+            totals = self._add(totals, self._sums(members, shared, self._batches(split, order, micro)))
         return totals
 
 

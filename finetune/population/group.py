@@ -29,12 +29,12 @@ class Execution(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What one chunk costs, as measured: seconds of a row (micro-batch) for all members, FLOPs of one, peak bytes."""
+    """What one chunk costs, as measured: seconds of a step (micro-batch) for all members, FLOPs of one, peak bytes."""
 
-    train_row_seconds: float
-    eval_row_seconds: float
-    train_row_flops: float
-    eval_row_flops: float
+    train_step_seconds: float
+    eval_step_seconds: float
+    train_step_flops: float
+    eval_step_flops: float
     bytes: int
 
 
@@ -64,7 +64,7 @@ class Group(NamedTuple):
     programs: Programs = _NO_PROGRAMS
     execution: Execution = Execution("", False, 0, "")
     cost: Cost = Cost(0.0, 0.0, 0.0, 0.0, 0)
-    one_member_row_seconds: float | None = None  # of training, where the one-member program was timed
+    one_member_step_seconds: float | None = None  # of training, where the one-member program was timed
 
     @property
     def is_measured(self) -> bool:

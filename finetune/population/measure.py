@@ -47,11 +47,11 @@ def choose(config: ExecutionConfig, group: Group, earlier: Execution | None) -> 
             raise OutOfMemory(f"one member needs more than the {free} that are free, allowed: a smaller model or batch")
         size = -(-size // 2)
     best = min(fitting, key=_comparable_seconds)
-    looped_seconds = [each.one_member_row_seconds for each in fitting if each.one_member_row_seconds]
+    looped_seconds = [each.one_member_step_seconds for each in fitting if each.one_member_step_seconds]
     reason = earlier.reason if earlier else _reason(fitting, len(options))
     return best._replace(
         execution=best.execution._replace(reason=reason),
-        one_member_row_seconds=min(looped_seconds, default=None),
+        one_member_step_seconds=min(looped_seconds, default=None),
     )
 
 
@@ -126,7 +126,7 @@ def _measure(config: ExecutionConfig, group: Group, mode: str, on_device: bool, 
     return group._replace(
         execution=Execution(mode, on_device, size, ""),
         cost=Cost._make([*(calls * each for each in cost[:4]), cost.bytes]),
-        one_member_row_seconds=None if layout.together else cost.train_row_seconds,
+        one_member_step_seconds=None if layout.together else cost.train_step_seconds,
     )
 
 
@@ -140,35 +140,35 @@ def _cost(group: Group, size: int) -> Cost | None:
 
     fixed = group.shared, group.splits.train, order
 
-    def train(members: Any, rows: int) -> Any:
-        return programs.train(members, *fixed, np.int32(0), np.int32(0), np.int32(rows))
+    def train(members: Any, steps: int) -> Any:
+        return programs.train(members, *fixed, np.int32(0), np.int32(0), np.int32(steps))
 
-    def evaluate(members: Any, rows: int) -> Any:
-        return programs.validate(members, group.shared, validation, validation_order, np.int32(rows), np.int32(1))[0]
+    def evaluate(members: Any, steps: int) -> Any:
+        return programs.validate(members, group.shared, validation, validation_order, np.int32(steps), np.int32(1))[0]
 
-    rows = min(2, -(-recipe.examples // recipe.micro_batch))
+    steps = min(2, -(-recipe.examples // recipe.micro_batch))
     peak = int(processes.from_first("memory of a program", str(_bytes(programs.compile(members, *fixed)))))
     if peak > free_bytes():
         return None
-    members, train_seconds = _seconds_a_row(train, members, rows)
-    members, eval_seconds = _seconds_a_row(evaluate, members, 1)
+    members, train_seconds = _seconds_a_step(train, members, steps)
+    members, eval_seconds = _seconds_a_step(evaluate, members, 1)
     flops = {name: _flops(programs.compiled[name].executables.values()) for name in ("train", "validate")}
     return Cost(train_seconds, eval_seconds, flops["train"], flops["validate"], peak)
 
 
-def _seconds_a_row(call: Callable[[Any, int], Any], members: Any, rows: int) -> tuple[Any, float]:
-    """Returns the members, and the seconds of a row: of two calls the faster, since other work only slows them."""
+def _seconds_a_step(call: Callable[[Any, int], Any], members: Any, steps: int) -> tuple[Any, float]:
+    """Returns the members, and the seconds of a step: of two calls the faster, since other work only slows them."""
 
-    def timed(members: Any, rows: int) -> tuple[Any, float]:
+    def timed(members: Any, steps: int) -> tuple[Any, float]:
         started = time.monotonic()
-        members = jax.block_until_ready(call(members, rows))
-        seconds = (time.monotonic() - started) / rows
-        return members, float(processes.from_first("seconds of a row", repr(seconds)))
+        members = jax.block_until_ready(call(members, steps))
+        seconds = (time.monotonic() - started) / steps
+        return members, float(processes.from_first("seconds of a step", repr(seconds)))
 
     members, first = timed(members, 1)
     if first > _LONG_SECONDS:
         return members, first
-    members, second = timed(members, 1 if first > _WARM_SECONDS else rows)
+    members, second = timed(members, 1 if first > _WARM_SECONDS else steps)
     return members, min(first, second)
 
 
@@ -187,15 +187,15 @@ def _flops(executables: Iterable[Any]) -> float:
 
 
 def _comparable_seconds(each: Group) -> float:
-    """Returns the seconds of a row, those of vmap raised by what it must be faster by to be chosen."""
-    return each.cost.train_row_seconds / (_CLEARLY_FASTER if each.layout.together else 1.0)
+    """Returns the seconds of a step, those of vmap raised by what it must be faster by to be chosen."""
+    return each.cost.train_step_seconds / (_CLEARLY_FASTER if each.layout.together else 1.0)
 
 
 def _reason(fitting: Sequence[Group], options: int) -> str:
     if options == 1:
         return "the only way that the settings, the devices and the number of members leave"
     return "a micro-batch of all members took " + ", ".join(
-        f"{1e3 * each.cost.train_row_seconds:.1f} ms by {each.execution.mode} "
+        f"{1e3 * each.cost.train_step_seconds:.1f} ms by {each.execution.mode} "
         f"({'looped on the device' if each.execution.on_device else 'stepped from the host'})"
         for each in fitting
     )

@@ -176,11 +176,11 @@ class BatchOverDevices(MembersOverDevices):
         return self.put_all(tree)
 
     def put_order(self, order: Any) -> Any:
-        return jax.tree.map(lambda rows: self._split(np.asarray(rows)), order)
+        return jax.tree.map(lambda places: self._split(np.asarray(places)), order)
 
-    def _split(self, rows: np.ndarray) -> jax.Array:
-        batches, width = rows.shape
-        padded = np.pad(rows, ((0, 0), (0, -width % self.count)))
+    def _split(self, places: np.ndarray) -> jax.Array:
+        batches, width = places.shape
+        padded = np.pad(places, ((0, 0), (0, -width % self.count)))
         return jax.device_put(padded.reshape(batches, self.count, -1).swapaxes(0, 1)[self._local], self._cut_over)
 
     def fetch(self, tree: Any) -> Any:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from finetune.member.batch_statistics import reestimate_step
-from finetune.member.epoch import Report, Step, evaluate_best, train_one, train_rows, validate
+from finetune.member.epoch import Report, Step, evaluate_best, train_one, train_steps, validate
 from finetune.member.step import Member, Recipe, Shared, init_member, train_step
 from finetune.population.parallel import ALL, MEMBERS, ORDER, OneDevice
 
@@ -78,8 +78,8 @@ class Programs(NamedTuple):
 
 
 _INIT = (ALL, MEMBERS)  # shared, hparams
-_TRAIN_ROWS = (MEMBERS, ALL, ALL, ORDER, ALL, ALL, ALL)  # members, shared, split, order, epoch, start, stop
-_TRAIN_ONE = (MEMBERS, ALL, ALL, ORDER, ALL, ALL)  # members, shared, split, order, epoch, row
+_TRAIN_STEPS = (MEMBERS, ALL, ALL, ORDER, ALL, ALL, ALL)  # members, shared, split, order, epoch, start, stop
+_TRAIN_ONE = (MEMBERS, ALL, ALL, ORDER, ALL, ALL)  # members, shared, split, order, epoch, micro
 _VALIDATE = (MEMBERS, ALL, ALL, ORDER, ALL, ALL)  # members, shared, split, order, stop, epoch
 _TEST = (MEMBERS, ALL, ALL, ORDER, ALL)  # members, shared, split, order, stop
 
@@ -119,19 +119,21 @@ def make_programs(recipe: Recipe, layout: OneDevice, on_device: bool) -> Program
     """Returns the programs of a population that lies as `layout` says; on_device: where the loop over an epoch runs."""
     recipe = recipe._replace(batch_axis=layout.batch_axis)
 
-    def stepping(step: Step) -> _Rows:
-        calls, function, roles = (_Rows, train_rows, _TRAIN_ROWS) if on_device else (_Steps, train_one, _TRAIN_ONE)
+    def stepping(step: Step) -> _Steps:
+        calls, function, roles = (
+            (_Steps, train_steps, _TRAIN_STEPS) if on_device else (_HostSteps, train_one, _TRAIN_ONE)
+        )
         return calls(make_program(recipe, layout, functools.partial(function, step=step), roles, (0,), train_members))
 
-    rows = stepping(train_step)
+    steps = stepping(train_step)
     compiled = {
         "init": make_program(recipe, layout, init_member, _INIT),
-        "train": rows.program,
+        "train": steps.program,
         "validate": make_program(recipe, layout, validate, _VALIDATE, (0,)),
         "test": make_program(recipe, layout, evaluate_best, _TEST),
     }
     init, check = layout.each(compiled["init"], _INIT), layout.each(compiled["validate"], _VALIDATE)
-    train, test = layout.each(rows, _TRAIN_ROWS), layout.each(compiled["test"], _TEST)
+    train, test = layout.each(steps, _TRAIN_STEPS), layout.each(compiled["test"], _TEST)
 
     def validate_all(*arguments: Any) -> tuple[Members, Report]:
         members, report = check(*arguments)
@@ -141,7 +143,7 @@ def make_programs(recipe: Recipe, layout: OneDevice, on_device: bool) -> Program
         init=lambda shared, hparams: init(shared, layout.put_members(hparams)),
         train=train,
         compile=train.compiled,
-        reestimate=layout.each(stepping(reestimate_step), _TRAIN_ROWS),
+        reestimate=layout.each(stepping(reestimate_step), _TRAIN_STEPS),
         validate=validate_all,
         test=lambda members, *rest: layout.fetch(test(members, *rest)),
         take=layout.take,
@@ -151,8 +153,8 @@ def make_programs(recipe: Recipe, layout: OneDevice, on_device: bool) -> Program
     )
 
 
-class _Rows:
-    """Trains rows start..stop of an epoch in one call."""
+class _Steps:
+    """Trains micro-batches start..stop of an epoch in one call."""
 
     def __init__(self, program: Program):
         self.program = program
@@ -164,13 +166,13 @@ class _Rows:
         return self.program.compiled(*arguments, *[np.int32(0)] * 3)
 
 
-class _Steps(_Rows):
-    """Trains rows start..stop of an epoch with a call for each."""
+class _HostSteps(_Steps):
+    """Trains micro-batches start..stop of an epoch with a call for each."""
 
     def __call__(self, members: Members, *arguments: Any) -> Members:
         *fixed, epoch, start, stop = arguments
-        for row in range(start, stop):
-            members = self.program(members, *fixed, epoch, np.int32(row))
+        for micro in range(start, stop):
+            members = self.program(members, *fixed, epoch, np.int32(micro))
         return members
 
     def compiled(self, *arguments: Any) -> Any:

@@ -44,7 +44,7 @@ class Population(NamedTuple):
     places: list[Entry]  # which trial each member is; those beyond the last are ghosts
     size: int  # members, ghosts included
     epoch: int = 0  # how many are done
-    row: int = 0  # how many micro-batches of the next epoch are done
+    micro_batches: int = 0  # how many micro-batches of the next epoch are done
 
 
 class Listener(NamedTuple):
@@ -89,8 +89,8 @@ def _put_leaves(group: Group, members: Any, leaves: Mapping[int, Leaves]) -> Any
     return group.programs.put(processes.arrays_from_first("leaves to start from", tree))
 
 
-def train_chunk(group: Group, population: Population, rows_a_call: int, listener: Listener) -> float:
-    """Trains a population to its end, in calls of at most `rows_a_call` micro-batches.
+def train_chunk(group: Group, population: Population, steps_a_call: int, listener: Listener) -> float:
+    """Trains a population to its end, in calls of at most `steps_a_call` micro-batches.
 
     Tells `listener` of every call and epoch, and of every trial when it ends. Returns the seconds that were spent on
     evaluation.
@@ -98,7 +98,7 @@ def train_chunk(group: Group, population: Population, rows_a_call: int, listener
     validation = whole_pass(group, group.splits.validation)
     evaluating = 0.0
     while population.places:
-        population = _train_epoch(group, population, rows_a_call, listener)
+        population = _train_epoch(group, population, steps_a_call, listener)
         started = time.monotonic()
         population = _end_epoch(group, population, validation, listener)
         evaluating += time.monotonic() - started
@@ -107,20 +107,20 @@ def train_chunk(group: Group, population: Population, rows_a_call: int, listener
     return evaluating
 
 
-def _train_epoch(group: Group, population: Population, rows_a_call: int, listener: Listener) -> Population:
+def _train_epoch(group: Group, population: Population, steps_a_call: int, listener: Listener) -> Population:
     """Returns a population after the micro-batches that are left of its epoch."""
     data_seed = int(population.places[0].trial.hparams["data_seed"])
     order = epoch_order(data_seed, population.epoch, group.recipe.examples, group.recipe.micro_batch)
-    rows, on_devices = len(order.examples), group.layout.put_order(order)
-    while population.row < rows:
-        stop = min(population.row + rows_a_call, rows)
-        bounds = np.int32(population.epoch), np.int32(population.row), np.int32(stop)
+    steps, on_devices = len(order.examples), group.layout.put_order(order)
+    while population.micro_batches < steps:
+        stop = min(population.micro_batches + steps_a_call, steps)
+        bounds = np.int32(population.epoch), np.int32(population.micro_batches), np.int32(stop)
         members = group.programs.train(population.members, group.shared, group.splits.train, on_devices, *bounds)
-        population = population._replace(members=jax.block_until_ready(members), row=stop)
-        if stop < rows:
+        population = population._replace(members=jax.block_until_ready(members), micro_batches=stop)
+        if stop < steps:
             listener.pause(population)
     if group.recipe.reestimate:
-        bounds = np.int32(population.epoch), np.int32(0), np.int32(min(group.recipe.reestimate, rows))
+        bounds = np.int32(population.epoch), np.int32(0), np.int32(min(group.recipe.reestimate, steps))
         arguments = population.members, group.shared, group.splits.train, on_devices, *bounds
         population = population._replace(members=group.programs.reestimate(*arguments))
     return population

@@ -17,7 +17,7 @@ import numpy as np
 
 from finetune.storage import checkpoint, manifest, records
 
-_FORMAT = 3
+_FORMAT = 4
 _KEPT = 2
 _MEMBERS, _TABLE = "members", "table.json"
 # Of a study's time that may go into snapshots: where one takes long, the next one waits for longer.
@@ -33,7 +33,7 @@ class Snapshot(NamedTuple):
     parents: list[list[str]]  # of each of them, the trial that it started from, what that one started from, and so on
     size: int  # members, ghosts included
     epoch: int  # how many are done
-    row: int  # how many micro-batches of the next epoch are done
+    micro_batches: int  # how many micro-batches of the next epoch are done
     directory: str = ""  # of the members; empty before it is written
 
 

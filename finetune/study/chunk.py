@@ -83,16 +83,16 @@ def _continue(chunk: Chunk, found: Snapshot, size: int) -> Population | None:
         for identity, curve, line in zip(found.ids, found.curves, found.parents, strict=True)
     }
     entries = [Entry(trial, identity, *left[identity]) for identity, trial in chunk.trials.items()]
-    return Population(members, entries, size, found.epoch, found.row)
+    return Population(members, entries, size, found.epoch, found.micro_batches)
 
 
-def rows_a_call(group: Group) -> int:
+def steps_a_call(group: Group) -> int:
     """Returns how many micro-batches train before it is looked whether to stop; the same on every process."""
-    return max(1, int(_CALL_SECONDS / max(group.cost.train_row_seconds, 1e-9)))
+    return max(1, int(_CALL_SECONDS / max(group.cost.train_step_seconds, 1e-9)))
 
 
 def snapshot_of(population: Population, signature: Mapping[str, Any]) -> Snapshot:
     """Returns what a population's table says."""
     ids, curves = [entry.id for entry in population.places], [entry.curve for entry in population.places]
     parents = [list(entry.line) for entry in population.places]
-    return Snapshot(dict(signature), ids, curves, parents, population.size, population.epoch, population.row)
+    return Snapshot(dict(signature), ids, curves, parents, population.size, population.epoch, population.micro_batches)

@@ -138,16 +138,16 @@ class Estimate(NamedTuple):
 def estimate(group: Group, chunks: Sequence[Sequence[Trial]], keep: int, prepared_seconds: float) -> Estimate:
     """Returns what training `chunks` will take, following each population as it shrinks, once it has been prepared."""
     cost, size = group.cost, group.execution.size
-    rows = -(-group.recipe.examples // group.recipe.micro_batch)
+    steps = -(-group.recipe.examples // group.recipe.micro_batch)
     checks, test = (_batches(split, group.eval_batch) for split in (group.splits.validation, group.splits.test))
     training, evaluating, flops = 0.0, 0.0, 0.0
     for chunk in chunks:
         for members, epochs, leaves in stages([int(trial.hparams["epochs"]) for trial in chunk], size, group.layout):
             share = _share(group, members)
             evaluations = epochs * checks + leaves * test
-            training += share * epochs * rows * cost.train_row_seconds
-            evaluating += share * evaluations * cost.eval_row_seconds
-            flops += members / size * (epochs * rows * cost.train_row_flops + evaluations * cost.eval_row_flops)
+            training += share * epochs * steps * cost.train_step_seconds
+            evaluating += share * evaluations * cost.eval_step_seconds
+            flops += members / size * (epochs * steps * cost.train_step_flops + evaluations * cost.eval_step_flops)
     trials = [trial for chunk in chunks for trial in chunk]
     kept, epochs = min(keep, len(trials)), sum(int(trial.hparams["epochs"]) for trial in trials)
     evaluating += _CURVE_SECONDS * epochs + _KEPT_SECONDS * kept
@@ -182,7 +182,7 @@ def _share(group: Group, members: int) -> float:
 
     Linear between the one-member program and the whole one where both were timed, since what is shared does not shrink.
     """
-    size, whole, one = group.execution.size, group.cost.train_row_seconds, group.one_member_row_seconds
+    size, whole, one = group.execution.size, group.cost.train_step_seconds, group.one_member_step_seconds
     if one is None or size == 1 or one > whole:
         return members / size
     return (one + (whole - one) * (members - 1) / (size - 1)) / whole

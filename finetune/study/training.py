@@ -12,7 +12,7 @@ from finetune.hosts.console import console
 from finetune.population.group import Group
 from finetune.population.train import Leaves, Listener, Population, Row, Start, train_chunk
 from finetune.storage.snapshot import Saver
-from finetune.study.chunk import Chunk, rows_a_call, snapshot_of, start
+from finetune.study.chunk import Chunk, snapshot_of, start, steps_a_call
 from finetune.study.display import Display
 from finetune.study.ledger import Ledger
 from finetune.trials.grid import Trial
@@ -139,7 +139,7 @@ class Training:
         )
         with self._display.live():
             population = start(chunk, functools.partial(self._starts, chunk.trials))
-            self.evaluating_seconds += train_chunk(chunk.group, population, rows_a_call(chunk.group), listener)
+            self.evaluating_seconds += train_chunk(chunk.group, population, steps_a_call(chunk.group), listener)
 
     def _starts(self, trials: Collection[str]) -> dict[str, Start]:
         """Returns where trials start that go on from others, by id: what was frozen there is as it was."""

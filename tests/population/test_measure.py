@@ -38,7 +38,7 @@ def test_dense_model_runs_as_chosen_and_says_why():
     assert found.execution.mode in ("vmap", "loop")
     assert "ms by vmap" in found.execution.reason
     assert "ms by loop" in found.execution.reason
-    assert found.cost.train_row_seconds > 0
+    assert found.cost.train_step_seconds > 0
     assert found.cost.bytes > 0
 
 
@@ -117,4 +117,4 @@ def test_flops_of_a_row_are_those_of_the_formula():
     cost = measure.choose(forced, workload(recipe, data(16, features), members, make_shared(recipe)), None).cost
     frozen = 2 * batch * (features * width + width * width)
     head = 2 * 2 * batch * width * 3 * members
-    np.testing.assert_allclose(cost.train_row_flops, frozen + head, rtol=0.25)
+    np.testing.assert_allclose(cost.train_step_flops, frozen + head, rtol=0.25)

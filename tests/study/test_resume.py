@@ -88,10 +88,10 @@ def test_what_was_running_goes_on_to_the_same_bits(tmp_path, undisturbed, monkey
 
 
 def test_training_left_within_an_epoch(tmp_path, undisturbed, monkeypatch):
-    monkeypatch.setattr(training, "rows_a_call", lambda group: 1)
+    monkeypatch.setattr(training, "steps_a_call", lambda group: 1)
     workdir = crashed(tmp_path / "study", monkeypatch, training.Training, "_pause", 4)
-    same_row = snapshot.newest(workdir, pytest.fail)
-    assert (same_row.epoch, same_row.row) in ((1, 1), (1, 0), (2, 0))
+    found = snapshot.newest(workdir, pytest.fail)
+    assert (found.epoch, found.micro_batches) in ((1, 1), (1, 0), (2, 0))
     run.run(settings(), workdir, AXES)
     same(workdir, undisturbed)
 
