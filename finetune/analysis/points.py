@@ -44,7 +44,8 @@ def gain(evidence: Evidence) -> Gain | None:
     if place == 0:
         return None
     first, second = np.array([0]), np.array([place])
-    low, high = stands.comparison.bounds(first, second, LEVEL / 2 / max(len(stands.tied), 1), LEVEL / 2)
+    choices = max(len(stands.tied), 1) * (2 if against == MEDIAN else 1)  # the median was chosen by its results too
+    low, high = stands.comparison.bounds(first, second, LEVEL / 2 / choices, LEVEL / 2)
     values = stands.values(evidence.trials, int(stands.order[place]))
     return Gain(against, values, float(stands.comparison.behind[place]), float(low[0]), float(high[0]))
 

@@ -132,7 +132,7 @@ def _unbalanced(cube: np.ndarray, names: tuple[str, ...]) -> tuple[dict[Terms, P
         for terms, part in sums_of_squares(means.reshape(*cube.shape[:-1], 1), names).items()
     }
     even = found.evenness
-    freedom = found.total * float(found.weight @ even)
+    freedom = float(found.weight @ found.effective_total)
     noise = Noise(
         found.pooled + found.of_seeds, freedom, found.pooled, freedom, found.total, even, found.weight,
         repeats * len(means), False,
@@ -210,8 +210,8 @@ def _noise(cube: np.ndarray, parts: Mapping[Terms, Part], single: bool) -> Noise
     by_seed = cube.reshape(settings, seeds) - cube.mean(tuple(range(cube.ndim - 1)))
     squares = np.sum((by_seed - by_seed.mean(1, keepdims=True)) ** 2, axis=1)
     freedom = np.full(settings, total / settings)
-    variances, _, weight = moderated(np.maximum(squares, rounding / settings), freedom)
-    even = evenness(variances)
+    variances, known, weight = moderated(np.maximum(squares, rounding / settings), freedom)
+    even = evenness(variances, known)
     variance_of_each = squares / (seeds - 1)
     fourth = float(np.sum(variance_of_each**2))
     unequal = (seeds + 1) * float(np.sum(variance_of_each)) ** 2 / fourth / (settings * (seeds - 1)) if fourth else 1.0

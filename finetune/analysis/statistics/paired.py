@@ -181,6 +181,5 @@ def _chance_of_no_difference(noise: Noise) -> float:
     squares = float(noise.repeats @ (noise.means - np.average(noise.means, weights=noise.repeats)) ** 2)
     if noise.pooled == 0:
         return float(squares == 0)
-    even = noise.evenness
     statistic = squares / between / noise.pooled
-    return float(noise.weight @ stats.f.sf(statistic, between * even, noise.total * even))
+    return float(noise.weight @ stats.f.sf(statistic, between * noise.evenness, noise.effective_total))

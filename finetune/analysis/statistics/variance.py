@@ -42,8 +42,13 @@ class Noise(NamedTuple):
 
     @property
     def evenness(self) -> np.ndarray:
-        """By how much unequal variances lower degrees of freedom under each prior, [priors]: 1 if all are equal."""
-        return evenness(self.variance)
+        """By how much unequal variances lower the degrees of freedom between settings, [priors]: 1 if all are equal."""
+        return evenness(self.variance, self.freedom)
+
+    @property
+    def effective_total(self) -> np.ndarray:
+        """What unequal variances leave of `total`, [priors]."""
+        return self.total * evenness(self.variance, self.freedom, centred=self.seeds > 0)
 
     def of_mean(self, settings: np.ndarray) -> "Spread":
         """Returns what is known of the error of means of settings, without what seeds do to all alike."""
@@ -89,10 +94,21 @@ class Spread(NamedTuple):
         return high
 
 
-def evenness(variances: np.ndarray) -> np.ndarray:
-    """Returns by how much unequal variances [priors, settings] lower degrees of freedom (Box 1954): 1 if equal."""
-    squares = (variances**2).sum(1) * variances.shape[1]
-    return np.divide(variances.sum(1) ** 2, squares, out=np.ones(len(variances)), where=squares > 0)
+def evenness(variances: np.ndarray, freedom: np.ndarray, centred: bool = True) -> np.ndarray:
+    """Returns by how much unequal variances [priors, settings] lower degrees of freedom (Box 1954): 1 if equal.
+
+    freedom: of what is known of each. As much as variances are unknown they may be unequal: the square of one that is
+    estimated with f degrees of freedom is expected to be 1 + 2 / f times the square of the estimate. centred: whether
+    the mean of the settings is taken off, of results or of a seed; two settings then vary equally, however unequal.
+    """
+    settings, total = variances.shape[1], variances.sum(1)
+    squares = (variances**2 * (1 + 2 / np.maximum(freedom, 1e-9))).sum(1)
+    if centred and settings > 1:
+        left = total**2 * (1 - 1 / settings) ** 2 / (settings - 1)
+        squares = squares * (1 - 2 / settings) + total**2 / settings**2
+    else:
+        left, squares = total**2, squares * settings
+    return np.minimum(1.0, np.divide(left, squares, out=np.ones(len(variances)), where=squares > 0))
 
 
 def combine(spreads: list[Spread]) -> Spread:
