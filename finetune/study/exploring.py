@@ -6,7 +6,6 @@ Every wave extends the same study: what is done is found, so that a search that 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -17,40 +16,56 @@ from finetune.search.search import Search
 from finetune.storage import records
 from finetune.study import workdir as directory
 from finetune.study.results import Results
-from finetune.study.run import run
+from finetune.study.run import Choices, Study, checked, held
+from finetune.study.user_task import OwnTask
+from finetune.trials import parents
 from finetune.trials.assignment import Assignment
-from finetune.trials.grid import with_seeds
+from finetune.trials.grid import Trial, asked, with_seeds
 from finetune.trials.parents import values_of
 
 FILE = "search.json"
 _EXTENDED = ("trials", "finalists", "finalist_seeds", "waves", "seeds")  # what a search may go on with others of
 
 
-def explore(config: Config, workdir: str | Path, search: Search, seeds: int = 1, **choices: Any) -> Results:
+def explore(
+    config: Config, workdir: str | Path, search: Search, seeds: int = 1, task: OwnTask | None = None, **choices: bool
+) -> Results:
     """Trains the settings of `search`, each with the seeds 0 to `seeds` - 1, and returns all results as `run` does.
 
-    choices: as of `run`; with plan_only the first wave is measured. Raises UserError as `run` does, for a search that
-    makes no sense, and for a directory that holds another one, or a study that was no search.
+    task, choices: as of `run`; with plan_only the first wave is measured. Raises UserError as `run` does, for a search
+    that makes no sense, and for a directory that holds another one, or a study that was no search.
     """
-    search, settings, reached = search.checked(), list[Assignment](), list[float]()
+    config, workdir = checked(config, task), directory.checked(workdir)
+    search = search.checked()
     with_seeds({}, seeds)  # raises for no number of seeds
     if jax.process_count() > 1:
         raise UserError("--space is given to several processes, allowed: one, with all devices of its machine")
-    _begin(directory.checked(workdir), search, seeds)
+    with held(workdir):
+        _begin(workdir, search, seeds)
+        return _explore(Study(config, workdir, Choices(task=task, **choices), search.waves + 1), config, search, seeds)
+
+
+def _explore(study: Study, config: Config, search: Search, seeds: int) -> Results:
+    settings, reached = list[Assignment](), list[float]()
     for number in range(search.waves):
         new = search.wave(number, list(zip(settings, reached, strict=True)))
         settings += new
         tell(f"wave {number + 1} of {search.waves}: {len(new)} settings by {search.method}")
-        results = run(config, workdir, {}, _seeded(settings, range(seeds)), **choices)
-        if choices.get("plan_only"):
+        results = study.train(_trials(config, settings, range(seeds)))
+        if study.choices.plan_only:
             return results
         reached = _reached(results, seeds)
     finalists = search.best(list(zip(settings, reached, strict=True)))
-    if not finalists or search.finalist_seeds <= seeds:
-        return results
-    tell(f"finalists: the best {len(finalists)} settings, with {search.finalist_seeds} seeds each")
-    more = _seeded(finalists, range(seeds, search.finalist_seeds))
-    return run(config, workdir, {}, _seeded(settings, range(seeds)) + more, **choices)
+    if finalists and search.finalist_seeds > seeds:
+        tell(f"finalists: the best {len(finalists)} settings, with {search.finalist_seeds} seeds each")
+        more = _trials(config, finalists, range(seeds, search.finalist_seeds))
+        results = study.train(_trials(config, settings, range(seeds)) + more)
+    study.end()
+    return results
+
+
+def _trials(config: Config, settings: Sequence[Assignment], seeds: range) -> list[Trial]:
+    return parents.checked(asked(config, {}, _seeded(settings, seeds)))
 
 
 def _seeded(settings: Sequence[Assignment], seeds: range) -> list[Assignment]:
@@ -59,7 +74,6 @@ def _seeded(settings: Sequence[Assignment], seeds: range) -> list[Assignment]:
 
 def _begin(workdir: Path, search: Search, seeds: int) -> None:
     """Writes how settings are chosen; raises UserError where the directory holds trials that were chosen otherwise."""
-    directory.prepare(workdir)
     note = search._asdict() | {"space": list(map(str, search.space.dimensions)), "seeds": seeds}
     earlier = records.read_document(workdir / FILE)
     if not earlier and records.lines(workdir / "trials.jsonl").rows:

@@ -1,12 +1,14 @@
 """Studies that are killed: a server that imports everything once and forks a process for each study.
 
-Reads lines {"workdir", "phase", "call", "seconds"} and answers each with the exit status, negative for a signal. The
-process sends itself SIGKILL so many seconds after the call with that number of the phase's function began.
+Reads lines {"workdir", "phase", "call", "seconds", "search"} and answers each with the exit status, negative for a
+signal. The process sends itself SIGKILL so many seconds after the call with that number of the phase's function began.
 """
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -16,7 +18,9 @@ import sklearn.datasets  # noqa: F401  # what the digits are read with
 
 from finetune import report
 from finetune.population import measure, train
+from finetune.search import search, space
 from finetune.storage import checkpoint, records
+from finetune.study import exploring
 from finetune.study import run as study
 from finetune.trunk import feature_pass
 from tests import conftest  # noqa: F401  # as in the tests: fake devices, a cache of programs
@@ -31,6 +35,7 @@ AXES = {
 # The function whose call starts a phase, and how long a kill may wait after it.
 PHASES = {
     "load": (study, "load", 0.3),
+    "wave": (study.Study, "train", 0.3),
     "compile": (measure, "choose", 0.5),
     "trunk": (feature_pass.Pass, "run", 0.2),
     "train": (train, "_train_epoch", 0.02),
@@ -47,6 +52,40 @@ def config():
     config.trunk.mode = "cached"
     config.checkpoint.interval_seconds = 0.0
     return config
+
+
+def searched_config():
+    """Returns a study that is cheap to search."""
+    found = studies.digits("head", chunk=4, epochs_on_device="scan")
+    found.hparams.epochs = 2
+    found.trunk.mode = "cached"
+    return found
+
+
+def tpe(**changes):
+    """Returns a search of two waves of that study."""
+    dimensions = space.parse(["learning_rate=log:1e-4:1e-1", "batch_size=10,20"], searched_config())
+    found = search.Search(dimensions, "tpe", trials=8, waves=2, finalists=2, finalist_seeds=3)
+    return found._replace(**changes)
+
+
+@contextlib.contextmanager
+def served():
+    """Gives what runs a study in a process of its own, killed where it is said, and returns its exit status."""
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-m", "tests.helpers.killed"]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+
+        def run(workdir, phase="", call=0, seconds=0.0, search=False):
+            request = {"workdir": str(workdir), "phase": phase, "call": call, "seconds": seconds, "search": search}
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        yield run
+        process.stdin.close()
 
 
 def kill_at(phase, call, seconds):
@@ -66,10 +105,12 @@ def kill_at(phase, call, seconds):
     setattr(owner, name, counted)
 
 
-def run(workdir, phase, call, seconds):
+def run(workdir, phase, call, seconds, search):
     if phase:
         kill_at(phase, call, seconds)
     sys.stdout = sys.stderr = open(f"{workdir}.log", "a")  # noqa: SIM115
+    if search:
+        return exploring.explore(searched_config(), Path(workdir), tpe()).exit_status
     return study.run(config(), Path(workdir), AXES).exit_status
 
 
