@@ -99,6 +99,7 @@ def _train(values: Any, defined: Any, plan_only: bool) -> int:
 
 def _search(values: Any, defined: Any, choices: dict[str, Any]) -> Any:
     from finetune.search import space
+    from finetune.search.halving import Halving
     from finetune.search.search import Search
     from finetune.study.exploring import explore
 
@@ -106,9 +107,10 @@ def _search(values: Any, defined: Any, choices: dict[str, Any]) -> Any:
         raise UserError(
             f"--grid={values.grid[0]} is beside --space, allowed: one of them; --space=NAME=a,b,c is a list"
         )
+    halving = Halving(values.halving, values.halving_start, values.halving_control) if values.halving else None
     search = Search(
         space.parse(values.space, defined.config), values.search, values.trials, values.waves, values.search_seed,
-        values.finalists, values.finalist_seeds,
+        values.finalists, values.finalist_seeds, halving,
     )  # fmt: skip
     return explore(defined.config, values.workdir, search, 1 if values.seeds is None else values.seeds, **choices)
 

@@ -14,6 +14,7 @@ from finetune.member.params import partition
 from finetune.member.step import Recipe, Shared
 from finetune.population import measure
 from finetune.population.group import Execution, Group, Splits, with_features
+from finetune.search.halving import Halving
 from finetune.storage import checkpoint
 from finetune.storage.snapshot import Snapshot
 from finetune.study import plan, planned, seconds, summary
@@ -41,10 +42,11 @@ class Preparation:
         self._features, self._trunk_seconds, self._groups = [HostSplit() for _ in subject.dataset[:3]], 0.0, 0
         self._measured, self._before = dict[Any, Group](), list[planned.Entry]()
 
-    def begin(self, ids: Mapping[str, Trial], ledger: Ledger) -> None:
-        """Begins a wave. ids: all trials that the study is asked for."""
+    def begin(self, ids: Mapping[str, Trial], ledger: Ledger, halving: Halving | None) -> None:
+        """Begins a wave. ids: all trials that the study is asked for; halving: what stops those that are left."""
         self._before += self.planned.groups
         self.planned, self._ids, self._ledger = planned.Planned(ledger.groups), ids, ledger
+        self._halving = halving
 
     @property
     def prepared(self) -> list[planned.Entry]:
@@ -103,13 +105,14 @@ class Preparation:
         group, is_new = self._chosen(group, most, planned.execution(earlier))
         finished = {identity: self._ids[identity] for identity in self._ledger.done}
         members, running = earlier["members"] if earlier else (), self._running(group.signature)
-        chunks = chunks_left(group, finished, members, running)
+        chunks = chunks_left(group, finished, members, running, self._halving is not None)
         parts = [list(chunk.trials.values()) for chunk in chunks]
         spent = time.monotonic() - started
         self._spent.add({"compile": spent})
         self._spent.compiles.update(dict.fromkeys(group.programs.compiled, int(is_new)))
-        estimate = plan.estimate(group, parts, self._ledger.keeps(group.trials), spent)
-        described = plan.describe(group, parts, estimate if is_new else estimate._replace(compile_seconds=spent))
+        estimate = plan.estimate(group, parts, self._ledger.keeps(group.trials), spent, self._halving)
+        estimate = estimate if is_new else estimate._replace(compile_seconds=spent)
+        described = plan.describe(group, parts, estimate, self._halving)
         self.planned.groups.append({**described, "members": [list(chunk.trials) for chunk in chunks]})
         console.print(describe_group(self.planned.groups[-1]))
         if is_first():
@@ -123,10 +126,9 @@ class Preparation:
         known = self._measured.get(key)
         if known is not None and known.execution == earlier:
             return known._replace(trials=group.trials, number=group.number), False
-        mode = (
-            "loop" if self._config.trunk.mode == "none" else self._config.execution.mode
-        )  # vmap shares what is frozen
-        execution = dataclasses.replace(self._config.execution, chunk=most, mode=mode)
+        config = self._config
+        mode = "loop" if config.trunk.mode == "none" else config.execution.mode  # vmap shares what is frozen
+        execution = dataclasses.replace(config.execution, chunk=most, mode=mode)
         group = measure.choose(execution, with_features(group, self._features), earlier)
         if self._waves > 1:  # else what a group holds on the devices is let go with it
             self._measured[key] = group

@@ -17,6 +17,7 @@ from finetune.member.params import named_parts
 from finetune.member.step import Recipe
 from finetune.models import settled
 from finetune.population.group import Group
+from finetune.search.halving import Halving
 from finetune.storage import checkpoint, lock, records
 from finetune.storage.snapshot import Saver
 from finetune.study import plan, reporting, seconds, summary, user_task
@@ -90,6 +91,7 @@ class Choices(NamedTuple):
     retry: bool = False
     fail_fast: bool = False
     task: user_task.OwnTask | None = None
+    halving: Halving | None = None  # what stops trials of a search before their end
 
 
 class Study:
@@ -111,8 +113,13 @@ class Study:
         self._is_new = True  # before its first wave
         self._spent.add({"load": time.monotonic() - started})
 
-    def train(self, trials: Sequence[Trial], axes: Mapping[str, Any] | None = None) -> Results:
-        """Trains those of `trials` that are not done, and returns the results of all; `axes` are of a grid."""
+    def train(
+        self, trials: Sequence[Trial], axes: Mapping[str, Any] | None = None, to_their_end: bool = False
+    ) -> Results:
+        """Trains those of `trials` that are not done, and returns the results of all.
+
+        axes: of a grid. to_their_end: whether those that train now are not stopped, whatever the choices say.
+        """
         started, config, workdir, subject = time.monotonic(), self._config, self._workdir, self._subject
         trials = subject.traits.resolved(trials)
         names = [trial.id(subject.fingerprint) for trial in trials]
@@ -120,9 +127,12 @@ class Study:
         groups, recipes, told = _groups(config, subject, trials)
         if self._is_new and is_first():
             directory.begin(config, workdir, subject, dict(axes or {}), tell)
-        ledger = Ledger(workdir, config.checkpoint, ids, self.choices.retry, tell)
-        self._preparation.begin(ids, ledger)
-        with contextlib.closing(_training(config, workdir, subject, ids, ledger, self.choices.fail_fast)) as training:
+        ended = (*records.DONE, records.STOPPED) if self.choices.halving else records.DONE
+        ledger = Ledger(workdir, config.checkpoint, ids, self.choices.retry, tell, ended)
+        halving = None if to_their_end else self.choices.halving
+        self._preparation.begin(ids, ledger, halving)
+        choices = self.choices._replace(halving=halving)
+        with contextlib.closing(_training(config, workdir, subject, ids, ledger, choices)) as training:
             self._say(f"trials: {len(ids)}, done before: {len(ledger.done)}, groups: {len(groups)}{told}")
             signals.check()
             numbered = enumerate(zip(groups, recipes, strict=True))
@@ -165,13 +175,13 @@ def _groups(
 
 
 def _training(
-    config: Config, workdir: Path, subject: Subject, ids: Mapping[str, Trial], ledger: Ledger, fail_fast: bool
+    config: Config, workdir: Path, subject: Subject, ids: Mapping[str, Trial], ledger: Ledger, choices: Choices
 ) -> Training:
     certain = ledger.certain()
     epochs = int(sum(trial.hparams["epochs"] for identity, trial in ids.items() if identity not in certain))
     display = Display(len(ids), list(certain.values()), epochs, subject.metric, subject.larger_is_better)
     saver = Saver(workdir, config.checkpoint.interval_seconds, is_first())
-    return Training(ledger, saver, display, subject.base, fail_fast)
+    return Training(ledger, saver, display, subject.base, choices.fail_fast, choices.halving)
 
 
 class _Work:

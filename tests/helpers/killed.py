@@ -1,6 +1,6 @@
 """Studies that are killed: a server that imports everything once and forks a process for each study.
 
-Reads lines {"workdir", "phase", "call", "seconds", "search"} and answers each with the exit status, negative for a
+Reads lines {"workdir", "phase", "call", "seconds", "searched"} and answers each with the exit status, negative for a
 signal. The process sends itself SIGKILL so many seconds after the call with that number of the phase's function began.
 """
 
@@ -19,6 +19,7 @@ import sklearn.datasets  # noqa: F401  # what the digits are read with
 from finetune import report
 from finetune.population import measure, train
 from finetune.search import search, space
+from finetune.search.halving import Halving
 from finetune.storage import checkpoint, records
 from finetune.study import exploring
 from finetune.study import run as study
@@ -69,6 +70,20 @@ def tpe(**changes):
     return found._replace(**changes)
 
 
+def halved(mode="vmap"):
+    """Returns a study that a search halves twice, after 2 and 4 epochs of 6, and that search."""
+    found = studies.digits("head", mode=mode, epochs_on_device="scan")
+    found.hparams.epochs = 6
+    dimensions = space.parse(["learning_rate=log:1e-4:1e-1"], found)
+    return found, search.Search(dimensions, "sobol", trials=16, halving=Halving(2, 0.3, 0.25))
+
+
+SEARCHES = {
+    "tpe": lambda: {"config": searched_config(), "search": tpe()},
+    "halved": lambda: dict(zip(("config", "search"), halved("loop"), strict=True)),
+}
+
+
 @contextlib.contextmanager
 def served():
     """Gives what runs a study in a process of its own, killed where it is said, and returns its exit status."""
@@ -78,8 +93,8 @@ def served():
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
 
-        def run(workdir, phase="", call=0, seconds=0.0, search=False):
-            request = {"workdir": str(workdir), "phase": phase, "call": call, "seconds": seconds, "search": search}
+        def run(workdir, phase="", call=0, seconds=0.0, searched=""):
+            request = {"workdir": str(workdir), "phase": phase, "call": call, "seconds": seconds, "searched": searched}
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
             return int(process.stdout.readline())
@@ -105,12 +120,12 @@ def kill_at(phase, call, seconds):
     setattr(owner, name, counted)
 
 
-def run(workdir, phase, call, seconds, search):
+def run(workdir, phase, call, seconds, searched):
     if phase:
         kill_at(phase, call, seconds)
     sys.stdout = sys.stderr = open(f"{workdir}.log", "a")  # noqa: SIM115
-    if search:
-        return exploring.explore(searched_config(), Path(workdir), tpe()).exit_status
+    if searched:
+        return exploring.explore(workdir=Path(workdir), **SEARCHES[searched]()).exit_status
     return study.run(config(), Path(workdir), AXES).exit_status
 
 

@@ -66,10 +66,10 @@ def test_a_search_is_one_study(searched, calls):
 
 def test_a_search_that_is_killed_goes_on_to_the_same_bits(searched, tmp_path):
     with killed.served() as run:
-        assert run(tmp_path / "study", "wave", 2, search=True) == -signal.SIGKILL
+        assert run(tmp_path / "study", "wave", 2, searched="tpe") == -signal.SIGKILL
         assert len(rows_of(tmp_path / "study")) == 4  # the first wave
-        assert run(tmp_path / "study", "record", 3, search=True) == -signal.SIGKILL
-        assert run(tmp_path / "study", search=True) == 0
+        assert run(tmp_path / "study", "record", 3, searched="tpe") == -signal.SIGKILL
+        assert run(tmp_path / "study", searched="tpe") == 0
     for name in ("trials.jsonl", "curves.jsonl"):
         found, expected = (sorted(rows_of(each, name), key=str) for each in (tmp_path / "study", searched[0]))
         assert found == expected
