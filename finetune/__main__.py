@@ -112,7 +112,8 @@ def _search(values: Any, defined: Any, choices: dict[str, Any]) -> Any:
         space.parse(values.space, defined.config), values.search, values.trials, values.waves, values.search_seed,
         values.finalists, values.finalist_seeds, halving,
     )  # fmt: skip
-    return explore(defined.config, values.workdir, search, 1 if values.seeds is None else values.seeds, **choices)
+    seeds = 1 if values.seeds is None else values.seeds
+    return explore(defined.config, values.workdir, search, seeds, optuna=values.optuna, **choices)
 
 
 def _say_stopped(stopped: BaseException) -> None:

@@ -19,6 +19,17 @@ Told = Sequence[tuple[Assignment, float]]  # settings in the order tried, and wh
 Stopped = Sequence[tuple[Assignment, int, float]]  # settings, when they were stopped, and what they had reached by then
 
 
+class Outcomes(NamedTuple):
+    """What settings have come to."""
+
+    told: list[tuple[Assignment, float]]
+    stopped: list[tuple[Assignment, int, float]]
+
+    def after(self, before: "Outcomes") -> "Outcomes":
+        """Returns these behind others that came before."""
+        return Outcomes(before.told + self.told, before.stopped + self.stopped)
+
+
 class Search(NamedTuple):
     """How settings are looked for.
 
@@ -65,7 +76,7 @@ class Search(NamedTuple):
         Settings that were there before are left out: where all dimensions are lists, points may stand for the same one.
         """
         first, last = self.until(number - 1), self.until(number)
-        if self.method == TPE and number:
+        if self.method == TPE and (number or told or stopped):  # a first wave may follow trials from elsewhere
             found = tpe.ask(self.space, told, last - first, (self.seed + number) % _LARGEST_SEED, stopped)
         else:
             fill = sequence.uniform if self.method == RANDOM else sequence.sobol

@@ -6,7 +6,6 @@ Every wave extends the same study: what is done is found, so that a search that 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 
@@ -14,7 +13,8 @@ from finetune.config import Config
 from finetune.errors import UserError
 from finetune.hosts.console import tell
 from finetune.search.halving import Halving
-from finetune.search.search import Search
+from finetune.search.journal import Journal
+from finetune.search.search import Outcomes, Search
 from finetune.storage import records
 from finetune.study import workdir as directory
 from finetune.study.results import Results
@@ -31,12 +31,13 @@ _EXTENDED = ("trials", "finalists", "finalist_seeds", "waves", "seeds")  # what 
 
 def explore(
     config: Config, workdir: str | Path, search: Search, seeds: int = 1, task: OwnTask | None = None,
-    plan_only: bool = False, retry: bool = False, fail_fast: bool = False,
+    plan_only: bool = False, retry: bool = False, fail_fast: bool = False, optuna: str = "",
 ) -> Results:  # fmt: skip
     """Trains the settings of `search`, each with the seeds 0 to `seeds` - 1, and returns all results as `run` does.
 
-    task and the rest: as of `run`; with plan_only the first wave is measured. Raises UserError as `run` does, for a
-    search that makes no sense, and for a directory that holds another one, or a study that was no search.
+    task and the rest: as of `run`; with plan_only the first wave is measured. optuna: journal:FILE, where the search is
+    a study of Optuna too, which it goes on from. Raises UserError as `run` does, for a search that makes no sense, and
+    for a directory that holds another one, or a study that was no search.
     """
     config, workdir, search = checked(config, task), directory.checked(workdir), search.checked()
     with_seeds({}, seeds)  # raises for no number of seeds
@@ -46,15 +47,21 @@ def explore(
     if jax.process_count() > 1:
         raise UserError("--space is given to several processes, allowed: one, with all devices of its machine")
     with held(workdir):
-        _begin(workdir, search, seeds)
+        journal = Journal(optuna, search.space) if optuna else None
+        before = _begin(workdir, search, seeds, journal.before if journal else 0)
         study = Study(config, workdir, Choices(plan_only, retry, fail_fast, task, search.halving), search.waves + 1)
-        return _explore(study, config, search, seeds)
+        if journal is not None:
+            journal.begin(study.larger_is_better)
+        return _explore(study, config, search, seeds, journal, before)
 
 
-def _explore(study: Study, config: Config, search: Search, seeds: int) -> Results:
-    settings, found = list[Assignment](), _Outcomes([], [])
+def _explore(
+    study: Study, config: Config, search: Search, seeds: int, journal: Journal | None, before: int
+) -> Results:  # fmt: skip
+    settings, found = list[Assignment](), Outcomes([], [])
+    elsewhere = _elsewhere(journal, before) if journal and before else found
     for number in range(search.waves):
-        new = search.wave(number, found.told, found.stopped)
+        new = search.wave(number, *found.after(elsewhere))
         settings += new
         tell(f"wave {number + 1} of {search.waves}: {len(new)} settings by {search.method}")
         trials = _trials(config, settings, range(seeds))
@@ -64,6 +71,8 @@ def _explore(study: Study, config: Config, search: Search, seeds: int) -> Result
         if study.choices.plan_only:
             return results
         found = _outcomes(settings, results, seeds)
+        if journal is not None:
+            journal.write(found, before)
     finalists = search.best(found.told)
     if finalists and search.finalist_seeds > seeds:
         tell(f"finalists: the best {len(finalists)} settings, with {search.finalist_seeds} seeds each")
@@ -71,6 +80,16 @@ def _explore(study: Study, config: Config, search: Search, seeds: int) -> Result
         results = study.train(_trials(config, settings, range(seeds)) + more, to_their_end=True)
     study.end()
     return results
+
+
+def _elsewhere(journal: Journal, before: int) -> Outcomes:
+    """Returns what the study of Optuna held when the search began."""
+    found, others = journal.told(before)
+    used = len(found.told) + len(found.stopped)
+    tell(f"note: the search goes on from {used} trials of Optuna" + (
+        f"; {others} others lie outside of --space, or vary what it does not" if others else ""
+    ))  # fmt: skip
+    return found
 
 
 def _check_halving(halving: Halving, trials: Sequence[Trial]) -> None:
@@ -93,13 +112,17 @@ def _seeded(settings: Sequence[Assignment], seeds: range) -> list[Assignment]:
     return [setting | {"seed": seed} for setting in settings for seed in seeds]
 
 
-def _begin(workdir: Path, search: Search, seeds: int) -> None:
-    """Writes how settings are chosen; raises UserError where the directory holds trials that were chosen otherwise."""
+def _begin(workdir: Path, search: Search, seeds: int, before: int) -> int:
+    """Writes how settings are chosen, and returns how many trials of Optuna the search has begun after.
+
+    Raises UserError where the directory holds trials that were chosen otherwise.
+    """
     note = search._asdict() | {"space": list(map(str, search.space.dimensions)), "seeds": seeds}
     note["halving"] = search.halving._asdict() if search.halving else None
     earlier = records.read_document(workdir / FILE)
     if not earlier and records.lines(workdir / "trials.jsonl").rows:
         raise UserError(f"--workdir is {str(workdir)!r}, which holds a study without --space, allowed: a new directory")
+    note["optuna_before"] = earlier.get("optuna_before", 0) if earlier else before
     for name in sorted(note.keys() - set(_EXTENDED)) if earlier else ():
         if (was := earlier.get(name)) != note[name]:
             raise UserError(
@@ -107,16 +130,10 @@ def _begin(workdir: Path, search: Search, seeds: int) -> None:
                 "new directory, or that search with more trials, waves, seeds or finalists"
             )
     records.write(workdir / FILE, note)
+    return int(note["optuna_before"])
 
 
-class _Outcomes(NamedTuple):
-    """What the settings of a search have come to, as `Search.wave` is told."""
-
-    told: list[tuple[Assignment, float]]
-    stopped: list[tuple[Assignment, int, float]]
-
-
-def _outcomes(settings: Sequence[Assignment], results: Results, seeds: int) -> _Outcomes:
+def _outcomes(settings: Sequence[Assignment], results: Results, seeds: int) -> Outcomes:
     """Returns what each setting reached: the mean over its seeds of the metric, larger is better, -inf if it diverged.
 
     A trial that failed says nothing of its setting; one whose trials have all failed comes last. Those that were
@@ -124,7 +141,7 @@ def _outcomes(settings: Sequence[Assignment], results: Results, seeds: int) -> _
     """
     values = values_of(row for row in results.trials if row["status"] == records.COMPLETE)
     values |= {row["id"]: -math.inf for row in results.trials if row["status"] == records.DIVERGED}
-    found = _Outcomes([], [])
+    found = Outcomes([], [])
     for place, setting in enumerate(settings):
         rows = results.trials[place * seeds : (place + 1) * seeds]
         if rows[0]["status"] == records.STOPPED:

@@ -149,6 +149,11 @@ class Study:
         self._is_new = False
         return collect(workdir, names, ledger.done if self.choices.plan_only else {**ledger.failed, **ledger.done})
 
+    @property
+    def larger_is_better(self) -> bool:
+        """Whether more of the metric that trials are judged by is better."""
+        return self._subject.larger_is_better
+
     def _say(self, trials: str) -> None:
         if not self._is_new:
             console.print(trials)

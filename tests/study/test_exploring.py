@@ -4,7 +4,10 @@ import collections
 import shutil
 import signal
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from finetune import report
 from finetune.analysis.table.trials import read_study
@@ -32,7 +35,7 @@ def searched(tmp_path_factory, calls):
     with pytest.MonkeyPatch.context() as patch:
         for owner, name in ((study, "load"), (feature_pass.Pass, "_batch"), (measure, "choose"), (report, "write")):
             patch.setattr(owner, name, counted(getattr(owner, name), name, calls))
-        return workdir, explore(config(), workdir, search())
+        return workdir, explore(config(), workdir, search(), optuna=f"journal:{workdir.parent / 'journal'}")
 
 
 def counted(function, name, calls):
@@ -92,6 +95,39 @@ def test_the_same_again_trains_nothing_and_more_finalists_go_on(searched):
     assert len(more.trials) == len(results.trials) + 2
     assert len(rows_of(workdir)) == len(more.trials)
     assert document(workdir, "search.json")["finalists"] == 3
+
+
+def test_the_search_opens_in_optuna_and_its_best_trial_is_ours(searched):
+    workdir, results = searched
+    found = optuna.load_study(study_name=None, storage=journal_storage(workdir.parent / "journal"))
+    assert len(found.trials) == 8
+    best = max(results.trials[:8], key=lambda row: row["metrics"]["val_accuracy"])
+    assert found.best_value == best["metrics"]["val_accuracy"]
+    assert found.best_params == {name: best["hparams"][name] for name in ("learning_rate", "batch_size")}
+
+
+def test_a_study_begun_in_optuna_goes_on(tmp_path):
+    begun = optuna.create_study(storage=journal_storage(tmp_path / "journal"), direction="maximize")
+    begun.optimize(
+        lambda trial: (
+            -trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
+            * trial.suggest_categorical("batch_size", (10, 20))
+        ),
+        n_trials=12,
+    )
+    told = [(trial.params, trial.value) for trial in begun.trials]
+    theirs = search(trials=2, waves=1, finalists=0)
+    results = explore(config(), tmp_path / "study", theirs, optuna=f"journal:{tmp_path / 'journal'}")
+    asked = theirs.wave(0, told)
+    found = [{name: row["hparams"][name] for name in ("learning_rate", "batch_size")} for row in results.trials]
+    assert found == asked != theirs.wave(0, [])
+    again = explore(config(), tmp_path / "study", theirs, optuna=f"journal:{tmp_path / 'journal'}")
+    assert again.trials == results.trials
+    assert len(optuna.load_study(study_name=None, storage=journal_storage(tmp_path / "journal")).trials) == 14
+
+
+def journal_storage(file):
+    return JournalStorage(JournalFileBackend(str(file)))
 
 
 def test_one_that_is_left_goes_on_to_the_same_trials(searched, tmp_path):
