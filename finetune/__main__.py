@@ -35,6 +35,7 @@ COMMANDS = {
     "report": Command(
         "render the report of a work directory again, or of a table of trials", "finetune.report.__main__"
     ),
+    "propose": Command("the settings to try next, for a work directory or a table of trials", "finetune.propose"),
     "compare": Command("compare several work directories, seed by seed", "finetune.report.__main__"),
     "export": Command("write a trial as a model of its own", "finetune.export.__main__", guarded=True),
     "predict": Command("predict with an exported model", "finetune.predict", guarded=True),

@@ -97,17 +97,9 @@ class Journal:
 
     def _setting(self, params: dict[str, Any]) -> Assignment | None:
         """Returns the assignment of a trial's parameters; None if it is not in the space."""
-        used: list[str] = []
-
-        def value_of(dimension: Dimension) -> Value:
-            used.append(dimension.key)
-            return _within(dimension, params[dimension.key])
-
-        try:
-            setting = self._space.chosen(value_of)
-        except (KeyError, ValueError):
-            return None
-        return setting if set(used) == set(params) else None
+        left = dict(params)
+        setting = self._space.held(lambda dimension: left.pop(dimension.key))
+        return setting if not left else None
 
     def _check(self, trials: Iterable[Any]) -> None:
         """Raises UserError where Optuna would not take our trials beside those that are there."""
@@ -169,15 +161,6 @@ def _distribution(dimension: Dimension) -> Any:
     if dimension.is_integer:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.kind == LOG)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.kind == LOG)
-
-
-def _within(dimension: Dimension, value: Any) -> Value:
-    """Returns a value as the dimension has it; raises ValueError if it does not."""
-    if dimension.kind == LIST:
-        return dimension.values[dimension.values.index(value)]
-    if isinstance(value, str | bool) or not dimension.low <= value <= dimension.high:
-        raise ValueError
-    return int(value) if dimension.is_integer else float(value)
 
 
 def _key(setting: Assignment) -> str:
