@@ -35,6 +35,7 @@ COMMANDS = {
     "report": Command(
         "render the report of a work directory again, or of a table of trials", "finetune.report.__main__"
     ),
+    "propose": Command("the settings to try next, for a work directory or a table of trials", "finetune.propose"),
     "compare": Command("compare several work directories, seed by seed", "finetune.report.__main__"),
     "export": Command("write a trial as a model of its own", "finetune.export.__main__", guarded=True),
     "predict": Command("predict with an exported model", "finetune.predict", guarded=True),
@@ -99,6 +100,7 @@ def _train(values: Any, defined: Any, plan_only: bool) -> int:
 
 def _search(values: Any, defined: Any, choices: dict[str, Any]) -> Any:
     from finetune.search import space
+    from finetune.search.halving import Halving
     from finetune.search.search import Search
     from finetune.study.exploring import explore
 
@@ -106,11 +108,13 @@ def _search(values: Any, defined: Any, choices: dict[str, Any]) -> Any:
         raise UserError(
             f"--grid={values.grid[0]} is beside --space, allowed: one of them; --space=NAME=a,b,c is a list"
         )
+    halving = Halving(values.halving, values.halving_start, values.halving_control) if values.halving else None
     search = Search(
         space.parse(values.space, defined.config), values.search, values.trials, values.waves, values.search_seed,
-        values.finalists, values.finalist_seeds,
+        values.finalists, values.finalist_seeds, halving,
     )  # fmt: skip
-    return explore(defined.config, values.workdir, search, 1 if values.seeds is None else values.seeds, **choices)
+    seeds = 1 if values.seeds is None else values.seeds
+    return explore(defined.config, values.workdir, search, seeds, optuna=values.optuna, **choices)
 
 
 def _say_stopped(stopped: BaseException) -> None:

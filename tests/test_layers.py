@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 ORDER = (
     "errors", "declaration", "config", "storage", "hosts", "cli", "assets", "trials", "search", "data", "jaxpr",
     "member", "models.weights", "models.adapters", "models", "trunk", "population", "analysis.table",
-    "analysis.statistics", "analysis", "report", "study", "export", "predict", "__main__",
+    "analysis.statistics", "analysis", "report", "study", "export", "predict", "propose", "__main__",
 )  # fmt: skip
 MODULES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file

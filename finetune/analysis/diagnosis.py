@@ -27,7 +27,7 @@ _OUTER = 0.05  # share of a sampled axis that is its edge
 def diagnose(evidence: Evidence) -> tuple[Finding, ...]:
     """Returns what is worth knowing about a search, warnings first."""
     trials, stands = evidence.trials, evidence.stands
-    found = [*_lost(trials), *collapsed(evidence), *confounded(trials)]
+    found = [*_lost(trials), *_stopped(trials), *collapsed(evidence), *confounded(trials)]
     if len(stands.order):
         found += [
             *against_baseline(evidence),
@@ -60,6 +60,25 @@ def _lost(trials: Trials) -> list[Finding]:
         else:
             found.append(Finding(kind, WARNING if lost.mean() > 0.5 else NOTE, sentence))
     return found
+
+
+def _stopped(trials: Trials) -> list[Finding]:
+    """Says how many trials were stopped on their way, and how often that was wrong."""
+    stops = trials.stops
+    if stops is None:
+        return []
+    words = (
+        f"{stops.stopped:,} of {count(stops.trials, 'trial')} were stopped on their way, and say nothing of their end"
+    )
+    if not stops.spared:
+        return [Finding(records.STOPPED, NOTE, f"{words}; how often that was wrong is unknown without a control.")]
+    low, high = stops.interval
+    were = "was" if stops.spared == 1 else "were"
+    sentence = (
+        f"{words}. Of the {stops.spared:,} that would have been and {were} not, as a control, {stops.wrong:,} ended "
+        f"better than the best that went on: {percent(low)} to {percent(high)} % of stops are wrong."
+    )
+    return [Finding(records.STOPPED, NOTE, sentence)]
 
 
 def _where(trials: Trials, lost: np.ndarray) -> str:

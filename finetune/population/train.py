@@ -13,6 +13,7 @@ from finetune.member.epoch import Report, epoch_order, make_order
 from finetune.member.step import QUANTITIES
 from finetune.population.group import Group
 from finetune.population.parallel import OneDevice, padded_size
+from finetune.search.halving import Halving, Runner, Verdict
 from finetune.storage import records
 from finetune.trials import hparams
 from finetune.trials.grid import Trial
@@ -53,11 +54,13 @@ class Listener(NamedTuple):
     epoch: (rows of curves.jsonl), after every epoch.
     left: (rows of trials.jsonl, leaves), when trials end; leaves(id) are the (best, last) leaves of one of them.
     pause: (population), wherever training may be left and continued.
+    halving: what stops trials before their end; None: nothing does.
     """
 
     epoch: Callable[[list[Row]], None]
     left: Callable[[list[Row], Callable[[str], tuple[Leaves, Leaves]]], None]
     pause: Callable[[Population], None]
+    halving: Halving | None = None
 
 
 def begin(group: Group, trials: Mapping[str, Trial], size: int, starts: Mapping[str, Start]) -> Population:
@@ -133,14 +136,35 @@ def _end_epoch(group: Group, population: Population, validation: Any, listener: 
     members, report = group.programs.validate(population.members, group.shared, *validation, np.int32(epoch))
     report = processes.arrays_from_first("how members stand", report)
     listener.epoch(_record_epoch(places, epoch, report))
+    stops = listener.halving is not None and _halve(listener.halving, places, epoch, report)
     alive = [i for i, entry in enumerate(places) if _status(entry, epoch, report, i) is None]
-    smaller = shrunk(len(alive), size, group.layout)
-    if smaller < size:
+    smaller = shrunk(len(alive), size, group.layout) if group.layout.together or not stops else len(alive)
+    if smaller < size or stops:  # one that is stopped has its place in the program no longer, where it would go on
         _let_go(group, members, places, epoch, report, listener)
         places, size = [places[i] for i in alive], smaller
         if places:
             members = group.programs.take(members, [*alive, *alive[:1] * (size - len(alive))])
     return Population(members, places, size, epoch)
+
+
+def _halve(halving: Halving, places: Sequence[Entry], epoch: int, report: Report) -> bool:
+    """Notes in the curves of trials which of them are out after an epoch, and says whether any of them stops."""
+    runners = {
+        entry.id: Runner(int(entry.trial.hparams["epochs"]), float(report.best_value[i]))
+        for i, entry in enumerate(places)
+        if _status(entry, epoch, report, i) is None and _out(entry) is None
+    }
+    verdicts = halving.verdicts(epoch, runners)
+    for entry in places:
+        if entry.id in verdicts:
+            entry.curve[-1] |= {"out": list(verdicts[entry.id]), "control": halving.is_control(entry.id)}
+    return any(not halving.is_control(identity) for identity in verdicts)
+
+
+def _out(entry: Entry) -> Verdict | None:
+    """Returns what a rung has said of a trial that was not to go on."""
+    found = next((row["out"] for row in entry.curve if "out" in row), None)
+    return Verdict(*found) if found else None
 
 
 def shrunk(alive: int, size: int, layout: OneDevice) -> int:
@@ -161,6 +185,8 @@ def _status(entry: Entry, epoch: int, report: Report, i: int) -> str | None:
     """Returns the status with which a trial has ended, None while it trains."""
     if report.diverged_update[i] >= 0:
         return records.DIVERGED
+    if entry.curve and "out" in entry.curve[-1] and not entry.curve[-1]["control"]:
+        return records.STOPPED
     return records.COMPLETE if epoch >= entry.trial.hparams["epochs"] else None
 
 
@@ -192,7 +218,8 @@ def _let_go(
     for i, entry in enumerate(places):
         status = _status(entry, epoch, report, i)
         if status is not None:
-            rows.append(_trial_row(entry, status, report, i, {name: float(test[name][i]) for name in test}))
+            row = _trial_row(entry, status, report, i, {name: float(test[name][i]) for name in test})
+            rows.append(_with_halving(row, entry, listener.halving) if listener.halving else row)
     where = {entry.id: i for i, entry in enumerate(places)}
 
     def leaves(identity: str) -> tuple[Leaves, Leaves]:
@@ -227,3 +254,13 @@ def _trial_row(entry: Entry, status: str, report: Report, i: int, test: dict[str
         quantity = QUANTITIES[int(report.diverged_quantity[i])]
         row["reason"] = f"{quantity} not finite at update {int(report.diverged_update[i])}"
     return row
+
+
+def _with_halving(row: Row, entry: Entry, halving: Halving) -> Row:
+    """Returns a row of trials.jsonl that says how halving treated the trial; of one that it stopped, no result."""
+    out = _out(entry)
+    row["halving"] = {"control": halving.is_control(entry.id), "out": out._asdict() if out else None}
+    if row["status"] != records.STOPPED:
+        return row
+    assert out is not None
+    return {**row, "metrics": {}, "best": None, "reason": out.in_words(int(entry.trial.hparams["epochs"]))}

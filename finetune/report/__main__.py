@@ -4,29 +4,13 @@ python -m finetune.report --trials=FILE --metric=NAME [--minimize | --maximize]:
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from finetune import cli
 from finetune.errors import UserError
-
-if TYPE_CHECKING:  # it takes a second to import
-    from finetune.analysis.table.trials import Trials
-
-
-_OF_TABLES: dict[
-    str, tuple[Callable[..., Any], str]
-] = {  # flags that go with --trials only: name -> how it is defined, what it says
-    "metric": (flags.DEFINE_string, "the column of the table that says how good a trial is"),
-    "minimize": (flags.DEFINE_bool, "less of the metric is better; asked for where its name does not say"),
-    "maximize": (flags.DEFINE_bool, "more of the metric is better; asked for where its name does not say"),
-    "hyperparameters": (flags.DEFINE_list, "the columns that are hyperparameters, instead of a guess"),
-    "ignore": (flags.DEFINE_list, "columns to read the table without"),
-    "seed_column": (flags.DEFINE_string, "the column that tells repeats of a setting apart"),
-}
+from finetune.report import table_flags
 
 
 def _define_flags() -> flags.FlagValues:
@@ -37,8 +21,7 @@ def _define_flags() -> flags.FlagValues:
         "a table, one row a trial: .csv, .tsv, .json, .jsonl, or sqlite:///FILE#STUDY",
         flag_values=values,
     )
-    for name, (define, words) in _OF_TABLES.items():
-        define(name, None, words, flag_values=values)
+    table_flags.define(values)
     flags.DEFINE_float(
         "worth", None, "the smallest difference of the metric that matters in practice", 0.0, flag_values=values
     )
@@ -64,25 +47,13 @@ def _parse(arguments: list[str]) -> tuple[flags.FlagValues, list[Path]]:
         raise UserError(f"{len(directories)} work directories and --trials={values.trials}, allowed: one of both")
     if values.trials and not values.metric:
         raise UserError("--metric is missing, allowed: a column of the table, such as --metric=accuracy")
-    if given := [f"--{name}" for name in _OF_TABLES if directories and values[name].value is not None]:
+    if given := [f"--{name}" for name in table_flags.given(values) if directories]:
         raise UserError(f"{' and '.join(given)} given for a study, allowed: with --trials only")
-    if values.minimize and values.maximize:
-        raise UserError("--minimize and --maximize are given, allowed: one of both")
+    table_flags.check(values)
     for directory in directories:
         if not directory.is_dir():
             raise UserError(f"work directory is {str(directory)!r}, which does not exist, allowed: that of a study")
     return values, directories
-
-
-def _read(values: flags.FlagValues) -> "Trials":
-    """Returns the trials of --trials, read as the flags say."""
-    from finetune.analysis.table.columns import Asked
-    from finetune.analysis.table.trials import read_table
-
-    named = None if values.hyperparameters is None else tuple(values.hyperparameters)
-    asked = Asked(named, tuple(values.ignore or ()), values.seed_column)
-    minimize = True if values.minimize else False if values.maximize else None
-    return read_table(values.trials, values.metric, minimize, asked)
 
 
 def _beside(table: str) -> Path:
@@ -98,7 +69,7 @@ def _run(arguments: list[str]) -> None:
     from finetune.report import comparison, comparison_page, document, interpretation, terminal
 
     if values.trials:
-        answers = [analyse(_read(values), values.worth)]
+        answers = [analyse(table_flags.read(values.trials, values), values.worth)]
     else:
         answers = [analyse(read_study(directory), values.worth) for directory in directories]
     to = Path(values.to) if values.to else _beside(values.trials) if values.trials else directories[0]

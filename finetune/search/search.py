@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from finetune.errors import UserError, one_of
 from finetune.search import sequence, tpe
+from finetune.search.halving import Halving
 from finetune.search.space import Space
 from finetune.trials.assignment import Assignment
 
@@ -15,6 +16,18 @@ _MOST_TRIALS = 100_000
 _LARGEST_SEED = 2**31 - 1
 
 Told = Sequence[tuple[Assignment, float]]  # settings in the order tried, and what each reached: larger is better
+Stopped = Sequence[tuple[Assignment, int, float]]  # settings, when they were stopped, and what they had reached by then
+
+
+class Outcomes(NamedTuple):
+    """What settings have come to."""
+
+    told: list[tuple[Assignment, float]]
+    stopped: list[tuple[Assignment, int, float]]
+
+    def after(self, before: "Outcomes") -> "Outcomes":
+        """Returns these behind others that came before."""
+        return Outcomes(before.told + self.told, before.stopped + self.stopped)
 
 
 class Search(NamedTuple):
@@ -31,6 +44,7 @@ class Search(NamedTuple):
     seed: int = 0
     finalists: int = 0
     finalist_seeds: int = 5
+    halving: Halving | None = None
 
     def checked(self) -> "Search":
         """Returns the search; raises UserError for what cannot be searched."""
@@ -48,25 +62,27 @@ class Search(NamedTuple):
             near = 2 ** int(math.log2(self.trials))
             raise UserError(f"--trials is {self.trials}, allowed with --search=sobol: a power of two, such as {near} "
                             f"or {2 * near}")  # fmt: skip
+        if self.halving is not None:
+            self.halving.checked()
         return self
 
     def until(self, wave: int) -> int:
         """Returns how many settings have been asked for when wave number `wave`, from 0, is."""
         return self.trials * (wave + 1) // self.waves
 
-    def wave(self, number: int, told: Told) -> list[Assignment]:
-        """Returns the settings of wave `number`, from 0; `told` are those of all waves before it.
+    def wave(self, number: int, told: Told, stopped: Stopped = ()) -> list[Assignment]:
+        """Returns the settings of wave `number`, from 0; `told` and `stopped` are those of all waves before it.
 
         Settings that were there before are left out: where all dimensions are lists, points may stand for the same one.
         """
         first, last = self.until(number - 1), self.until(number)
-        if self.method == TPE and number:
-            found = tpe.ask(self.space, told, last - first, (self.seed + number) % _LARGEST_SEED)
+        if self.method == TPE and (number or told or stopped):  # a first wave may follow trials from elsewhere
+            found = tpe.ask(self.space, told, last - first, (self.seed + number) % _LARGEST_SEED, stopped)
         else:
             fill = sequence.uniform if self.method == RANDOM else sequence.sobol
             found = [self.space.assignment(point) for point in fill(len(self.space.dimensions), last, self.seed)]
             found = found[first:]
-        before = {_key(setting) for setting, _ in told}
+        before = {_key(setting) for setting, _ in told} | {_key(setting) for setting, _, _ in stopped}
         new = {_key(setting): setting for setting in found if _key(setting) not in before}
         return list(new.values())
 

@@ -6,7 +6,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from finetune.config import Config
 from finetune.errors import UserError, one_of
@@ -51,6 +51,14 @@ class Dimension(NamedTuple):
         """Returns a number of the range with 6 significant digits, so that it reads and hashes well."""
         return min(max(float(f"{number:.{_DIGITS}g}"), self.low), self.high)
 
+    def held(self, value: Any) -> Value:
+        """Returns a value as the dimension has it; raises ValueError if it does not."""
+        if self.kind == LIST:
+            return self.values[self.values.index(value)]
+        if not isinstance(value, int | float) or isinstance(value, bool) or not self.low <= value <= self.high:
+            raise ValueError(value)
+        return int(value) if self.is_integer else float(value)
+
     @property
     def key(self) -> str:
         """NAME, or NAME@CHOICE."""
@@ -81,6 +89,13 @@ class Space(NamedTuple):
                 found[dimension.name] = value_of(dimension)
         return found
 
+    def held(self, value_of: Callable[[Dimension], Any]) -> Assignment | None:
+        """Returns the same of values from elsewhere; None if one is missing (KeyError) or lies outside of the space."""
+        try:
+            return self.chosen(lambda dimension: dimension.held(value_of(dimension)))
+        except (KeyError, ValueError):
+            return None
+
     def _holds(self, dimension: Dimension, found: Assignment) -> bool:
         choices = {str(found.get(name, value)) for name, value in self.defaults.items()}
         if dimension.choice:
@@ -96,12 +111,10 @@ def parse(texts: Sequence[str], config: Config) -> Space:
     """
     found: dict[str, Dimension] = {}
     for text in texts:
-        dimension = _dimension(text)
-        if dimension.key in found:
-            raise UserError(
-                f"--space names {dimension.key!r} twice, allowed: each once, its values separated by commas"
-            )
-        found[dimension.key] = dimension
+        each = _dimension(text)
+        if each.key in found:
+            raise UserError(f"--space names {each.key!r} twice, allowed: each once, its values separated by commas")
+        found[each.key] = each
     if not found:
         raise UserError(f"--space is missing, {_ALLOWED}; repeatable")
     dimensions = sorted(found.values(), key=lambda each: each.name not in STATIC)

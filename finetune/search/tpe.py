@@ -9,12 +9,16 @@ from finetune.search.space import LIST, LOG, Dimension, Space
 from finetune.trials.assignment import Assignment, Value
 
 
-def ask(space: Space, told: Sequence[tuple[Assignment, float]], count: int, seed: int) -> list[Assignment]:
+def ask(
+    space: Space, told: Sequence[tuple[Assignment, float]], count: int, seed: int,
+    stopped: Sequence[tuple[Assignment, int, float]] = (),
+) -> list[Assignment]:  # fmt: skip
     """Returns `count` assignments to try next.
 
     told: assignments and what each reached, larger is better, -inf where it diverged; their order counts. Those that
     are asked for together keep apart from each other (constant liar). Dimensions of one choice are modelled among the
-    trials of that choice (group).
+    trials of that choice (group). stopped: assignments, when they were stopped, and what they had reached; the
+    estimator takes them for worse than all that came to an end, those that got further for better.
     """
     import optuna  # slow to import
 
@@ -27,16 +31,22 @@ def ask(space: Space, told: Sequence[tuple[Assignment, float]], count: int, seed
     study = optuna.create_study(direction="maximize", sampler=sampler)
     worst = min((value for _, value in told if math.isfinite(value)), default=0.0)
     for tried, value in told:
-        known = optuna.trial.FixedTrial(
-            {each.key: _place(each, tried[each.name]) for each in space.dimensions if each.name in tried}
-        )
-        space.chosen(_suggester(known))
-        study.add_trial(
-            optuna.trial.create_trial(
-                params=known.params, distributions=known.distributions, value=value if math.isfinite(value) else worst
-            )
-        )
+        study.add_trial(_made(space, tried, value=value if math.isfinite(value) else worst))
+    for tried, when, value in stopped:
+        reached = {when: value if math.isfinite(value) else worst}
+        study.add_trial(_made(space, tried, state=optuna.trial.TrialState.PRUNED, intermediate_values=reached))
     return [space.chosen(_suggester(study.ask())) for _ in range(count)]
+
+
+def _made(space: Space, tried: Assignment, **outcome: Any) -> Any:
+    """Returns a trial of Optuna with the parameters of an assignment."""
+    import optuna
+
+    known = optuna.trial.FixedTrial(
+        {each.key: _place(each, tried[each.name]) for each in space.dimensions if each.name in tried}
+    )
+    space.chosen(_suggester(known))
+    return optuna.trial.create_trial(params=known.params, distributions=known.distributions, **outcome)
 
 
 def _suggester(trial: Any) -> Callable[[Dimension], Value]:

@@ -30,15 +30,17 @@ class Chunk(NamedTuple):
 
 
 def chunks_left(
-    group: Group, finished: Mapping[str, Trial], planned: Iterable[Sequence[str]], running: Snapshot | None
-) -> list[Chunk]:
+    group: Group, finished: Mapping[str, Trial], planned: Iterable[Sequence[str]], running: Snapshot | None,
+    compared: bool = False,
+) -> list[Chunk]:  # fmt: skip
     """Returns the chunks in which the trials that are left of a measured group are trained.
 
     A chunk that was planned before, or is on its way, keeps its places, those that have `finished` included: in a
-    vmapped program they cost nothing, and with the same places the others' results are the same to the bit.
+    vmapped program they cost nothing, and with the same places the others' results are the same to the bit. So does one
+    whose trials are `compared` with each other on their way.
     """
     size, left = group.execution.size, dict(group.trials)
-    known = {**finished, **left} if group.layout.together else left
+    known = {**finished, **left} if group.layout.together or compared else left
     chunks = []
     for ids, start in ([(running.ids, running)] if running else []) + [(ids, None) for ids in planned]:
         there = [identity for identity in ids if identity in known]
@@ -93,6 +95,7 @@ def steps_a_call(group: Group) -> int:
 
 def snapshot_of(population: Population, signature: Mapping[str, Any]) -> Snapshot:
     """Returns what a population's table says."""
-    ids, curves = [entry.id for entry in population.places], [entry.curve for entry in population.places]
+    # Copies of the curves: a snapshot is written while training goes on and adds to them.
+    ids, curves = [entry.id for entry in population.places], [list(entry.curve) for entry in population.places]
     parents = [list(entry.line) for entry in population.places]
     return Snapshot(dict(signature), ids, curves, parents, population.size, population.epoch, population.micro_batches)

@@ -74,11 +74,13 @@ class Display:
     def _cells(self) -> dict[str, str]:
         """Returns how the study stands, by name."""
         done, diverged = self._status[records.COMPLETE], self._status[records.DIVERGED]
+        stopped = self._status.get(records.STOPPED, 0)
         best = self._sign * self._best
         return {
             "done": str(done),
             "diverged": str(diverged),
-            "left": str(self._trials - done - diverged),
+            **({"stopped": str(stopped)} if stopped else {}),
+            "left": str(self._trials - done - diverged - stopped),
             "train loss": f"{self._losses[0]:.4f}",
             f"val {self._metric}": f"{self._losses[1]:.4f}",
             "best so far": f"{best:.4f}" if math.isfinite(best) else "-",

@@ -6,81 +6,149 @@ Every wave extends the same study: what is done is found, so that a search that 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.hosts.console import tell
-from finetune.search.search import Search
+from finetune.search.halving import Halving
+from finetune.search.journal import Journal
+from finetune.search.search import Outcomes, Search
 from finetune.storage import records
 from finetune.study import workdir as directory
 from finetune.study.results import Results
-from finetune.study.run import run
+from finetune.study.run import Choices, Study, checked, held
+from finetune.study.user_task import OwnTask
+from finetune.trials import chain, parents
 from finetune.trials.assignment import Assignment
-from finetune.trials.grid import with_seeds
+from finetune.trials.grid import Trial, asked, with_seeds
 from finetune.trials.parents import values_of
 
 FILE = "search.json"
 _EXTENDED = ("trials", "finalists", "finalist_seeds", "waves", "seeds")  # what a search may go on with others of
 
 
-def explore(config: Config, workdir: str | Path, search: Search, seeds: int = 1, **choices: Any) -> Results:
+def explore(
+    config: Config, workdir: str | Path, search: Search, seeds: int = 1, task: OwnTask | None = None,
+    plan_only: bool = False, retry: bool = False, fail_fast: bool = False, optuna: str = "",
+) -> Results:  # fmt: skip
     """Trains the settings of `search`, each with the seeds 0 to `seeds` - 1, and returns all results as `run` does.
 
-    choices: as of `run`; with plan_only the first wave is measured. Raises UserError as `run` does, for a search that
-    makes no sense, and for a directory that holds another one, or a study that was no search.
+    task and the rest: as of `run`; with plan_only the first wave is measured. optuna: journal:FILE, where the search is
+    a study of Optuna too, which it goes on from. Raises UserError as `run` does, for a search that makes no sense, and
+    for a directory that holds another one, or a study that was no search.
     """
-    search, settings, reached = search.checked(), list[Assignment](), list[float]()
+    config, workdir, search = checked(config, task), directory.checked(workdir), search.checked()
     with_seeds({}, seeds)  # raises for no number of seeds
+    if search.halving and seeds > 1:
+        raise UserError(f"--seeds is {seeds} with --halving, allowed: 1, since each trial is stopped on its own; "
+                        "--finalists gives more seeds where they decide")  # fmt: skip
     if jax.process_count() > 1:
         raise UserError("--space is given to several processes, allowed: one, with all devices of its machine")
-    _begin(directory.checked(workdir), search, seeds)
+    with held(workdir):
+        journal = Journal(optuna, search.space) if optuna else None
+        before = _begin(workdir, search, seeds, journal.before if journal else 0)
+        study = Study(config, workdir, Choices(plan_only, retry, fail_fast, task, search.halving), search.waves + 1)
+        if journal is not None:
+            journal.begin(study.larger_is_better)
+        return _explore(study, config, search, seeds, journal, before)
+
+
+def _explore(
+    study: Study, config: Config, search: Search, seeds: int, journal: Journal | None, before: int
+) -> Results:  # fmt: skip
+    settings, found = list[Assignment](), Outcomes([], [])
+    elsewhere = _elsewhere(journal, before) if journal and before else found
     for number in range(search.waves):
-        new = search.wave(number, list(zip(settings, reached, strict=True)))
+        new = search.wave(number, *found.after(elsewhere))
         settings += new
         tell(f"wave {number + 1} of {search.waves}: {len(new)} settings by {search.method}")
-        results = run(config, workdir, {}, _seeded(settings, range(seeds)), **choices)
-        if choices.get("plan_only"):
+        trials = _trials(config, settings, range(seeds))
+        if search.halving:
+            _check_halving(search.halving, trials)
+        results = study.train(trials)
+        if study.choices.plan_only:
             return results
-        reached = _reached(results, seeds)
-    finalists = search.best(list(zip(settings, reached, strict=True)))
-    if not finalists or search.finalist_seeds <= seeds:
-        return results
-    tell(f"finalists: the best {len(finalists)} settings, with {search.finalist_seeds} seeds each")
-    more = _seeded(finalists, range(seeds, search.finalist_seeds))
-    return run(config, workdir, {}, _seeded(settings, range(seeds)) + more, **choices)
+        found = _outcomes(settings, results, seeds)
+        if journal is not None:
+            journal.write(found, before)
+    finalists = search.best(found.told)
+    if finalists and search.finalist_seeds > seeds:
+        tell(f"finalists: the best {len(finalists)} settings, with {search.finalist_seeds} seeds each")
+        more = _trials(config, finalists, range(seeds, search.finalist_seeds))
+        results = study.train(_trials(config, settings, range(seeds)) + more, to_their_end=True)
+    study.end()
+    return results
+
+
+def _elsewhere(journal: Journal, before: int) -> Outcomes:
+    """Returns what the study of Optuna held when the search began."""
+    found, others = journal.told(before)
+    used = len(found.told) + len(found.stopped)
+    tell(f"note: the search goes on from {used} trials of Optuna" + (
+        f"; {others} others lie outside of --space, or vary what it does not" if others else ""
+    ))  # fmt: skip
+    return found
+
+
+def _check_halving(halving: Halving, trials: Sequence[Trial]) -> None:
+    """Raises UserError for trials that cannot be stopped on their way."""
+    for trial in trials:
+        if chain.shorter(trial.choices["trainable"]):
+            raise UserError(f"trainable is {trial.choices['trainable']!r} with --halving, allowed: one that starts "
+                            "from no other trial")  # fmt: skip
+    most = max(int(trial.hparams["epochs"]) for trial in trials)
+    if not halving.rungs(most):
+        raise UserError(f"--halving_start is {halving.start:g}, where no trial of at most {most} epochs can be "
+                        "stopped, allowed: a share with an epoch behind it, or more epochs")  # fmt: skip
+
+
+def _trials(config: Config, settings: Sequence[Assignment], seeds: range) -> list[Trial]:
+    return parents.checked(asked(config, {}, _seeded(settings, seeds)))
 
 
 def _seeded(settings: Sequence[Assignment], seeds: range) -> list[Assignment]:
     return [setting | {"seed": seed} for setting in settings for seed in seeds]
 
 
-def _begin(workdir: Path, search: Search, seeds: int) -> None:
-    """Writes how settings are chosen; raises UserError where the directory holds trials that were chosen otherwise."""
-    directory.prepare(workdir)
+def _begin(workdir: Path, search: Search, seeds: int, before: int) -> int:
+    """Writes how settings are chosen, and returns how many trials of Optuna the search has begun after.
+
+    Raises UserError where the directory holds trials that were chosen otherwise.
+    """
     note = search._asdict() | {"space": list(map(str, search.space.dimensions)), "seeds": seeds}
+    note["halving"] = search.halving._asdict() if search.halving else None
     earlier = records.read_document(workdir / FILE)
     if not earlier and records.lines(workdir / "trials.jsonl").rows:
         raise UserError(f"--workdir is {str(workdir)!r}, which holds a study without --space, allowed: a new directory")
-    for name in earlier.keys() & note.keys() - set(_EXTENDED):
-        if (was := earlier[name]) != note[name]:
+    note["optuna_before"] = earlier.get("optuna_before", 0) if earlier else before
+    for name in sorted(note.keys() - set(_EXTENDED)) if earlier else ():
+        if (was := earlier.get(name)) != note[name]:
             raise UserError(
                 f"--workdir is {str(workdir)!r}, a search with {name} {was!r}, not {note[name]!r}, allowed: a "
                 "new directory, or that search with more trials, waves, seeds or finalists"
             )
     records.write(workdir / FILE, note)
+    return int(note["optuna_before"])
 
 
-def _reached(results: Results, seeds: int) -> list[float]:
+def _outcomes(settings: Sequence[Assignment], results: Results, seeds: int) -> Outcomes:
     """Returns what each setting reached: the mean over its seeds of the metric, larger is better, -inf if it diverged.
 
-    A trial that failed says nothing of its setting; one whose trials have all failed comes last.
+    A trial that failed says nothing of its setting; one whose trials have all failed comes last. Those that were
+    stopped are apart: what they had reached is no result.
     """
     values = values_of(row for row in results.trials if row["status"] == records.COMPLETE)
     values |= {row["id"]: -math.inf for row in results.trials if row["status"] == records.DIVERGED}
-    ids = [row["id"] for row in results.trials]
-    each = (ids[first : first + seeds] for first in range(0, len(ids), seeds))
-    known = ([values[identity] for identity in of_setting if identity in values] for of_setting in each)
-    return [sum(of_setting) / len(of_setting) if of_setting else -math.inf for of_setting in known]
+    found = Outcomes([], [])
+    for place, setting in enumerate(settings):
+        rows = results.trials[place * seeds : (place + 1) * seeds]
+        if rows[0]["status"] == records.STOPPED:
+            out = rows[0]["halving"]["out"]
+            value = out["value"] if out["value"] is not None else -math.inf
+            found.stopped.append((setting, out["epoch"], value))
+            continue
+        known = [values[row["id"]] for row in rows if row["id"] in values]
+        found.told.append((setting, sum(known) / len(known) if known else -math.inf))
+    return found

@@ -50,7 +50,19 @@ def _define_search(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
         "waves", 1, "in how many parts, the next after the results of those before", flag_values=values
     )
+    flags.DEFINE_integer(
+        "halving", 0, "while they train, one of so many trials of a search goes on; 0: all do", flag_values=values
+    )
+    flags.DEFINE_float(
+        "halving_start", 0.2, "the share of its epochs after which a trial may first be stopped", flag_values=values
+    )
+    flags.DEFINE_float(
+        "halving_control", 0.1, "the share of trials never stopped: they tell how often it is wrong", flag_values=values
+    )
     flags.DEFINE_integer("search_seed", 0, "of the settings that are chosen", flag_values=values)
+    flags.DEFINE_string(
+        "optuna", "", "journal:FILE, where the search is a study of Optuna too; goes on from one", flag_values=values
+    )
     flags.DEFINE_integer("finalists", 0, "how many of the best settings get more seeds", flag_values=values)
     flags.DEFINE_integer("finalist_seeds", 5, "how many seeds these have then", flag_values=values)
 

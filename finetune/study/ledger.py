@@ -34,19 +34,25 @@ class Before(NamedTuple):
 
 
 class Ledger:
-    """The results of the trials `ids` in a work directory, and the weights of the best of them."""
+    """The results of the trials `ids` in a work directory, and the weights of the best of them.
 
-    def __init__(self, workdir: Path, config: CheckpointConfig, ids: Mapping[str, Trial], retry: bool, tell: Tell):
+    ended: the statuses of trials that do not run again.
+    """
+
+    def __init__(
+        self, workdir: Path, config: CheckpointConfig, ids: Mapping[str, Trial], retry: bool, tell: Tell,
+        ended: Collection[str] = records.DONE,
+    ):  # fmt: skip
         for identity in config.trials:
             if identity not in ids:
                 raise one_of("checkpoint.trials", identity, ids)
         writes = processes.is_first()
         self.recorder = records.Recorder(workdir, writes)
         self._parents, self._keep = parents.find(ids), config.keep
-        before = _agreed(lambda: _read(workdir, config.trials, ids, self._parents, self.recorder, tell))
+        before = _agreed(lambda: _read(workdir, config.trials, ids, self._parents, self.recorder, tell, ended))
         self.groups, self.running = before.groups, before.running
         asked = {row["id"]: row for row in before.trials if row["id"] in ids}
-        self.done = {identity: row for identity, row in asked.items() if row["status"] in records.DONE}
+        self.done = {identity: row for identity, row in asked.items() if row["status"] in ended}
         self.failed = {identity: row for identity, row in asked.items() if identity not in self.done}
         self._again = {each for each, row in self.failed.items() if retry or row.get("attempts", 0) < _ATTEMPTS}
         self._tell, self._doubtful = tell, set[str]()
@@ -188,7 +194,7 @@ def _agreed(read: Callable[[], Before]) -> Before:
 
 def _read(
     workdir: Path, named: Collection[str], ids: Mapping[str, Trial], families: Parents, recorder: records.Recorder,
-    tell: Tell,
+    tell: Tell, ended: Collection[str],
 ) -> Before:  # fmt: skip
     """Returns what a work directory holds, and drops from it what is damaged or will be written again."""
     trials, damaged = recorder.keep("trials.jsonl", lambda row: True, _id)
@@ -205,7 +211,7 @@ def _read(
     kept = {identity: value for identity, value in kept.items() if identity not in again}
     trials = _without_lost_parents(trials, ids, families, kept, tell)
     running = snapshot.newest(workdir, tell)
-    open_ids = ids.keys() - {row["id"] for row in trials if row["status"] in records.DONE}
+    open_ids = ids.keys() - {row["id"] for row in trials if row["status"] in ended}
     if running is not None and open_ids.isdisjoint(running.ids):
         running = None
     _trim_curves(workdir, trials, open_ids, running, recorder, tell)

@@ -15,6 +15,7 @@ from finetune.member.task import Task
 from finetune.population.group import Group, by_order
 from finetune.population.parallel import OneDevice
 from finetune.population.train import shrunk
+from finetune.search.halving import Halving
 from finetune.study.traits import NONE as NO_TRAITS
 from finetune.study.traits import Traits
 from finetune.trials import chain
@@ -135,24 +136,27 @@ class Estimate(NamedTuple):
     disk_bytes: int
 
 
-def estimate(group: Group, chunks: Sequence[Sequence[Trial]], keep: int, prepared_seconds: float) -> Estimate:
+def estimate(
+    group: Group, chunks: Sequence[Sequence[Trial]], keep: int, prepared_seconds: float,
+    halving: Halving | None = None,
+) -> Estimate:  # fmt: skip
     """Returns what training `chunks` will take, following each population as it shrinks, once it has been prepared."""
     cost, size = group.cost, group.execution.size
     steps = -(-group.recipe.examples // group.recipe.micro_batch)
     checks, test = (_batches(split, group.eval_batch) for split in (group.splits.validation, group.splits.test))
     training, evaluating, flops = 0.0, 0.0, 0.0
     for chunk in chunks:
-        for members, epochs, leaves in stages([int(trial.hparams["epochs"]) for trial in chunk], size, group.layout):
+        for members, epochs, leaves in stages(_horizons(chunk, halving), size, group.layout):
             share = _share(group, members)
             evaluations = epochs * checks + leaves * test
             training += share * epochs * steps * cost.train_step_seconds
             evaluating += share * evaluations * cost.eval_step_seconds
             flops += members / size * (epochs * steps * cost.train_step_flops + evaluations * cost.eval_step_flops)
     trials = [trial for chunk in chunks for trial in chunk]
-    kept, epochs = min(keep, len(trials)), sum(int(trial.hparams["epochs"]) for trial in trials)
+    kept, epochs = min(keep, len(trials)), sum(sum(_horizons(chunk, halving)) for chunk in chunks)
     evaluating += _CURVE_SECONDS * epochs + _KEPT_SECONDS * kept
     disk_bytes = _TRIAL_BYTES * len(trials) + _CURVE_BYTES * epochs + 2 * kept * group.trained_bytes
-    compiling = prepared_seconds + _compile_seconds(group, len(_sizes(group, chunks)))
+    compiling = prepared_seconds + _compile_seconds(group, len(_sizes(group, chunks, halving)))
     return Estimate(training + evaluating, evaluating, compiling, flops, cost.bytes, disk_bytes)
 
 
@@ -202,7 +206,9 @@ def signature(fingerprint: str, recipe: Recipe, trials: Sequence[Trial]) -> dict
     }
 
 
-def describe(group: Group, chunks: Sequence[Sequence[Trial]], estimate: Estimate) -> dict[str, Any]:
+def describe(
+    group: Group, chunks: Sequence[Sequence[Trial]], estimate: Estimate, halving: Halving | None = None
+) -> dict[str, Any]:
     """Returns a group as plan.json holds it."""
     shapes = abstract(group.recipe.task)
     return {
@@ -210,7 +216,7 @@ def describe(group: Group, chunks: Sequence[Sequence[Trial]], estimate: Estimate
         "trials": len(group.trials),
         "chunk": group.execution.size,
         "chunks": len(chunks),
-        "population_sizes": _sizes(group, chunks),
+        "population_sizes": _sizes(group, chunks, halving),
         "mode": group.execution.mode,
         "on_device": group.execution.on_device,
         "reason": group.execution.reason,
@@ -226,10 +232,15 @@ def describe(group: Group, chunks: Sequence[Sequence[Trial]], estimate: Estimate
     }
 
 
-def _sizes(group: Group, chunks: Sequence[Sequence[Trial]]) -> list[int]:
+def _horizons(chunk: Sequence[Trial], halving: Halving | None) -> list[int]:
+    """Returns for how many epochs the trials of a chunk train, if halving stops as many as it is to."""
+    epochs = [int(trial.hparams["epochs"]) for trial in chunk]
+    return halving.expected(epochs) if halving else epochs
+
+
+def _sizes(group: Group, chunks: Sequence[Sequence[Trial]], halving: Halving | None) -> list[int]:
     """Returns the sizes through which populations shrink, largest first; each is compiled once."""
     sizes = {group.execution.size}
     for chunk in chunks:
-        horizons = [int(trial.hparams["epochs"]) for trial in chunk]
-        sizes |= {size for size, _, _ in stages(horizons, group.execution.size, group.layout)}
+        sizes |= {size for size, _, _ in stages(_horizons(chunk, halving), group.execution.size, group.layout)}
     return sorted(sizes, reverse=True)

@@ -18,15 +18,15 @@ class Planned:
 
     def __init__(self, earlier: Sequence[Entry]):
         self.groups: list[Entry] = []  # of this run
-        self._earlier = {_key(group["signature"]): group for group in earlier}
+        self._earlier = {key(group["signature"]): group for group in earlier}
 
     def earlier(self, signature: Signature) -> Entry | None:
         """Returns the group with this signature as an earlier run left it."""
-        return self._earlier.get(_key(signature))
+        return self._earlier.get(key(signature))
 
     def take(self, signature: Signature) -> Entry | None:
         """Returns the same, and forgets it: this run prepares the group again."""
-        return self._earlier.pop(_key(signature), None)
+        return self._earlier.pop(key(signature), None)
 
     def document(self, directory: Path, trials: int, base: dict[str, Any], parts: dict[str, float]) -> dict[str, Any]:
         """Returns what plan.json holds.
@@ -55,5 +55,6 @@ def same_program(one: Signature, other: Signature) -> bool:
     return {**one, "devices": 0} == {**other, "devices": 0}
 
 
-def _key(signature: Signature) -> str:
+def key(signature: Signature) -> str:
+    """Returns a signature as text, the same for equal ones."""
     return json.dumps(signature, sort_keys=True)

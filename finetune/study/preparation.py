@@ -13,7 +13,8 @@ from finetune.hosts.processes import is_first
 from finetune.member.params import partition
 from finetune.member.step import Recipe, Shared
 from finetune.population import measure
-from finetune.population.group import Group, Splits, with_features
+from finetune.population.group import Execution, Group, Splits, with_features
+from finetune.search.halving import Halving
 from finetune.storage import checkpoint
 from finetune.storage.snapshot import Snapshot
 from finetune.study import plan, planned, seconds, summary
@@ -30,17 +31,27 @@ from finetune.trunk.feature_store import feature_store
 class Preparation:
     """What the groups of a study have in common before they train, and plan.json.
 
-    ids: all trials of the study. trunk_passes: 1 if what is frozen runs over the data, else 0.
+    Features are kept for the waves that follow, and so are compiled groups, if there may be any. trunk_passes: how
+    often what is frozen has run over the data.
     """
 
-    def __init__(
-        self, config: Config, workdir: Path, subject: Subject, ids: Mapping[str, Trial], ledger: Ledger,
-        spent: seconds.Spent,
-    ):  # fmt: skip
-        self.planned, self.trunk_passes = planned.Planned(ledger.groups), 0
-        self._config, self._workdir, self._subject, self._ids = config, workdir, subject, ids
-        self._ledger, self._spent, self._store = ledger, spent, feature_store(config.trunk)
-        self._features, self._trunk_seconds, self._groups = list[HostSplit](), 0.0, 0
+    def __init__(self, config: Config, workdir: Path, subject: Subject, spent: seconds.Spent, waves: int):
+        self.planned, self.trunk_passes = planned.Planned(()), 0
+        self._config, self._workdir, self._subject, self._waves = config, workdir, subject, waves
+        self._spent, self._store = spent, feature_store(config.trunk)
+        self._features, self._trunk_seconds, self._groups = [HostSplit() for _ in subject.dataset[:3]], 0.0, 0
+        self._measured, self._before = dict[Any, Group](), list[planned.Entry]()
+
+    def begin(self, ids: Mapping[str, Trial], ledger: Ledger, halving: Halving | None) -> None:
+        """Begins a wave. ids: all trials that the study is asked for; halving: what stops those that are left."""
+        self._before += self.planned.groups
+        self.planned, self._ids, self._ledger = planned.Planned(ledger.groups), ids, ledger
+        self._halving = halving
+
+    @property
+    def prepared(self) -> list[planned.Entry]:
+        """The groups of all waves."""
+        return [*self._before, *self.planned.groups]
 
     def group(self, number: int, trials: Mapping[str, Trial], recipe: Recipe) -> Group:
         """Returns group `number`, with what is left of its `trials` and what becomes of its frozen part."""
@@ -70,15 +81,16 @@ class Preparation:
         """Runs the trunks of all groups over the data, or finds out how long that would take."""
         started, subject = time.monotonic(), self._subject
         trunks, eval_batch = [group.trunk for group in groups], self._config.evaluation.batch_size
-        trunk_pass = Pass(trunks, subject.base, subject.dataset[:3], eval_batch, self._store)
-        self.trunk_passes = int(trunk_pass.batches > 0)
+        trunk_pass = Pass(trunks, subject.base, subject.dataset[:3], eval_batch, self._store, self._features)
+        self.trunk_passes += int(trunk_pass.batches > 0)
         if trunk_pass.is_found:
             tell("frozen part over the data: found, as an earlier study left it")
-        self._trunk_seconds, self._groups = trunk_pass.estimated_seconds(), len(groups)
+        estimated, self._groups = trunk_pass.estimated_seconds(), len(groups)
+        self._trunk_seconds += estimated
         if plan_only:
             self._features = trunk_pass.imagined()
         else:
-            with counted("frozen part over the data", trunk_pass.batches, self._trunk_seconds) as advance:
+            with counted("frozen part over the data", trunk_pass.batches, estimated) as advance:
                 self._features = trunk_pass.run(signals.checked(advance))
         self._spent.add({"trunk": time.monotonic() - started})
 
@@ -88,24 +100,39 @@ class Preparation:
         most: members of a chunk, 0 = as many as fit.
         """
         signals.check()
-        started, config = time.monotonic(), self._config
+        started = time.monotonic()
         earlier = self.planned.take(group.signature)
-        mode = "loop" if config.trunk.mode == "none" else config.execution.mode  # vmap shares what is frozen
-        execution = dataclasses.replace(config.execution, chunk=most, mode=mode)
-        group = measure.choose(execution, with_features(group, self._features), planned.execution(earlier))
+        group, is_new = self._chosen(group, most, planned.execution(earlier))
         finished = {identity: self._ids[identity] for identity in self._ledger.done}
         members, running = earlier["members"] if earlier else (), self._running(group.signature)
-        chunks = chunks_left(group, finished, members, running)
+        chunks = chunks_left(group, finished, members, running, self._halving is not None)
         parts = [list(chunk.trials.values()) for chunk in chunks]
         spent = time.monotonic() - started
         self._spent.add({"compile": spent})
-        self._spent.compiles.update(dict.fromkeys(group.programs.compiled, 1))
-        described = plan.describe(group, parts, plan.estimate(group, parts, self._ledger.keeps(group.trials), spent))
+        self._spent.compiles.update(dict.fromkeys(group.programs.compiled, int(is_new)))
+        estimate = plan.estimate(group, parts, self._ledger.keeps(group.trials), spent, self._halving)
+        estimate = estimate if is_new else estimate._replace(compile_seconds=spent)
+        described = plan.describe(group, parts, estimate, self._halving)
         self.planned.groups.append({**described, "members": [list(chunk.trials) for chunk in chunks]})
         console.print(describe_group(self.planned.groups[-1]))
         if is_first():
             self._write_plan()
         return chunks
+
+    def _chosen(self, group: Group, most: int, earlier: Execution | None) -> tuple[Group, bool]:
+        """Returns a group that is compiled, as it ran `earlier` if it did, and whether that was to be done."""
+        seeds = group.recipe.seeds if group.recipe.dropout else 0  # without dropout nothing is drawn for them
+        key = planned.key(group.signature), seeds, group.trunk.mode, group.trunk.place
+        known = self._measured.get(key)
+        if known is not None and known.execution == earlier:
+            return known._replace(trials=group.trials, number=group.number), False
+        config = self._config
+        mode = "loop" if config.trunk.mode == "none" else config.execution.mode  # vmap shares what is frozen
+        execution = dataclasses.replace(config.execution, chunk=most, mode=mode)
+        group = measure.choose(execution, with_features(group, self._features), earlier)
+        if self._waves > 1:  # else what a group holds on the devices is let go with it
+            self._measured[key] = group
+        return group, True
 
     def _running(self, signature: Mapping[str, Any]) -> Snapshot | None:
         """Returns what was being trained when the study was left, if it is of the group with this signature."""
@@ -133,7 +160,7 @@ class Preparation:
     def planned_seconds(self) -> dict[str, float]:
         """Returns what the study takes by part, as far as its groups are planned."""
         load = self._spent.by_part["load"]
-        return seconds.planned(load, self._trunk_seconds, self.planned.groups, self._ids.values())
+        return seconds.planned(load, self._trunk_seconds, self.prepared, self._ids.values())
 
     def in_words(self) -> str:
         """Returns the same as a line."""

@@ -23,7 +23,7 @@ class Results(NamedTuple):
     @property
     def exit_status(self) -> int:
         """0 if all trials are done, 1 if some have failed."""
-        return int(any(row["status"] not in records.DONE for row in self.trials))
+        return int(any(row["status"] == records.FAILED for row in self.trials))
 
     def table(self) -> pd.DataFrame:
         """Returns one row for each of `trials`: id, hyperparameters, status, metrics, best_epoch, steps, reason."""

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from finetune.member.params import named_parts
 from finetune.member.step import Recipe
 from finetune.models import settled
 from finetune.population.group import Group
+from finetune.search.halving import Halving
 from finetune.storage import checkpoint, lock, records
 from finetune.storage.snapshot import Saver
 from finetune.study import plan, reporting, seconds, summary, user_task
@@ -55,55 +56,116 @@ def run(
     task: one of the user's own, or task(classes, example) that makes it, in place of the model of the settings.
     Raises UserError for a setting, a file or a work directory that cannot be used.
     """
-    config = settings.checked(config)
-    config = config if task is None else user_task.checked(config)
-    workdir, axes = directory.checked(workdir), with_seeds(checked_axes({} if grid is None else grid), seeds)
+    config, workdir = checked(config, task), directory.checked(workdir)
+    axes = with_seeds(checked_axes({} if grid is None else grid), seeds)
     trials = parents.checked(asked(config, axes, sweep))
     check_command(config, trials, {"--plan_only": plan_only, "--retry": retry, "--fail_fast": fail_fast})
+    with held(workdir):
+        study = Study(config, workdir, Choices(plan_only, retry, fail_fast, task))
+        results = study.train(trials, axes)
+        study.end()
+    return results
+
+
+def checked(config: Config, task: user_task.OwnTask | None) -> Config:
+    """Returns a config that can be used, with a task of the user's own if there is one."""
+    config = settings.checked(config)
+    return config if task is None else user_task.checked(config)
+
+
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """Creates a work directory and holds its lock, where this is the process that writes."""
     if is_first():
         directory.prepare(workdir)
     else:
         console.quiet = True
     with lock.held(workdir) if is_first() else contextlib.nullcontext():
-        return _run(config, workdir, trials, axes, Choices(plan_only, retry, fail_fast, task))
+        yield
 
 
 class Choices(NamedTuple):
     """What a run of a study is to do, as `run` says."""
 
-    plan_only: bool
-    retry: bool
-    fail_fast: bool
-    task: user_task.OwnTask | None
+    plan_only: bool = False
+    retry: bool = False
+    fail_fast: bool = False
+    task: user_task.OwnTask | None = None
+    halving: Halving | None = None  # what stops trials of a search before their end
 
 
-def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any], choices: Choices) -> Results:
-    started = time.monotonic()
-    config, declared = settled.settle(config)
-    subject = agreed(load(config, choices.task))
-    config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=subject.metric))
-    trials = subject.traits.resolved(trials)
-    names = [trial.id(subject.fingerprint) for trial in trials]
-    ids = dict(zip(names, trials, strict=True))
-    groups, recipes, told = _groups(config, subject, trials)
-    if is_first():
-        directory.begin(config, workdir, subject, axes, tell)
-    ledger, spent = Ledger(workdir, config.checkpoint, ids, choices.retry, tell), seconds.Spent()
-    preparation = Preparation(config, workdir, subject, ids, ledger, spent)
-    with contextlib.closing(_training(config, workdir, subject, ids, ledger, choices.fail_fast)) as training:
-        console.print(f"{subject}\ntrials: {len(ids)}, done before: {len(ledger.done)}, groups: {len(groups)}{told}")
-        for note in (*declared, *subject.dataset.notes):
+class Study:
+    """A study that is open, in a work directory that is held: it trains one wave of trials after the other.
+
+    waves: how many there may be. Data, model, features and compiled programs stay from one to the next; what is done is
+    read from the directory again, so that a wave is the same computation whether the study was just started or not.
+    """
+
+    def __init__(self, config: Config, workdir: Path, choices: Choices, waves: int = 1):
+        started = time.monotonic()
+        config, self._declared = settled.settle(config)
+        subject = agreed(load(config, choices.task))
+        config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=subject.metric))
+        self._config, self._workdir, self._subject, self.choices = config, workdir, subject, choices
+        self._spent = seconds.Spent()
+        self._preparation = Preparation(config, workdir, subject, self._spent, waves)
+        self._work: _Work | None = None
+        self._is_new = True  # before its first wave
+        self._spent.add({"load": time.monotonic() - started})
+
+    def train(
+        self, trials: Sequence[Trial], axes: Mapping[str, Any] | None = None, to_their_end: bool = False
+    ) -> Results:
+        """Trains those of `trials` that are not done, and returns the results of all.
+
+        axes: of a grid. to_their_end: whether those that train now are not stopped, whatever the choices say.
+        """
+        started, config, workdir, subject = time.monotonic(), self._config, self._workdir, self._subject
+        trials = subject.traits.resolved(trials)
+        names = [trial.id(subject.fingerprint) for trial in trials]
+        ids = dict(zip(names, trials, strict=True))
+        groups, recipes, told = _groups(config, subject, trials)
+        if self._is_new and is_first():
+            directory.begin(config, workdir, subject, dict(axes or {}), tell)
+        ended = (*records.DONE, records.STOPPED) if self.choices.halving else records.DONE
+        ledger = Ledger(workdir, config.checkpoint, ids, self.choices.retry, tell, ended)
+        halving = None if to_their_end else self.choices.halving
+        self._preparation.begin(ids, ledger, halving)
+        choices = self.choices._replace(halving=halving)
+        with contextlib.closing(_training(config, workdir, subject, ids, ledger, choices)) as training:
+            self._say(f"trials: {len(ids)}, done before: {len(ledger.done)}, groups: {len(groups)}{told}")
+            signals.check()
+            numbered = enumerate(zip(groups, recipes, strict=True))
+            open_groups = [
+                self._preparation.group(number, *each) for number, each in numbered if training.left(each[0])
+            ]
+            self._spent.add({"load": time.monotonic() - started})
+            self._preparation.compute_features(open_groups, self.choices.plan_only)
+            if self.choices.plan_only:
+                self._preparation.plan(open_groups)
+            else:
+                self._work = _Work(config, workdir, subject, ids, ledger, self._spent, self._preparation, training)
+                self._work.run(open_groups)
+        self._is_new = False
+        return collect(workdir, names, ledger.done if self.choices.plan_only else {**ledger.failed, **ledger.done})
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Whether more of the metric that trials are judged by is better."""
+        return self._subject.larger_is_better
+
+    def _say(self, trials: str) -> None:
+        if not self._is_new:
+            console.print(trials)
+            return
+        console.print(f"{self._subject}\n{trials}")
+        for note in (*self._declared, *self._subject.dataset.notes):
             tell(f"note: {note}")
-        signals.check()
-        numbered = enumerate(zip(groups, recipes, strict=True))
-        open_groups = [preparation.group(number, *each) for number, each in numbered if training.left(each[0])]
-        spent.add({"load": time.monotonic() - started})
-        preparation.compute_features(open_groups, choices.plan_only)
-        if choices.plan_only:
-            preparation.plan(open_groups)
-        else:
-            _Work(config, workdir, subject, ids, ledger, spent, preparation, training).run(open_groups)
-    return collect(workdir, names, ledger.done if choices.plan_only else {**ledger.failed, **ledger.done})
+
+    def end(self) -> None:
+        """Writes summary and report, and prints the best settings and the answer, where anything was to be trained."""
+        if self._work is not None:
+            self._work.end()
 
 
 def _groups(
@@ -118,13 +180,13 @@ def _groups(
 
 
 def _training(
-    config: Config, workdir: Path, subject: Subject, ids: Mapping[str, Trial], ledger: Ledger, fail_fast: bool
+    config: Config, workdir: Path, subject: Subject, ids: Mapping[str, Trial], ledger: Ledger, choices: Choices
 ) -> Training:
     certain = ledger.certain()
     epochs = int(sum(trial.hparams["epochs"] for identity, trial in ids.items() if identity not in certain))
     display = Display(len(ids), list(certain.values()), epochs, subject.metric, subject.larger_is_better)
     saver = Saver(workdir, config.checkpoint.interval_seconds, is_first())
-    return Training(ledger, saver, display, subject.base, fail_fast)
+    return Training(ledger, saver, display, subject.base, choices.fail_fast, choices.halving)
 
 
 class _Work:
@@ -147,7 +209,7 @@ class _Work:
                 checkpoint.save_base(self._workdir, self._subject.base)
             self._training.begin(group)
             train_group(group, self._most, self)
-        self._end()
+        self._ledger.close()
 
     def prepare(self, group: Group, most: int) -> list[Chunk]:
         chunks = self._preparation.prepare(group, most)
@@ -173,14 +235,13 @@ class _Work:
             counts = {"compiles": self._spent.compiles, "trunk_passes": self._preparation.trunk_passes}
             counts |= {"baseline": self._baseline(), "planned": self._preparation.planned_seconds()}
             counts |= {"data": self._subject.dataset.facts}
-            groups, spent = self._preparation.planned.groups, self._spent.by_part
+            groups, spent = self._preparation.prepared, self._spent.by_part
             document = summary.describe(self._ledger, len(self._ids), groups, spent, **counts)
             self._ledger.recorder.write("summary.json", document)
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Writes summary and report, and prints the best settings and the answer."""
-        self._ledger.close()
-        is_new = self._preparation.planned.groups or not records.is_whole(self._workdir / "summary.json")
+        is_new = self._preparation.prepared or not records.is_whole(self._workdir / "summary.json")
         if is_new:  # else the summary is of the run that trained
             self.summarise()
         answer = self._reporting.end()

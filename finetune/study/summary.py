@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ def describe(
 ) -> dict[str, Any]:
     """Returns what summary.json holds; `groups` are those that this run has trained."""
     rows = list(ledger.done.values())
-    diverged = sum(row["status"] == records.DIVERGED for row in rows)
+    found = Counter(row["status"] for row in rows)
     return {
         "trials": trials,
-        "complete": len(rows) - diverged,
-        "diverged": diverged,
+        "complete": found[records.COMPLETE],
+        "diverged": found[records.DIVERGED],
+        "stopped": found[records.STOPPED],
         "failed": len(ledger.failed),
         **counts,
         "flops": sum(group["flops"] + group["trunk_flops"] for group in groups),
@@ -45,8 +47,10 @@ def show(ledger: Ledger, metric: str, larger_is_better: bool, spent: Mapping[str
     rows, failed = list(ledger.done.values()), len(ledger.failed)
     if rows:
         console.print(table_of_settings(rows, metric, larger_is_better))
-    diverged = sum(row["status"] == records.DIVERGED for row in rows)
-    counts = f"{diverged} diverged" + (f", {failed} failed" if failed else "")
+    found = Counter(row["status"] for row in rows)
+    stopped = found[records.STOPPED]
+    counts = f"{found[records.DIVERGED]} diverged" + (f", {stopped} stopped" if stopped else "")
+    counts += f", {failed} failed" if failed else ""
     parts = ", ".join(f"{name} {value:.1f}" for name, value in spent.items())
     console.print(f"{len(rows)} trials ({counts}) in {ledger.recorder.workdir} · {sum(spent.values()):.0f} s: {parts}")
 

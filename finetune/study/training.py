@@ -11,6 +11,7 @@ from finetune.hosts import processes, signals
 from finetune.hosts.console import console
 from finetune.population.group import Group
 from finetune.population.train import Leaves, Listener, Population, Row, Start, train_chunk
+from finetune.search.halving import Halving
 from finetune.storage.snapshot import Saver
 from finetune.study.chunk import Chunk, snapshot_of, start, steps_a_call
 from finetune.study.display import Display
@@ -96,10 +97,13 @@ class Training:
 
     base: every parameter before training.
     fail_fast: raise what a trial raises, once it is recorded, in place of going on with the others.
+    halving: what stops trials before their end.
     """
 
-    def __init__(self, ledger: Ledger, saver: Saver, display: Display, base: Leaves, fail_fast: bool):
-        self.evaluating_seconds, self._base = 0.0, base
+    def __init__(
+        self, ledger: Ledger, saver: Saver, display: Display, base: Leaves, fail_fast: bool, halving: Halving | None
+    ):
+        self.evaluating_seconds, self._base, self._halving = 0.0, base, halving
         self._ledger, self._saver, self._display, self._fail_fast = ledger, saver, display, fail_fast
 
     def close(self) -> None:
@@ -136,6 +140,7 @@ class Training:
             epoch=lambda rows: self._display.epoch(self._ledger.epoch(rows)),
             left=functools.partial(self._left, chunk.group.number),
             pause=functools.partial(self._pause, chunk.group),
+            halving=self._halving,
         )
         with self._display.live():
             population = start(chunk, functools.partial(self._starts, chunk.trials))

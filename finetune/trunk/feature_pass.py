@@ -28,11 +28,11 @@ _WORTH_KEEPING_FLOPS = 1e11  # less is computed again before a file is found and
 
 
 class Pass:
-    """The trunks of all groups that cache, as one pass over each split."""
+    """The trunks of all groups that cache, as one pass over each split; features of splits that are `known` stay."""
 
     def __init__(
         self, trunks: Sequence[Trunk], base: HostSplit, splits: Sequence[HostSplit], batch_size: int,
-        store: FeatureStore,
+        store: FeatureStore, known: Sequence[HostSplit] = (),
     ):  # fmt: skip
         cached = [trunk for trunk in trunks if trunk.mode == "cached"]
         self._splits, self._store = splits, store
@@ -42,8 +42,10 @@ class Pass:
         cuts = [[trunk.cuts[number] for trunk in cached] for number in range(len(splits))]
         self._shapes = [{name: one for cut in each for name, one in cut.features.items()} for each in cuts]
         self._names = [self._file_names(*each) for each in zip(cuts, splits, strict=True)]
+        self._known = known or [{} for _ in splits]
         self._found = [self._find(number) for number in range(len(splits))]
-        missing = [shapes.keys() - found for shapes, found in zip(self._shapes, self._found, strict=True)]
+        there = [before.keys() | found.keys() for before, found in zip(self._known, self._found, strict=True)]
+        missing = [shapes.keys() - names for shapes, names in zip(self._shapes, there, strict=True)]
         self._base = jax.device_put(base) if any(missing) else {}
         self._cuts, self._missing = cuts, missing
         self._programs: dict[tuple[frozenset[str], int], Any] = {}
@@ -64,7 +66,10 @@ class Pass:
     def run(self, advance: Callable[[], None]) -> list[HostSplit]:
         """Returns the features of every split by name, arrays [examples, ...]; calls `advance` after every batch."""
         self._uncut_where_it_shows()
-        return [self._found[number] | self._compute(number, advance) for number in range(len(self._splits))]
+        return [
+            {**self._known[number], **self._found[number], **self._compute(number, advance)}
+            for number in range(len(self._splits))
+        ]
 
     def imagined(self) -> list[HostSplit]:
         """Returns zeros in place of the features, to measure programs without the pass."""
@@ -130,6 +135,7 @@ class Pass:
         found = {
             name: self._store.find(self._names[number][name], (examples, *one.shape), one.dtype)
             for name, one in self._shapes[number].items()
+            if name not in self._known[number]
         }
         return {name: array for name, array in found.items() if array is not None}
 

@@ -69,6 +69,19 @@ def test_tpe_lives_with_trials_that_diverged_and_with_choices():
     assert len(search.wave(1, everything_diverged)) == 16
 
 
+def test_tpe_knows_settings_that_were_stopped():
+    """Those that got further are better, and all that ended are better than those."""
+    search = Search(parse(["learning_rate=log:1e-5:1e-1"], Config()), "tpe", trials=64, waves=2).checked()
+    first = search.wave(0, [])
+    order = sorted(first, key=lambda setting: setting["learning_rate"])
+    stopped = [(setting, 2 + place // 12, 0.9) for place, setting in enumerate(order)]  # the largest rates got further
+    second = search.wave(1, [], stopped)
+    rates = [setting["learning_rate"] for setting in second]
+    assert len(rates) == 32
+    assert set(rates).isdisjoint(setting["learning_rate"] for setting in first)
+    assert np.median(np.log10(rates)) > -3 + 0.5  # the middle of the range is -3
+
+
 def test_a_setting_is_asked_for_once():
     search = Search(parse(["batch_size=16,32", "epochs=lin:1:2"], Config()), trials=16, waves=2).checked()
     told = [(setting, 0.0) for setting in search.wave(0, [])]

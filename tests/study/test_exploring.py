@@ -1,35 +1,49 @@
 """Searches as studies: waves that follow results, finalists, and going on where it was stopped."""
 
+import collections
 import shutil
+import signal
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
+from finetune import report
 from finetune.analysis.table.trials import read_study
 from finetune.errors import UserError
-from finetune.search.search import Search
-from finetune.search.space import parse
+from finetune.population import measure
+from finetune.study import run as study
 from finetune.study.exploring import explore
 from finetune.study.run import run
-from tests.helpers.studies import digits, document, rows_of
-
-SPACE = ["learning_rate=log:1e-4:1e-1", "batch_size=10,20"]
-
-
-def config():
-    found = digits("head", chunk=4, epochs_on_device="scan")
-    found.hparams.epochs = 2
-    found.trunk.mode = "cached"
-    return found
-
-
-def search(**changes):
-    return Search(parse(SPACE, config()), "tpe", trials=8, waves=2, finalists=2, finalist_seeds=3)._replace(**changes)
+from finetune.trunk import feature_pass
+from tests.helpers import killed
+from tests.helpers.killed import searched_config as config
+from tests.helpers.killed import tpe as search
+from tests.helpers.studies import document, rows_of
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory):
+def calls():
+    """How often the search of these tests has loaded data, run what is frozen, compiled groups, and reported."""
+    return collections.Counter()
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, calls):
     workdir = tmp_path_factory.mktemp("search") / "study"
-    return workdir, explore(config(), workdir, search())
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((study, "load"), (feature_pass.Pass, "_batch"), (measure, "choose"), (report, "write")):
+            patch.setattr(owner, name, counted(getattr(owner, name), name, calls))
+        return workdir, explore(config(), workdir, search(), optuna=f"journal:{workdir.parent / 'journal'}")
+
+
+def counted(function, name, calls):
+    def call(*arguments, **options):
+        calls[name] += 1
+        return function(*arguments, **options)
+
+    return call
 
 
 def test_each_wave_is_what_the_search_asks_for_after_the_results_before_it(searched):
@@ -40,6 +54,28 @@ def test_each_wave_is_what_the_search_asks_for_after_the_results_before_it(searc
     found = [{name: row["hparams"][name] for name in ("learning_rate", "batch_size")} for row in results.trials[:8]]
     assert found == asked
     assert [row["hparams"]["seed"] for row in results.trials] == [0] * 8 + [1, 2] * 2
+
+
+def test_a_search_is_one_study(searched, calls):
+    workdir, _ = searched
+    assert (calls["load"], calls["write"]) == (1, 1)
+    assert calls["choose"] == 1  # the second wave and the finalists have the programs of the first
+    summary, plan = document(workdir, "summary.json"), document(workdir, "plan.json")
+    assert summary["trunk_passes"] == 1
+    assert (summary["trials"], summary["complete"], plan["trials"]) == (12, 12, 12)
+    assert summary["compiles"]["train"] == 1
+    assert summary["planned"]["train"] > 0
+
+
+def test_a_search_that_is_killed_goes_on_to_the_same_bits(searched, tmp_path):
+    with killed.served() as run:
+        assert run(tmp_path / "study", "wave", 2, searched="tpe") == -signal.SIGKILL
+        assert len(rows_of(tmp_path / "study")) == 4  # the first wave
+        assert run(tmp_path / "study", "record", 3, searched="tpe") == -signal.SIGKILL
+        assert run(tmp_path / "study", searched="tpe") == 0
+    for name in ("trials.jsonl", "curves.jsonl"):
+        found, expected = (sorted(rows_of(each, name), key=str) for each in (tmp_path / "study", searched[0]))
+        assert found == expected
 
 
 def test_finalists_are_the_best_of_all_waves(searched):
@@ -59,6 +95,39 @@ def test_the_same_again_trains_nothing_and_more_finalists_go_on(searched):
     assert len(more.trials) == len(results.trials) + 2
     assert len(rows_of(workdir)) == len(more.trials)
     assert document(workdir, "search.json")["finalists"] == 3
+
+
+def test_the_search_opens_in_optuna_and_its_best_trial_is_ours(searched):
+    workdir, results = searched
+    found = optuna.load_study(study_name=None, storage=journal_storage(workdir.parent / "journal"))
+    assert len(found.trials) == 8
+    best = max(results.trials[:8], key=lambda row: row["metrics"]["val_accuracy"])
+    assert found.best_value == best["metrics"]["val_accuracy"]
+    assert found.best_params == {name: best["hparams"][name] for name in ("learning_rate", "batch_size")}
+
+
+def test_a_study_begun_in_optuna_goes_on(tmp_path):
+    begun = optuna.create_study(storage=journal_storage(tmp_path / "journal"), direction="maximize")
+    begun.optimize(
+        lambda trial: (
+            -trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
+            * trial.suggest_categorical("batch_size", (10, 20))
+        ),
+        n_trials=12,
+    )
+    told = [(trial.params, trial.value) for trial in begun.trials]
+    theirs = search(trials=2, waves=1, finalists=0)
+    results = explore(config(), tmp_path / "study", theirs, optuna=f"journal:{tmp_path / 'journal'}")
+    asked = theirs.wave(0, told)
+    found = [{name: row["hparams"][name] for name in ("learning_rate", "batch_size")} for row in results.trials]
+    assert found == asked != theirs.wave(0, [])
+    again = explore(config(), tmp_path / "study", theirs, optuna=f"journal:{tmp_path / 'journal'}")
+    assert again.trials == results.trials
+    assert len(optuna.load_study(study_name=None, storage=journal_storage(tmp_path / "journal")).trials) == 14
+
+
+def journal_storage(file):
+    return JournalStorage(JournalFileBackend(str(file)))
 
 
 def test_one_that_is_left_goes_on_to_the_same_trials(searched, tmp_path):

@@ -1,13 +1,9 @@
 """A study that is killed again and again ends as one that was never disturbed."""
 
 import collections
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -20,20 +16,8 @@ CALLS = {"load": 1, "compile": 1, "trunk": 1, "train": 3, "checkpoint": 4, "reco
 
 @pytest.fixture
 def server():
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": str(Path(killed.__file__).parents[2])}
-    command = [sys.executable, "-m", "tests.helpers.killed"]
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-
-        def run(workdir, phase="", call=0, seconds=0.0):
-            request = {"workdir": str(workdir), "phase": phase, "call": call, "seconds": seconds}
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
-            return int(process.stdout.readline())
-
+    with killed.served() as run:
         yield run
-        process.stdin.close()
 
 
 def moments(chance):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from finetune.analysis.table.design import ADAPTIVE, RANDOM, Design
+from finetune.analysis.table.stops import Stops, stops
 from finetune.errors import UserError
 from finetune.storage import records
 
@@ -23,6 +24,7 @@ class Study(NamedTuple):
     hyperparameters: list[str]
     curves: pd.DataFrame  # id, epoch, step, train_loss, val_...; one row for each (id, epoch)
     provenance: dict[str, Any]  # of config.json, and plan.json, summary.json and search.json under these names
+    stops: Stops | None = None  # of a search that stopped trials on their way
 
     @property
     def _search(self) -> dict[str, Any]:
@@ -38,6 +40,8 @@ class Study(NamedTuple):
         if not search:
             return None
         why = f"{search['trials']} settings by {search['method']} in {search['waves']} waves"
+        if self.stops:
+            return Design(ADAPTIVE, f"{why}, of which those came to their end that had been the best on the way")
         return Design(ADAPTIVE if search["method"] == "tpe" and search["waves"] > 1 else RANDOM, why)
 
     @property
@@ -70,7 +74,7 @@ def read(workdir: Path) -> Study:
             frame[name] *= frame["epochs"] / frame.groupby(name)["epochs"].transform("mean")
             frame[name] += _before(rows, dict(zip(frame["id"], frame[name], strict=True)))
     names = list(dict.fromkeys(name for row in rows for name in row["hparams"]))
-    return Study(frame, names, curves(workdir, set(frame["id"])), config | others)
+    return Study(frame, names, curves(workdir, set(frame["id"])), config | others, stops(rows))
 
 
 def curves(workdir: Path, ids: set[str]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from finetune.analysis.table.axis import Axis
 from finetune.analysis.table.design import TABLE
 from finetune.analysis.table.interpret import Found, interpret
 from finetune.analysis.table.reading import Reading
+from finetune.analysis.table.stops import Stops
 from finetune.errors import UserError
 from finetune.storage import records
 
@@ -39,6 +40,7 @@ class Trials(NamedTuple):
     design: str = TABLE  # how settings were chosen: grid, random, adaptive, table
     reading: Reading | None = None  # how the table was read; None of one that was made otherwise
     search_seeds: tuple[int, ...] = ()  # by which finalists were chosen, of a search that has some
+    stops: Stops | None = None  # of a search that stopped trials on their way
 
     @property
     def names(self) -> list[str]:
@@ -104,7 +106,7 @@ def read_study(path: Path) -> Trials:
         curves=study.curves,
         provenance=study.provenance,
         found=Found(direction="as the study says", design=study.design),
-    )._replace(search_seeds=study.search_seeds)
+    )._replace(search_seeds=study.search_seeds, stops=study.stops)
 
 
 def read_table(
