@@ -76,7 +76,8 @@ def load(config: Config, own_task: user_task.OwnTask | None = None) -> Subject:
     """
     config, _ = settled.settle(config)
     architecture, tokenizer = _named(config) if own_task is None else ({"model": user_task.ARCHITECTURE}, None)
-    dataset = data.load(config.data, tokenizer)
+    types = own_task is not None or int(architecture.get("token_types", 0)) > 1
+    dataset = data.load(config.data, tokenizer, types)
     _check_vocabulary(dataset, architecture)
     if own_task is None:
         task = _build(config, dataset)
