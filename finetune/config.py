@@ -75,6 +75,12 @@ class HparamsConfig:
         Range(0.0, 1.0, high_excluded=True, besides=OWN_RATES),
     )
     label_smoothing: float = setting(0.0, "share given to the uniform distribution", _BELOW_ONE)
+    focal_gamma: float = setting(
+        0.0,
+        "focal loss: the loss of an example is multiplied by (1 - probability of its class)^focal_gamma; 0 = it is not",
+        _NON_NEGATIVE,
+        later=True,
+    )
     clip_norm: float = setting(0.0, "global norm of the gradient, 0 = no clipping", _NON_NEGATIVE)
     layer_decay: float = setting(1.0, "times the rate for each layer below the output", _ABOVE_ZERO)
     momentum: float = setting(0.9, "of sgd", _BELOW_ONE)
@@ -118,6 +124,16 @@ class OptimizerConfig:
 
 
 @dataclass
+class LossConfig:
+    class_weights: tuple[str, ...] = setting(
+        (),
+        "what the loss of an example is multiplied by in training, by its class: balanced (examples / classes / "
+        "examples of the class), or CLASS=WEIGHT for some, 1 for others; empty = 1",
+        later=True,
+    )
+
+
+@dataclass
 class EvaluationConfig:
     batch_size: int = setting(128, "examples a forward pass", Range(1, LARGEST, words="1 or more"), of_result=False)
     metric: str = setting(
@@ -128,8 +144,8 @@ class EvaluationConfig:
     metrics: tuple[str, ...] = setting(
         (),
         "others to report. classification: accuracy, macro_f1, matthews, auc; multilabel: accuracy (all labels right), "
-        "micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman; tokens: accuracy (of all "
-        "words), macro_f1, matthews, entity_f1 (entities found whole and of the right type)",
+        "micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman, pearson; tokens: accuracy (of "
+        "all words), macro_f1, matthews, entity_f1 (entities found whole and of the right type)",
     )
     worth: float = setting(
         0.0,
@@ -186,6 +202,7 @@ class Config:
     hparams: HparamsConfig = field(default_factory=HparamsConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
@@ -212,6 +229,7 @@ DECLARED: dict[str, Mapping[str, Any]] = {  # what is declared of every setting,
     if each.metadata
 }
 CHOICES = {name: about["allowed"] for name, about in DECLARED.items() if isinstance(about["allowed"], tuple)}
+LATER = tuple(name for name, about in DECLARED.items() if about["later"])
 OF_NO_RESULT = tuple(name for name, about in DECLARED.items() if not about["of_result"])
 
 USUAL_MAX_LENGTH = 128  # tokens of a text, where nothing declares how many

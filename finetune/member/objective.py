@@ -79,6 +79,11 @@ def _named(task: str, classes: Sequence[str] | None) -> Metrics:
     return KINDS[task].metrics | {entity.NAME: entity.f1(classes or ())}
 
 
+def is_of_classes(task: Task) -> bool:
+    """Says whether the loss of a task is the cross-entropy of one class an example, which can be emphasised."""
+    return isinstance(task.loss, Loss) and task.loss.of is cross_entropy
+
+
 def usual_metric(task: str, metrics: Container[str]) -> str:
     """Returns what a kind of task with these metrics is chosen on where none is named."""
     usual = KINDS[task].usual
@@ -119,6 +124,22 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: jax.Arr
     labels = labels.astype(jnp.int32)[:, None]
     of_label = jnp.take_along_axis(log_probabilities, labels, axis=-1)[:, 0]
     return -(1 - label_smoothing) * of_label - label_smoothing * log_probabilities.mean(axis=-1)
+
+
+def emphasis(
+    logits: jax.Array, labels: jax.Array, class_weights: jax.Array | None, focal_gamma: jax.Array
+) -> jax.Array:
+    """Returns what the loss of each example [B] is multiplied by in training: w·(1 − p)^focal_gamma.
+
+    p is the probability of its label, w the entry of `class_weights` [C] of that, 1 without. Lin et al. 2017, "Focal
+    loss for dense object detection", equation 5; differentiated as it stands there, p included.
+    """
+    labels = labels.astype(jnp.int32)
+    is_label = labels[:, None] == jnp.arange(logits.shape[-1])[None]
+    # log(1 − p) without a difference from 1, which would be 0 for what is learnt well.
+    others = jax.nn.logsumexp(jnp.where(is_label, -jnp.inf, logits), axis=-1)
+    factor = jnp.exp(focal_gamma.astype(logits.dtype) * (others - jax.nn.logsumexp(logits, axis=-1)))
+    return factor if class_weights is None else factor * class_weights.astype(logits.dtype)[labels]
 
 
 def binary_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: jax.Array | float = 0.0) -> jax.Array:

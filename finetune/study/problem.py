@@ -10,10 +10,10 @@ import numpy as np
 from finetune import config as settings
 from finetune import data, models
 from finetune.config import Config
-from finetune.data import memory
+from finetune.data import class_weights, memory
 from finetune.errors import UserError, one_of
 from finetune.member.metric import LOSS, larger_is_better
-from finetune.member.objective import Objective, Target, in_units, make_objective, usual_metric
+from finetune.member.objective import Objective, Target, in_units, is_of_classes, make_objective, usual_metric
 from finetune.member.params import abstract, count, flatten, without_state
 from finetune.member.task import Task
 from finetune.models import settled
@@ -38,6 +38,7 @@ class Subject(NamedTuple):
     description: all that a trial's result depends on besides its own hyperparameters.
     target: of a regression, see `objective.in_units`.
     metric: what is chosen on; larger_is_better: of it.
+    class_weights: of the loss in training, float [C]; None: all 1.
     traits: of a task of the user's own; the models that come with finetune have none.
     """
 
@@ -53,6 +54,7 @@ class Subject(NamedTuple):
     metric: str
     larger_is_better: bool
     traits: Traits
+    class_weights: np.ndarray | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -106,6 +108,7 @@ def load(config: Config, own_task: user_task.OwnTask | None = None) -> Subject:
         metric=metric,
         larger_is_better=larger_is_better(task.metrics, metric),
         traits=traits.NONE if own_task is None else traits.find(task, dataset.train),
+        class_weights=_class_weights(config, task, dataset),
     )
 
 
@@ -160,6 +163,16 @@ def target_of(config: Config, dataset: data.Dataset) -> Target:
     return Target(float(values.mean()), float(values.std()) or 1.0)
 
 
+def _class_weights(config: Config, task: Task, dataset: data.Dataset) -> np.ndarray | None:
+    """Returns the weights that the settings give to classes; raises UserError where the loss is of something else."""
+    given = config.loss.class_weights
+    if given and not is_of_classes(task):
+        raise UserError(
+            f"loss.class_weights is {', '.join(given)!r}, allowed where the loss is that of one class an example"
+        )
+    return class_weights.weights(given, dataset.train["label"], dataset.classes) if given else None
+
+
 def _drawn(task: Task, paths: list[str]) -> dict[str, np.ndarray]:
     """Returns the leaves at `paths` as seed 0 draws them; the others are not computed."""
 
@@ -184,7 +197,12 @@ def _description(
 
     A setting that is new is told unless it is named here or in `settings.OF_NO_RESULT`.
     """
-    told = {name: _listed(value) for name, value in settings.fields(config) if not _is_told_otherwise(name)}
+    defaults = dict(settings.fields(Config()))
+    told = {
+        name: _listed(value)
+        for name, value in settings.fields(config)
+        if not _is_told_otherwise(name) and not (name in settings.LATER and _listed(value) == _listed(defaults[name]))
+    }
     return {
         "data": dataset.content_hash,
         "weights": weights_hash,

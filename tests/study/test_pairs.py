@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from finetune import predict
 from finetune.errors import UserError
@@ -58,3 +59,19 @@ def test_a_model_of_images_takes_no_pairs(tmp_path):
     config.data.tokenizer = str(tmp_path / "tokenizer.json")
     with pytest.raises(UserError, match="model.name is 'vit', allowed for data with input_ids, length: bert"):
         run.run(config, tmp_path / "work", {})
+
+
+def test_a_regression_on_pairs_is_judged_by_correlation(tmp_path):
+    header, found = ("first", "second", "score"), [(a, b, len(a) - len(b)) for a, b, _ in pairs.rows(80)]
+    config = pairs.config(tmp_path)
+    config.data.text_columns, config.data.label_column, config.data.task = header[:2], header[2], "regression"
+    config.evaluation.metric, config.hparams.epochs, config.data.name = "pearson", 4, str(tmp_path / "data")
+    (tmp_path / "data").mkdir()
+    for split, part in (("train", found[:60]), ("test", found[60:])):
+        pairs.write_rows(tmp_path / "data" / f"{split}.tsv", header, part)
+    run.run(config, tmp_path / "work", {"learning_rate": [0.03]})
+    row, told = predicted(tmp_path / "work", tmp_path / "model", tmp_path / "data" / "test.tsv")
+    values, labels = [float(each["value"]) for each in told], [score for *_, score in found[60:]]
+    assert row["metrics"]["test_pearson"] == pytest.approx(stats.pearsonr(labels, values).statistic, abs=1e-3)
+    assert row["metrics"]["test_spearman"] == pytest.approx(stats.spearmanr(labels, values).statistic, abs=1e-3)
+    assert row["best"]["value"] == row["metrics"]["val_pearson"]
