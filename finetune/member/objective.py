@@ -23,6 +23,16 @@ class Objective(NamedTuple):
     metrics: Metrics
 
 
+class OwnObjective(NamedTuple):
+    """What of a kind of task's objective is the user's own: a loss in place of its own, and metrics besides."""
+
+    loss: Callable[[Any, Batch, jax.Array], jax.Array] | None = None
+    metrics: Metrics = {}  # noqa: RUF012 (nothing changes it)
+
+
+NO_OBJECTIVE = OwnObjective()
+
+
 class Kind(NamedTuple):
     """A kind of task: its loss, the metrics that it has by name, and those that are always reported.
 
@@ -53,13 +63,15 @@ def make_objective(
     others: tuple[str, ...] = (),
     scale: float = 1.0,
     classes: Sequence[str] | None = (),
+    own: OwnObjective = NO_OBJECTIVE,
 ) -> Objective:
     """Returns the objective of a kind of task in KINDS, judged by its usual metrics, `chosen_on` and `others`.
 
     scale: unit of a regression's loss. classes: of the data; None where they are not known yet, to see whether the task
-    may have the metrics. Raises UserError for one that it lacks.
+    may have the metrics. own: of the user. Raises UserError for a metric that the task lacks.
     """
-    kind, named = KINDS[task], _named(task, classes)
+    own = own or Objective(None, {})
+    kind, named = KINDS[task], _named(task, classes) | own.metrics
     if classes is not None and entity.NAME in {chosen_on, *others} - named.keys() and task == "tokens":
         raise UserError(
             f"evaluation.metric or metrics name {entity.NAME}, allowed where every tag is O, B-TYPE or I-TYPE; "
@@ -68,8 +80,8 @@ def make_objective(
     if chosen_on not in ("", metric.LOSS, *named):
         raise one_of("evaluation.metric", chosen_on, [metric.LOSS, *named])
     reported = (name for name in (*kind.reported, *kind.usual) if name in named)
-    asked = dict.fromkeys((*reported, *others, *(() if chosen_on in ("", metric.LOSS) else (chosen_on,))))
-    return Objective(Loss(kind.loss, scale), metric.choose(named, tuple(asked)))
+    asked = dict.fromkeys((*reported, *own.metrics, *others, *(() if chosen_on in ("", metric.LOSS) else (chosen_on,))))
+    return Objective(own.loss or Loss(kind.loss, scale), metric.choose(named, tuple(asked)))
 
 
 def _named(task: str, classes: Sequence[str] | None) -> Metrics:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +13,14 @@ from finetune.config import Config
 from finetune.hosts import signals
 from finetune.hosts.console import console, tell
 from finetune.hosts.processes import is_first
+from finetune.member.objective import OwnObjective
 from finetune.member.params import named_parts
 from finetune.member.step import Recipe
 from finetune.models import settled
 from finetune.population.group import Group
 from finetune.storage import checkpoint, lock, records
 from finetune.storage.snapshot import Saver
-from finetune.study import plan, reporting, seconds, summary, user_task
+from finetune.study import plan, reporting, seconds, summary, user_objective, user_task
 from finetune.study import workdir as directory
 from finetune.study.agreement import agreed, check_command
 from finetune.study.baseline import baseline
@@ -45,6 +46,8 @@ def run(
     fail_fast: bool = False,
     task: user_task.OwnTask | None = None,
     seeds: int | None = None,
+    loss: Callable[..., Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
 ) -> Results:
     """Trains every trial of `sweep` crossed with `grid` that `workdir` does not hold yet, and returns all results.
 
@@ -53,10 +56,13 @@ def run(
     With `plan_only`, two steps of each group are measured and the plan is printed and written; nothing is trained.
     With `retry`, trials that have failed twice are tried again; with `fail_fast`, what the first one raises is raised.
     task: one of the user's own, or task(classes, example) that makes it, in place of the model of the settings.
+    loss, metrics: (outputs, batch, label_smoothing) -> loss of each example in place of that of the kind of task, and
+    {name: (outputs, batch) -> value of each example, or a `Metric`} beside its metrics: pure functions of JAX.
     Raises UserError for a setting, a file or a work directory that cannot be used.
     """
     config = settings.checked(config)
     config = config if task is None else user_task.checked(config)
+    own = user_objective.checked(loss, metrics, task is not None)
     workdir, axes = directory.checked(workdir), with_seeds(checked_axes({} if grid is None else grid), seeds)
     trials = parents.checked(asked(config, axes, sweep))
     check_command(config, trials, {"--plan_only": plan_only, "--retry": retry, "--fail_fast": fail_fast})
@@ -65,7 +71,7 @@ def run(
     else:
         console.quiet = True
     with lock.held(workdir) if is_first() else contextlib.nullcontext():
-        return _run(config, workdir, trials, axes, Choices(plan_only, retry, fail_fast, task))
+        return _run(config, workdir, trials, axes, Choices(plan_only, retry, fail_fast, task, own))
 
 
 class Choices(NamedTuple):
@@ -75,12 +81,13 @@ class Choices(NamedTuple):
     retry: bool
     fail_fast: bool
     task: user_task.OwnTask | None
+    own: OwnObjective
 
 
 def _run(config: Config, workdir: Path, trials: list[Trial], axes: dict[str, Any], choices: Choices) -> Results:
     started = time.monotonic()
     config, declared = settled.settle(config)
-    subject = agreed(load(config, choices.task))
+    subject = agreed(load(config, choices.task, choices.own))
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=subject.metric))
     trials = subject.traits.resolved(trials)
     names = [trial.id(subject.fingerprint) for trial in trials]
