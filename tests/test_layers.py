@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Each may import those above it in this list, and nothing else of finetune. CONTRIBUTING.md says what each holds.
 ORDER = (
-    "errors", "declaration", "config", "storage", "hosts", "cli", "assets", "trials", "search", "data", "jaxpr",
-    "member", "models.weights", "models.adapters", "models", "trunk", "population", "analysis.table",
+    "errors", "declaration", "data_config", "config", "storage", "hosts", "cli", "assets", "trials", "search", "data",
+    "jaxpr", "member", "models.weights", "models.adapters", "models", "trunk", "population", "analysis.table",
     "analysis.statistics", "analysis", "report", "study", "export", "predict", "propose", "__main__",
 )  # fmt: skip
 MODULES = {
@@ -78,7 +78,10 @@ def loaded_by(module: str) -> set[str]:
 @pytest.mark.parametrize(
     "module, rooms",
     [
-        ("finetune.member.step", {"errors", "declaration", "config", "hosts", "trials", "jaxpr", "member", "storage"}),
+        (
+            "finetune.member.step",
+            {"errors", "declaration", "data_config", "config", "hosts", "trials", "jaxpr", "member", "storage"},
+        ),
         (
             "finetune.analysis.answer",
             {"errors", "storage", "trials", "analysis", "analysis.table", "analysis.statistics"},

@@ -24,10 +24,10 @@ _TEST, _VALIDATION, _TRAIN = range(3)
 class Dataset(NamedTuple):
     """Three splits with the same arrays, of integers or float32, and what identifies them.
 
-    Texts: "input_ids" uint16 or int32 [N, T], "length" int32 [N]. Images: "image" uint8 or float32 [N, H, W, C].
-    Feature vectors: "features" float32 [N, D]. All: "label", int32 [N], an index into `classes`; multilabel: float32
-    [N, C], 1 where an example has the class; regression: float32 [N], and `classes` is empty; tokens: int32 [N, T],
-    -1 where a token has none.
+    Texts: "input_ids" uint16 or int32 [N, T], "length" int32 [N]; pairs of them "token_type_ids" uint8 [N, T] too.
+    Images: "image" uint8 or float32 [N, H, W, C]. Feature vectors: "features" float32 [N, D]. All: "label", int32 [N],
+    an index into `classes`; multilabel: float32 [N, C], 1 where an example has the class; regression: float32 [N], and
+    `classes` is empty; tokens: int32 [N, T], -1 where a token has none.
     content_hash: sha256 in hex over names, dtypes, shapes and bytes of all arrays, and the class names.
     facts: what is known of the data, as plain JSON values: "duplicates", see `duplicates.count`; of texts "cut_share",
         how many of all are longer than max_length.
@@ -43,23 +43,22 @@ class Dataset(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def load(config: DataConfig, tokenizer_file: Path | None) -> Dataset:
+def load(config: DataConfig, tokenizer_file: Path | None, token_types: bool = True) -> Dataset:
     """Returns the data set that `config` names, split and encoded.
 
-    tokenizer_file: used for texts unless config.tokenizer names another. Raises UserError for whatever is wrong with
-    the data or the settings.
+    tokenizer_file: used for texts unless config.tokenizer names another. token_types: whether the model tells the texts
+    of a pair apart by the types of tokens; those of a model that does not are left out.
+
+    Raises UserError for whatever is wrong with the data or the settings.
     """
-    try:
-        source = _read(config)
-    except OSError as error:
-        raise UserError(f"cannot read data.name {config.name!r}: {error}") from error
-    if config.task == "classification":
-        source = _keep_classes(targets.as_whole(source), config.classes)
+    source = _source(config)
     classes, labels = targets.encode(source, config)
     chosen = _choose(source, labels, config)
     file = files.expanded(config.tokenizer) if config.tokenizer else tokenizer_file
     arrays = _encode(source.kind, [item for inputs, _ in chosen for item in inputs], config, file)
     cut = arrays.pop("cut", None)
+    if not token_types:
+        arrays.pop("token_type_ids", None)
     if config.task == "tokens":
         word = np.split(arrays.pop("word"), np.cumsum([len(labels) for _, labels in chosen])[:-1])
         chosen = [
@@ -72,14 +71,42 @@ def load(config: DataConfig, tokenizer_file: Path | None) -> Dataset:
     )
     counts = duplicates.count(train, validation, test)
     facts = {"duplicates": counts} | ({} if cut is None else {"cut_share": float(cut.mean())})
-    notes = (*source.notes, *_told_of_cut(cut), *duplicates.told(counts))
+    notes = (
+        *source.notes,
+        *_told_of_cut(cut, "texts" if source.kind != "pair" else "pairs of texts"),
+        *duplicates.told(counts),
+    )
     return Dataset(train, validation, test, classes, _content_hash((train, validation, test), classes), facts, notes)
 
 
-def _told_of_cut(cut: np.ndarray | None) -> list[str]:
+def _source(config: DataConfig) -> Source:
+    """Returns the source that config.name stands for, with the classes that are kept."""
+    _check_columns(config)
+    try:
+        source = _read(config)
+    except OSError as error:
+        raise UserError(f"cannot read data.name {config.name!r}: {error}") from error
+    if config.text_columns and source.kind != "pair":
+        raise UserError(
+            f"data.text_columns is {', '.join(config.text_columns)!r} for data.name {config.name!r}, allowed: empty; "
+            "pairs are read from .csv, .tsv and .jsonl files and TFDS sets"
+        )
+    return _keep_classes(targets.as_whole(source), config.classes) if config.task == "classification" else source
+
+
+def _check_columns(config: DataConfig) -> None:
+    columns = config.text_columns
+    if columns and (len(set(columns)) != 2 or len(columns) != 2 or config.task == "tokens"):
+        kinds = "" if config.task != "tokens" else ", of a task other than tokens"
+        raise UserError(
+            f"data.text_columns is {', '.join(columns)!r}, allowed: two columns{kinds}, such as premise,hypothesis"
+        )
+
+
+def _told_of_cut(cut: np.ndarray | None, what: str) -> list[str]:
     if cut is None or not cut.any():
         return []
-    return [f"{cut.sum():,} of {len(cut):,} texts ({cut.mean():.1%}) are longer than data.max_length and cut"]
+    return [f"{cut.sum():,} of {len(cut):,} {what} ({cut.mean():.1%}) are longer than data.max_length and cut"]
 
 
 def _read(config: DataConfig) -> Source:
@@ -182,7 +209,7 @@ def _select(inputs: list[Any], labels: np.ndarray, mask: np.ndarray) -> tuple[li
 
 
 def _encode(kind: str, inputs: list[Any], config: DataConfig, tokenizer_file: Path | None) -> Split:
-    if kind == "text":
+    if kind in ("text", "pair"):
         from finetune.data import text
 
         return text.encode(inputs, tokenizer_file, config.max_length or USUAL_MAX_LENGTH)

@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def read(path: Path, config: DataConfig) -> Source:
         tagged = {split: _tagged(file, config) for split, file in files.items()}
         return Source("words", tagged, notes=tuple(notes))
     splits = {split: _examples(file, config) for split, file in files.items()}
-    return labelled(Source("text", splits, notes=tuple(notes)))
+    return labelled(Source("pair" if config.text_columns else "text", splits, notes=tuple(notes)))
 
 
 def is_delimited(file: Path) -> bool:
@@ -66,7 +66,7 @@ def _has_labels(file: Path, config: DataConfig) -> bool:
 def _examples(file: Path, config: DataConfig) -> Examples:
     texts, labels = [], []
     for line, row in rows(file, config.label_column):
-        texts.append(_field(row, config.text_column, f"{file}:{line}"))
+        texts.append(_input(row, config.text_column, config.text_columns, f"{file}:{line}"))
         labels.append(_label(row, config, f"{file}:{line}"))
     return Examples(texts, labels)
 
@@ -99,9 +99,17 @@ def _label(row: dict[str, Any], config: DataConfig, where: str) -> Any:
     return targets.number(text, where) if config.task == "regression" else text
 
 
-def read_texts(file: Path, column: str) -> tuple[list[int], list[str]]:
-    """Returns the last line and the text of every row of a file without labels; raises UserError as `read` does."""
-    found = [(line, _field(row, column, f"{file}:{line}")) for line, row in rows(file)]
+def _input(row: dict[str, Any], column: str, pair: Sequence[str], where: str) -> str | tuple[str, ...]:
+    """Returns the text of a row, or those in the columns of a `pair`."""
+    return tuple(_field(row, each, where) for each in pair) if pair else _field(row, column, where)
+
+
+def read_texts(file: Path, column: str, pair: Sequence[str] = ()) -> tuple[list[int], list[Any]]:
+    """Returns the last line and the text of every row of a file without labels, or both of a `pair` of columns.
+
+    Raises UserError as `read` does.
+    """
+    found = [(line, _input(row, column, pair, f"{file}:{line}")) for line, row in rows(file)]
     return [line for line, _ in found], [text for _, text in found]
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-_PADDED = {"input_ids": "length"}  # array [N, T] -> array [N] of how many of the T positions are filled
+# array [N, T] -> array [N] of how many of the T positions are filled
+_PADDED = {"input_ids": "length", "token_type_ids": "length"}
 
 
 def padded(split: Mapping[str, Any]) -> list[str]:

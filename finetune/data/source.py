@@ -25,13 +25,13 @@ class Examples(NamedTuple):
 class Source(NamedTuple):
     """Some or all of SPLITS, read but not encoded.
 
-    kind: what the inputs are: text (str), words (list of str), image (a path, or the bytes of a file), array
-        (np.ndarray, all of one shape and dtype).
+    kind: what the inputs are: text (str), pair (of them, a tuple), words (list of str), image (a path, or the bytes of
+        a file), array (np.ndarray, all of one shape and dtype).
     order: class names in the order of the source; empty = sorted.
     notes: what the user is told of how the source was read, a line each.
     """
 
-    kind: Literal["text", "words", "image", "array"]
+    kind: Literal["text", "pair", "words", "image", "array"]
     splits: dict[str, Examples]
     order: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

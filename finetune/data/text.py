@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -15,19 +16,36 @@ _TEXTS_AT_ONCE = 1024
 _LARGEST_ID = 2**31 - 1
 
 
-def encode(texts: Sequence[str], tokenizer_file: Path | None, max_length: int, width: int = 0) -> dict[str, np.ndarray]:
+class Row(NamedTuple):
+    """A text, or a pair of them, as tokens: which they are, of which text, and whether some were cut off."""
+
+    ids: list[int]
+    types: list[int]
+    cut: bool
+
+
+def encode(
+    texts: Sequence[str] | Sequence[tuple[str, str]], tokenizer_file: Path | None, max_length: int, width: int = 0
+) -> dict[str, np.ndarray]:
     """Returns "input_ids" uint16 [N, T], int32 for vocabularies above 65,536, "length" int32 [N] and "cut" bool [N].
 
     T is the length of the longest text, special tokens included, at most `max_length` and at least `width`; shorter
-    ones are padded at the end, and longer ones are "cut". Raises UserError without a tokenizer, or for one that cannot
-    be read.
+    ones are padded at the end, and longer ones are "cut". Pairs of texts are joined as the tokenizer says, the longer
+    one cut first, and have "token_type_ids" uint8 [N, T] too. Raises UserError without a tokenizer, or for one that
+    cannot be read.
     """
-    tokenizer, pad_id = _read(tokenizer_file, max_length)
-    rows: list[tuple[list[int], bool]] = []
+    pairs = isinstance(texts[0], tuple)
+    tokenizer, pad_id = _read(tokenizer_file, max_length, pairs)
+    rows: list[Row] = []
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         rows.extend(_encoded(tokenizer, texts[start : start + _TEXTS_AT_ONCE], max_length, tokenizer_file))
-    arrays = _padded([ids for ids, _ in rows], tokenizer, pad_id, tokenizer_file, width)
-    return arrays | {"cut": np.array([cut for _, cut in rows], bool)}
+    arrays = _padded([row.ids for row in rows], tokenizer, pad_id, tokenizer_file, width)
+    arrays["cut"] = np.array([row.cut for row in rows], bool)
+    if pairs:
+        arrays["token_type_ids"] = np.zeros(arrays["input_ids"].shape, np.uint8)
+        for place, row in enumerate(rows):
+            arrays["token_type_ids"][place, : len(row.types)] = row.types
+    return arrays
 
 
 def encode_words(
@@ -71,18 +89,17 @@ def _padded(
     return {"input_ids": input_ids, "length": length}
 
 
-def _encoded(
-    tokenizer: Tokenizer, texts: Sequence[str], max_length: int, file: Path | None
-) -> list[tuple[list[int], bool]]:
+def _encoded(tokenizer: Tokenizer, texts: Sequence[Any], max_length: int, file: Path | None) -> list[Row]:
     try:
-        return [(encoding.ids, bool(encoding.overflowing)) for encoding in _encodings(tokenizer, texts, max_length)]
+        found = _encodings(tokenizer, texts, max_length)
+        return [Row(encoding.ids, encoding.type_ids, bool(encoding.overflowing)) for encoding in found]
     except Exception as error:  # the library raises a bare Exception, as for a word without an unknown token
         raise UserError(f"tokenizer {file} cannot encode the texts: {error}") from error
 
 
-def _encodings(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[Encoding]:
+def _encodings(tokenizer: Tokenizer, texts: Sequence[Any], max_length: int) -> list[Encoding]:
     """Returns each text cut at `max_length`, without tokenising all of a long text where possible."""
-    if not isinstance(tokenizer.pre_tokenizer, BertPreTokenizer):
+    if isinstance(texts[0], tuple) or not isinstance(tokenizer.pre_tokenizer, BertPreTokenizer):
         return tokenizer.encode_batch_fast(texts)
     # This pre-tokenizer always splits at a space, so that the tokens of a text begin with those of its first words. One
     # more than fit shows that a text is cut.
@@ -110,7 +127,7 @@ def document(file: Path) -> str:
     return json.dumps(found | {"normalizer": {"type": "Sequence", "normalizers": normalizers}}, ensure_ascii=False)
 
 
-def _read(file: Path | None, max_length: int) -> tuple[Tokenizer, int]:
+def _read(file: Path | None, max_length: int, pairs: bool = False) -> tuple[Tokenizer, int]:
     """Returns a tokenizer that cuts at `max_length` and pads nothing, and its padding id."""
     if file is None:
         raise UserError("no tokenizer for the text data: set data.tokenizer to the path of a tokenizer.json")
@@ -120,9 +137,14 @@ def _read(file: Path | None, max_length: int) -> tuple[Tokenizer, int]:
         tokenizer = Tokenizer.from_str(document(file))
     except Exception as error:  # the library raises a bare Exception
         raise UserError(f"tokenizer {file} is not a tokenizer.json of the tokenizers library: {error}") from error
-    special = tokenizer.num_special_tokens_to_add(is_pair=False)
+    special = tokenizer.num_special_tokens_to_add(is_pair=pairs)
+    if pairs and not special:
+        raise UserError(
+            f"tokenizer {file} puts nothing between the texts of a pair, allowed: one that says how to join"
+        )
     if max_length <= special:
-        raise UserError(f"data.max_length is {max_length}, allowed: more than the {special} special tokens of a text")
+        what = "pair of texts" if pairs else "text"
+        raise UserError(f"data.max_length is {max_length}, allowed: more than the {special} special tokens of a {what}")
     pad_id = (tokenizer.padding or {}).get("pad_id", 0)
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +80,7 @@ def _read(builder: Any, config: DataConfig) -> Source:
 
     kind, inputs = _inputs(builder, config)
     # Left as bytes, images are decoded once it is known which are kept.
-    decoders = {inputs: tensorflow_datasets.decode.SkipDecoding()} if kind == "image" else None
+    decoders = {inputs[0]: tensorflow_datasets.decode.SkipDecoding()} if kind == "image" else None
     names = getattr(builder.info.features[config.label_column], "names", None)
     splits = {}
     with _told(f"cannot read the tfds set {builder.name}"):
@@ -90,7 +90,7 @@ def _read(builder: Any, config: DataConfig) -> Source:
             except NotImplementedError as error:
                 form = builder.info.file_format.value
                 raise UserError(f"tfds set {builder.name} is stored as {form}, allowed: array_record") from error
-            splits[split] = _examples(rows, inputs, config.label_column, _text if kind == "text" else bytes, names)
+            splits[split] = _examples(rows, inputs, config.label_column, bytes if kind == "image" else _text, names)
     return labelled(Source(kind, splits, order=tuple(names or ())))
 
 
@@ -105,13 +105,17 @@ def _splits(builder: Any) -> dict[str, str]:
     return {split: found[split] for split in SPLITS if split in found}
 
 
-def _inputs(builder: Any, config: DataConfig) -> tuple[Literal["image", "text"], str]:
-    """Returns what the inputs are and the name of their column: config.text_column if there is one, else image."""
+def _inputs(builder: Any, config: DataConfig) -> tuple[Literal["image", "text", "pair"], tuple[str, ...]]:
+    """Returns what the inputs are and their columns: those of a pair, else config.text_column if it is there or image.
+
+    Raises UserError for a column that is missing, or holds something else.
+    """
     import tensorflow_datasets
 
     features = builder.info.features
-    column = config.text_column if config.text_column in features else "image"
-    for needed, asked in ((column, config.text_column), (config.label_column, config.label_column)):
+    columns = config.text_columns or (config.text_column if config.text_column in features else "image",)
+    wanted = zip(columns, config.text_columns or (config.text_column,), strict=True)
+    for needed, asked in (*wanted, (config.label_column, config.label_column)):
         if needed not in features:
             raise UserError(f"tfds set {builder.name}: no column {asked!r}, present: {', '.join(sorted(features))}")
     if features[config.label_column].shape != ():
@@ -119,19 +123,22 @@ def _inputs(builder: Any, config: DataConfig) -> tuple[Literal["image", "text"],
         raise UserError(
             f"tfds set {builder.name}: column {config.label_column!r} is {stored}, allowed: one label an example"
         )
-    if isinstance(features[column], tensorflow_datasets.features.Image):
-        return "image", column
-    if features[column].shape != ():
-        stored = type(features[column]).__name__
-        raise UserError(f"tfds set {builder.name}: column {column!r} is {stored}, allowed: a text or an image")
-    return "text", column
+    if len(columns) == 1 and isinstance(features[columns[0]], tensorflow_datasets.features.Image):
+        return "image", columns
+    for column in columns:
+        if features[column].shape != ():
+            stored = type(features[column]).__name__
+            allowed = "a text or an image" if len(columns) == 1 else "a text"
+            raise UserError(f"tfds set {builder.name}: column {column!r} is {stored}, allowed: {allowed}")
+    return "text" if len(columns) == 1 else "pair", columns
 
 
-def _examples(rows: Any, inputs: str, label: str, convert: Callable, names: list[str] | None) -> Examples:
+def _examples(rows: Any, inputs: Sequence[str], label: str, convert: Callable, names: list[str] | None) -> Examples:
     found, labels = [], []
     for index in range(len(rows)):
         row = rows[index]
-        found.append(convert(row[inputs]))
+        values = tuple(convert(row[column]) for column in inputs)
+        found.append(values if len(values) > 1 else values[0])
         value = row[label]
         labels.append(names[value] if names and value != _UNLABELLED else _text(value))
     return Examples(found, labels)

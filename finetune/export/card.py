@@ -39,6 +39,8 @@ class _Told(NamedTuple):
     shown: str
 
 
+_TEXTS = '["the first text", "the second"]'
+_PAIRS = '[("the first text", "what stands beside it")]'
 _EACH = "the probability of each class"
 _TOLD = {
     "classification": _Told(
@@ -182,6 +184,9 @@ def _usage(document: dict[str, Any], directory: Path) -> str:
     family = FAMILIES[document["architecture"]["model"]]
     others = "; a study with `--config.model.pooling=first` exports what they run" if family.head else ""
     pooled = {
+        "files": "`.csv`, `.tsv` or `.jsonl`" if data.get("text_columns") else "`.csv`, `.tsv`, `.jsonl` or `.txt`",
+        "texts": _PAIRS if data.get("text_columns") else _TEXTS,
+        "run": "[dict(text=a, text_pair=b) for a, b in texts]" if data.get("text_columns") else "texts",
         "where": "first token" if how == "first" else f"{how} over tokens",
         "pooled": _POOLED_TOKENS[how],
         "without": ", add_pooling_layer=False" if family.pools else "",

@@ -124,9 +124,11 @@ def _read_study(workdir: Path) -> dict[str, Any]:
 def _settings(document: dict[str, Any]) -> dict[str, Any]:
     """Returns those settings of a study that its model needs to run on new inputs."""
     model, data = document["config"]["model"], document["config"]["data"]
+    names = ("task", "label_separator", "text_column", "max_length", "image_size")
+    pair = {"text_columns": data["text_columns"]} if data.get("text_columns") else {}
     return {
         "model": {name: model[name] for name in ("dtype", "pooling")},
-        "data": {name: data[name] for name in ("task", "label_separator", "text_column", "max_length", "image_size")},
+        "data": {name: data[name] for name in names} | pair,
     }
 
 

@@ -14,7 +14,7 @@ from finetune.errors import UserError
 from finetune.models.weights import exported, pretrained
 from finetune.study import user_task
 
-IMAGE, FEATURES, TOKENS = "image", "features", "input_ids"  # what models read
+IMAGE, FEATURES, TOKENS, TYPES = "image", "features", "input_ids", "token_type_ids"  # what models read
 
 
 class Model(NamedTuple):

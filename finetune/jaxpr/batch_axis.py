@@ -41,6 +41,14 @@ def axes_of(two: Program, other: Program, inputs: Sequence[int | None], size: in
     return axes
 
 
+def mixed(two: Program, other: Program, inputs: Sequence[int | None]) -> str:
+    """Returns why an output of one example depends on the others of its batch, "" where none does; see `axes_of`."""
+    if not alike(two, other):
+        return "the program changes with the batch size"
+    axes = axes_of(two, other, inputs)
+    return next((axis.reason for axis in map(axes.__getitem__, two.outputs) if isinstance(axis, Mixed)), "")
+
+
 def _follow(step: Step) -> Sequence[Axis]:
     """Returns the axes of the outputs; a rule's answer counts only if those and no other axes grow with the batch."""
     name, scope = step.equation.primitive.name, str(step.equation.origin.source_info.name_stack)

@@ -152,6 +152,21 @@ def root_mean_squared_error(outputs: jax.Array, labels: jax.Array, weight: jax.A
     return jnp.sqrt(jnp.square(errors).sum() / jnp.maximum(weight.sum(), 1).astype(outputs.dtype))
 
 
+def pearson(outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+    """Returns the correlation of outputs [N, 1] and labels; 0 where one of them is constant."""
+    counts = weight > 0
+
+    def standardised(values: jax.Array) -> jax.Array:
+        values = jnp.where(counts, values, values[jnp.argmax(counts)])
+        spread = values.max() - values.min()
+        # Between 0 and 1 first, so that squares neither overflow nor vanish.
+        shares = jnp.where(counts, (values - values.min()) / jnp.where(spread > 0, spread, 1), 0)
+        away = jnp.where(counts, shares - shares.sum() / jnp.maximum(counts.sum(), 1).astype(shares.dtype), 0)
+        return jnp.where(spread > 0, away / jnp.sqrt(jnp.where(spread > 0, jnp.square(away).sum(), 1)), 0)
+
+    return (standardised(outputs[:, 0]) * standardised(labels.astype(outputs.dtype))).sum()
+
+
 def spearman(outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
     """Returns the correlation of the ranks of outputs [N, 1] and labels; 0 where one of them is constant."""
     counts = (weight > 0).astype(outputs.dtype)
@@ -182,4 +197,5 @@ MULTILABEL: Metrics = {
 REGRESSION: Metrics = {
     "rmse": Metric(root_mean_squared_error, of_split=True, larger_is_better=False),
     "spearman": Metric(spearman, of_split=True),
+    "pearson": Metric(pearson, of_split=True),
 }

@@ -23,6 +23,16 @@ class Objective(NamedTuple):
     metrics: Metrics
 
 
+class OwnObjective(NamedTuple):
+    """What of a kind of task's objective is the user's own: a loss in place of its own, and metrics besides."""
+
+    loss: Callable[[Any, Batch, jax.Array], jax.Array] | None = None
+    metrics: Metrics = {}  # noqa: RUF012 (nothing changes it)
+
+
+NO_OBJECTIVE = OwnObjective()
+
+
 class Kind(NamedTuple):
     """A kind of task: its loss, the metrics that it has by name, and those that are always reported.
 
@@ -53,13 +63,15 @@ def make_objective(
     others: tuple[str, ...] = (),
     scale: float = 1.0,
     classes: Sequence[str] | None = (),
+    own: OwnObjective = NO_OBJECTIVE,
 ) -> Objective:
     """Returns the objective of a kind of task in KINDS, judged by its usual metrics, `chosen_on` and `others`.
 
     scale: unit of a regression's loss. classes: of the data; None where they are not known yet, to see whether the task
-    may have the metrics. Raises UserError for one that it lacks.
+    may have the metrics. own: of the user. Raises UserError for a metric that the task lacks.
     """
-    kind, named = KINDS[task], _named(task, classes)
+    own = own or Objective(None, {})
+    kind, named = KINDS[task], _named(task, classes) | own.metrics
     if classes is not None and entity.NAME in {chosen_on, *others} - named.keys() and task == "tokens":
         raise UserError(
             f"evaluation.metric or metrics name {entity.NAME}, allowed where every tag is O, B-TYPE or I-TYPE; "
@@ -68,8 +80,8 @@ def make_objective(
     if chosen_on not in ("", metric.LOSS, *named):
         raise one_of("evaluation.metric", chosen_on, [metric.LOSS, *named])
     reported = (name for name in (*kind.reported, *kind.usual) if name in named)
-    asked = dict.fromkeys((*reported, *others, *(() if chosen_on in ("", metric.LOSS) else (chosen_on,))))
-    return Objective(Loss(kind.loss, scale), metric.choose(named, tuple(asked)))
+    asked = dict.fromkeys((*reported, *own.metrics, *others, *(() if chosen_on in ("", metric.LOSS) else (chosen_on,))))
+    return Objective(own.loss or Loss(kind.loss, scale), metric.choose(named, tuple(asked)))
 
 
 def _named(task: str, classes: Sequence[str] | None) -> Metrics:
@@ -77,6 +89,11 @@ def _named(task: str, classes: Sequence[str] | None) -> Metrics:
     if task != "tokens" or not (classes is None or entity.is_iob(classes)):
         return KINDS[task].metrics
     return KINDS[task].metrics | {entity.NAME: entity.f1(classes or ())}
+
+
+def is_of_classes(task: Task) -> bool:
+    """Says whether the loss of a task is the cross-entropy of one class an example, which can be emphasised."""
+    return isinstance(task.loss, Loss) and task.loss.of is cross_entropy
 
 
 def usual_metric(task: str, metrics: Container[str]) -> str:
@@ -119,6 +136,22 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: jax.Arr
     labels = labels.astype(jnp.int32)[:, None]
     of_label = jnp.take_along_axis(log_probabilities, labels, axis=-1)[:, 0]
     return -(1 - label_smoothing) * of_label - label_smoothing * log_probabilities.mean(axis=-1)
+
+
+def emphasis(
+    logits: jax.Array, labels: jax.Array, class_weights: jax.Array | None, focal_gamma: jax.Array
+) -> jax.Array:
+    """Returns what the loss of each example [B] is multiplied by in training: w·(1 − p)^focal_gamma.
+
+    p is the probability of its label, w the entry of `class_weights` [C] of that, 1 without. Lin et al. 2017, "Focal
+    loss for dense object detection", equation 5; differentiated as it stands there, p included.
+    """
+    labels = labels.astype(jnp.int32)
+    is_label = labels[:, None] == jnp.arange(logits.shape[-1])[None]
+    # log(1 − p) without a difference from 1, which would be 0 for what is learnt well.
+    others = jax.nn.logsumexp(jnp.where(is_label, -jnp.inf, logits), axis=-1)
+    factor = jnp.exp(focal_gamma.astype(logits.dtype) * (others - jax.nn.logsumexp(logits, axis=-1)))
+    return factor if class_weights is None else factor * class_weights.astype(logits.dtype)[labels]
 
 
 def binary_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: jax.Array | float = 0.0) -> jax.Array:

@@ -240,7 +240,7 @@ def _trial_row(entry: Entry, status: str, report: Report, i: int, test: dict[str
         metrics |= {f"test_{name}": value for name, value in test.items()}
     row = {
         "id": entry.id,
-        "hparams": {**entry.trial.hparams, **entry.trial.choices},
+        "hparams": entry.trial.told,
         "seed": entry.trial.hparams["seed"],
         "status": status,
         "metrics": metrics,

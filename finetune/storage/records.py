@@ -160,7 +160,17 @@ def read_trials(workdir: Path) -> list[Row]:
     """Returns the rows of trials.jsonl, the last one of each trial; raises UserError if the file is damaged."""
     rows = read(workdir / "trials.jsonl")
     check_trials(workdir, rows)
-    return list({row["id"]: row for row in rows}.values())
+    return completed({row["id"]: row for row in rows}.values())
+
+
+def completed(rows: Iterable[Row]) -> list[Row]:
+    """Returns rows of trials.jsonl that have the same hyperparameters: one that a row does not name is off there, 0."""
+    rows = list(rows)
+    names = dict.fromkeys(name for row in rows for name in row["hparams"])
+    return [
+        row if len(row["hparams"]) == len(names) else row | {"hparams": dict.fromkeys(names, 0) | row["hparams"]}
+        for row in rows
+    ]
 
 
 def check_trials(workdir: Path, rows: Iterable[Row]) -> None:

@@ -10,13 +10,18 @@ from finetune import cli
 from finetune.config import Config
 from finetune.errors import UserError, one_of
 
+_OWN = ("task", "loss", "metrics")
+
 
 class Defined(NamedTuple):
-    """What a config file defines: the config, what its sweep() yields or one empty assignment, the user's own task."""
+    """What a config file defines: the config, what its sweep() yields or one empty assignment, and the user's own.
+
+    own: of `task`, `loss` and `metrics` those that are there, as `run` takes them.
+    """
 
     config: Config
     sweep: list[Mapping[str, Any]]
-    task: Any
+    own: dict[str, Any]
 
 
 def packaged() -> dict[str, Path]:
@@ -59,7 +64,7 @@ def read(file: Path, argument: str) -> Defined:
     if "sweep" in defined:
         what, allowed = f"sweep() of {file}", "a generator of one dict for each trial"
         sweep = _called(what, lambda: list(defined["sweep"]()), allowed)
-    return Defined(config, sweep, defined.get("task"))
+    return Defined(config, sweep, {"task": None} | {name: defined[name] for name in _OWN if name in defined})
 
 
 def _called(what: str, call: Any, allowed: str = "") -> Any:

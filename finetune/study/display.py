@@ -121,6 +121,7 @@ def describe_group(group: dict[str, Any]) -> str:
 
 def table_of_settings(rows: Sequence[dict[str, Any]], metric: str, larger_is_better: bool) -> Table:
     """Returns the best settings, each a mean over its seeds with the range, best by the validation metric first."""
+    rows = records.completed(rows)
     axes = [name for name in rows[0]["hparams"] if name != "seed" and len({row["hparams"][name] for row in rows}) > 1]
     shown = axes or ["learning_rate", "batch_size", "epochs", "trainable"]
     settings: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)

@@ -4,8 +4,9 @@ Every wave extends the same study: what is done is found, so that a search that 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -16,6 +17,7 @@ from finetune.search.halving import Halving
 from finetune.search.journal import Journal
 from finetune.search.search import Outcomes, Search
 from finetune.storage import records
+from finetune.study import user_objective
 from finetune.study import workdir as directory
 from finetune.study.results import Results
 from finetune.study.run import Choices, Study, checked, held
@@ -32,14 +34,16 @@ _EXTENDED = ("trials", "finalists", "finalist_seeds", "waves", "seeds")  # what 
 def explore(
     config: Config, workdir: str | Path, search: Search, seeds: int = 1, task: OwnTask | None = None,
     plan_only: bool = False, retry: bool = False, fail_fast: bool = False, optuna: str = "",
+    loss: Callable[..., Any] | None = None, metrics: Mapping[str, Any] | None = None,
 ) -> Results:  # fmt: skip
     """Trains the settings of `search`, each with the seeds 0 to `seeds` - 1, and returns all results as `run` does.
 
-    task and the rest: as of `run`; with plan_only the first wave is measured. optuna: journal:FILE, where the search is
+    task, loss, metrics and the rest: as of `run`; with plan_only the first wave is measured. optuna: journal:FILE, where the search is
     a study of Optuna too, which it goes on from. Raises UserError as `run` does, for a search that makes no sense, and
     for a directory that holds another one, or a study that was no search.
     """
     config, workdir, search = checked(config, task), directory.checked(workdir), search.checked()
+    own = user_objective.checked(loss, metrics, task is not None)
     with_seeds({}, seeds)  # raises for no number of seeds
     if search.halving and seeds > 1:
         raise UserError(f"--seeds is {seeds} with --halving, allowed: 1, since each trial is stopped on its own; "
@@ -49,7 +53,8 @@ def explore(
     with held(workdir):
         journal = Journal(optuna, search.space) if optuna else None
         before = _begin(workdir, search, seeds, journal.before if journal else 0)
-        study = Study(config, workdir, Choices(plan_only, retry, fail_fast, task, search.halving), search.waves + 1)
+        choices = Choices(plan_only, retry, fail_fast, task, own, search.halving)
+        study = Study(config, workdir, choices, search.waves + 1)
         if journal is not None:
             journal.begin(study.larger_is_better)
         return _explore(study, config, search, seeds, journal, before)

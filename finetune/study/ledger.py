@@ -173,7 +173,7 @@ def _failed_row(identity: str, group: int, trial: Trial, reason: str) -> Row:
     return {
         "id": identity,
         "group": group,
-        "hparams": {**trial.hparams, **trial.choices},
+        "hparams": trial.told,
         "seed": trial.hparams["seed"],
         "status": records.FAILED,
         "metrics": {},

@@ -9,6 +9,7 @@ import jax
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.member import lora, rates
+from finetune.member.objective import is_of_classes
 from finetune.member.params import abstract, count, decayed_paths, live_state, named_parts, stage_paths
 from finetune.member.step import Recipe, full_forward, training_forward
 from finetune.member.task import Task
@@ -59,7 +60,7 @@ def make_recipe(
     config: Config, task: Task, shapes: Mapping[str, Any], trials: Sequence[Trial], examples: int, mixed: str = ""
 ) -> Recipe:
     """Returns what the program of a group is made of; raises UserError for a choice that does not fit the model."""
-    _check(config, trials, examples)
+    _check(config, task, trials, examples)
     choices, batch_sizes = trials[0].choices, [int(trial.hparams["batch_size"]) for trial in trials]
     rank = max(int(trial.hparams["lora_rank"]) for trial in trials)
     adapters = lora.adapters(config.lora, choices["trainable"], task, shapes, rank)
@@ -90,10 +91,11 @@ def make_recipe(
         state=state,
         reestimate=config.evaluation.batch_norm_batches if state else 0,
         mixes=bool(mixed or state),
+        focal=any(trial.hparams["focal_gamma"] > 0 for trial in trials),
     )
 
 
-def _check(config: Config, trials: Sequence[Trial], examples: int) -> None:
+def _check(config: Config, task: Task, trials: Sequence[Trial], examples: int) -> None:
     """Raises UserError for hyperparameters that do not fit the data."""
     batch_size = max(trial.hparams["batch_size"] for trial in trials)
     if batch_size > examples:
@@ -101,6 +103,9 @@ def _check(config: Config, trials: Sequence[Trial], examples: int) -> None:
     smoothing = max(trial.hparams["label_smoothing"] for trial in trials)
     if config.data.task == "regression" and smoothing > 0:
         raise UserError(f"label_smoothing is {smoothing:g}, allowed for regression: 0, since no label can be smoothed")
+    gamma = max(trial.hparams["focal_gamma"] for trial in trials)
+    if gamma > 0 and not is_of_classes(task):
+        raise UserError(f"focal_gamma is {gamma:g}, allowed where the loss is that of one class an example; else: 0")
 
 
 def make_recipes(
@@ -200,6 +205,7 @@ def signature(fingerprint: str, recipe: Recipe, trials: Sequence[Trial]) -> dict
         "micro_batch": recipe.micro_batch,
         "accumulates": recipe.accumulates,
         "dropout": recipe.dropout,
+        **({"focal": True} if recipe.focal else {}),
         **({"rates_by_depth": True} if recipe.rates.depths else {}),
         "devices": jax.local_device_count(),
         **({"lora_rank": recipe.adapters.rank} if recipe.adapters.rank else {}),

@@ -69,7 +69,7 @@ class Preparation:
             trials={identity: trial for identity, trial in trials.items() if self._ledger.left(identity)},
             recipe=recipe,
             trunk=trunk,
-            shared=Shared(frozen, pretrained),
+            shared=Shared(frozen, pretrained, class_weights=subject.class_weights),
             splits=Splits(*splits),
             eval_batch=eval_batch,
             trained_bytes=checkpoint.content({**trained, **recipe.adapters.shapes}),

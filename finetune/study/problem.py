@@ -10,16 +10,25 @@ import numpy as np
 from finetune import config as settings
 from finetune import data, models
 from finetune.config import Config
-from finetune.data import memory
+from finetune.data import class_weights, memory
 from finetune.errors import UserError, one_of
 from finetune.member.metric import LOSS, larger_is_better
-from finetune.member.objective import Objective, Target, in_units, make_objective, usual_metric
+from finetune.member.objective import (
+    NO_OBJECTIVE,
+    Objective,
+    OwnObjective,
+    Target,
+    in_units,
+    is_of_classes,
+    make_objective,
+    usual_metric,
+)
 from finetune.member.params import abstract, count, flatten, without_state
 from finetune.member.task import Task
 from finetune.models import settled
 from finetune.models.weights import pretrained
 from finetune.storage import files
-from finetune.study import traits, user_task
+from finetune.study import traits, user_objective, user_task
 from finetune.study.traits import Traits
 from finetune.trials.assignment import STATIC
 from finetune.trials.grid import digest
@@ -38,6 +47,7 @@ class Subject(NamedTuple):
     description: all that a trial's result depends on besides its own hyperparameters.
     target: of a regression, see `objective.in_units`.
     metric: what is chosen on; larger_is_better: of it.
+    class_weights: of the loss in training, float [C]; None: all 1.
     traits: of a task of the user's own; the models that come with finetune have none.
     """
 
@@ -53,6 +63,7 @@ class Subject(NamedTuple):
     metric: str
     larger_is_better: bool
     traits: Traits
+    class_weights: np.ndarray | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -69,17 +80,19 @@ class Subject(NamedTuple):
         )
 
 
-def load(config: Config, own_task: user_task.OwnTask | None = None) -> Subject:
+def load(config: Config, own_task: user_task.OwnTask | None = None, own: OwnObjective = NO_OBJECTIVE) -> Subject:
     """Returns the subject of a study; raises UserError for a model, weights or data that cannot be used.
 
-    own_task: the user's own, or what makes it, in place of the model that the settings name.
+    own_task: the user's own, or what makes it, in place of the model that the settings name. own: loss and metrics of
+    the user's own for that model.
     """
     config, _ = settled.settle(config)
-    architecture, tokenizer = _named(config) if own_task is None else ({"model": user_task.ARCHITECTURE}, None)
-    dataset = data.load(config.data, tokenizer)
+    architecture, tokenizer = _named(config, own) if own_task is None else ({"model": user_task.ARCHITECTURE}, None)
+    types = own_task is not None or int(architecture.get("token_types", 0)) > 1
+    dataset = data.load(config.data, tokenizer, types)
     _check_vocabulary(dataset, architecture)
     if own_task is None:
-        task = _build(config, dataset)
+        task = _build(config, dataset, own)
     else:
         task = user_task.build(own_task, len(dataset.classes), _example(dataset), config.evaluation.metric)
         architecture |= _of_own(config, task, dataset)
@@ -90,7 +103,7 @@ def load(config: Config, own_task: user_task.OwnTask | None = None) -> Subject:
     else:
         weights = user_task.weights(task, shapes)
         weights_hash = pretrained.leaves_hash(weights) if weights else ""
-    metric = _metric(config, task)
+    metric, found = _metric(config, task), user_objective.find(task, own, dataset.train, config.evaluation.batch_size)
     drawn = _drawn(task, [path for path in shapes if path not in weights])
     return Subject(
         task=task,
@@ -100,18 +113,19 @@ def load(config: Config, own_task: user_task.OwnTask | None = None) -> Subject:
         dataset=dataset,
         architecture=architecture,
         tokenizer=files.expanded(config.data.tokenizer) if config.data.tokenizer else tokenizer,
-        description=_description(config, architecture, dataset, task, weights_hash, metric),
+        description=_description(config, architecture, dataset, task, weights_hash, metric) | found.described,
         target=target_of(config, dataset),
         metric=metric,
         larger_is_better=larger_is_better(task.metrics, metric),
-        traits=traits.NONE if own_task is None else traits.find(task, dataset.train),
+        traits=Traits({}, found.mixed) if own_task is None else traits.find(task, dataset.train),
+        class_weights=_class_weights(config, task, dataset),
     )
 
 
-def _named(config: Config) -> tuple[dict[str, Any], Path | None]:
+def _named(config: Config, own: OwnObjective) -> tuple[dict[str, Any], Path | None]:
     """Returns architecture and tokenizer of the model that the settings name."""
     architecture = models.architecture(config.model)  # first, since a misspelt name shows at once
-    _objective(config)  # and so does a metric
+    _objective(config, own)  # and so does a metric
     return architecture, pretrained.tokenizer_file(config.model)
 
 
@@ -129,18 +143,21 @@ def _of_own(config: Config, task: Task, dataset: data.Dataset) -> dict[str, Any]
     return found
 
 
-def _build(config: Config, dataset: data.Dataset) -> Task:
+def _build(config: Config, dataset: data.Dataset, own: OwnObjective) -> Task:
     """Returns the task, its outputs in the units of the labels."""
     example = _example(dataset)
     target = target_of(config, dataset)
-    objective = _objective(config, target.scale, dataset.classes)
+    objective = _objective(config, own, target.scale, dataset.classes)
     if config.data.task != "regression":
         return models.build(config.model, len(dataset.classes), example, objective, config.data.task == "tokens")
     return in_units(models.build(config.model, 1, example, objective), target)
 
 
-def _objective(config: Config, scale: float = 1.0, classes: Sequence[str] | None = None) -> Objective:
-    return make_objective(config.data.task, config.evaluation.metric, config.evaluation.metrics, scale, classes)
+def _objective(
+    config: Config, own: OwnObjective, scale: float = 1.0, classes: Sequence[str] | None = None
+) -> Objective:
+    asked = config.evaluation
+    return make_objective(config.data.task, asked.metric, asked.metrics, scale, classes, own)
 
 
 def _metric(config: Config, task: Task) -> str:
@@ -157,6 +174,16 @@ def target_of(config: Config, dataset: data.Dataset) -> Target:
         return Target(0.0, 1.0)
     values = dataset.train["label"].astype(np.float64)
     return Target(float(values.mean()), float(values.std()) or 1.0)
+
+
+def _class_weights(config: Config, task: Task, dataset: data.Dataset) -> np.ndarray | None:
+    """Returns the weights that the settings give to classes; raises UserError where the loss is of something else."""
+    given = config.loss.class_weights
+    if given and not is_of_classes(task):
+        raise UserError(
+            f"loss.class_weights is {', '.join(given)!r}, allowed where the loss is that of one class an example"
+        )
+    return class_weights.weights(given, dataset.train["label"], dataset.classes) if given else None
 
 
 def _drawn(task: Task, paths: list[str]) -> dict[str, np.ndarray]:
@@ -183,7 +210,12 @@ def _description(
 
     A setting that is new is told unless it is named here or in `settings.OF_NO_RESULT`.
     """
-    told = {name: _listed(value) for name, value in settings.fields(config) if not _is_told_otherwise(name)}
+    defaults = dict(settings.fields(Config()))
+    told = {
+        name: _listed(value)
+        for name, value in settings.fields(config)
+        if not _is_told_otherwise(name) and not (name in settings.LATER and _listed(value) == _listed(defaults[name]))
+    }
     return {
         "data": dataset.content_hash,
         "weights": weights_hash,

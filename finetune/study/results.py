@@ -37,7 +37,7 @@ class Results(NamedTuple):
                 "steps": row["steps"],
                 "reason": row["reason"],
             }
-            for row in self.trials
+            for row in records.completed(self.trials)
         )
 
     def curves(self) -> pd.DataFrame:

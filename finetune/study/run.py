@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from finetune.config import Config
 from finetune.hosts import signals
 from finetune.hosts.console import console, tell
 from finetune.hosts.processes import is_first
+from finetune.member.objective import NO_OBJECTIVE, OwnObjective
 from finetune.member.params import named_parts
 from finetune.member.step import Recipe
 from finetune.models import settled
@@ -20,7 +21,7 @@ from finetune.population.group import Group
 from finetune.search.halving import Halving
 from finetune.storage import checkpoint, lock, records
 from finetune.storage.snapshot import Saver
-from finetune.study import plan, reporting, seconds, summary, user_task
+from finetune.study import plan, reporting, seconds, summary, user_objective, user_task
 from finetune.study import workdir as directory
 from finetune.study.agreement import agreed, check_command
 from finetune.study.baseline import baseline
@@ -46,6 +47,8 @@ def run(
     fail_fast: bool = False,
     task: user_task.OwnTask | None = None,
     seeds: int | None = None,
+    loss: Callable[..., Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
 ) -> Results:
     """Trains every trial of `sweep` crossed with `grid` that `workdir` does not hold yet, and returns all results.
 
@@ -54,14 +57,17 @@ def run(
     With `plan_only`, two steps of each group are measured and the plan is printed and written; nothing is trained.
     With `retry`, trials that have failed twice are tried again; with `fail_fast`, what the first one raises is raised.
     task: one of the user's own, or task(classes, example) that makes it, in place of the model of the settings.
+    loss, metrics: (outputs, batch, label_smoothing) -> loss of each example in place of that of the kind of task, and
+    {name: (outputs, batch) -> value of each example, or a `Metric`} beside its metrics: pure functions of JAX.
     Raises UserError for a setting, a file or a work directory that cannot be used.
     """
     config, workdir = checked(config, task), directory.checked(workdir)
+    choices = Choices(plan_only, retry, fail_fast, task, user_objective.checked(loss, metrics, task is not None))
     axes = with_seeds(checked_axes({} if grid is None else grid), seeds)
     trials = parents.checked(asked(config, axes, sweep))
     check_command(config, trials, {"--plan_only": plan_only, "--retry": retry, "--fail_fast": fail_fast})
     with held(workdir):
-        study = Study(config, workdir, Choices(plan_only, retry, fail_fast, task))
+        study = Study(config, workdir, choices)
         results = study.train(trials, axes)
         study.end()
     return results
@@ -91,6 +97,7 @@ class Choices(NamedTuple):
     retry: bool = False
     fail_fast: bool = False
     task: user_task.OwnTask | None = None
+    own: OwnObjective = NO_OBJECTIVE
     halving: Halving | None = None  # what stops trials of a search before their end
 
 
@@ -104,7 +111,7 @@ class Study:
     def __init__(self, config: Config, workdir: Path, choices: Choices, waves: int = 1):
         started = time.monotonic()
         config, self._declared = settled.settle(config)
-        subject = agreed(load(config, choices.task))
+        subject = agreed(load(config, choices.task, choices.own))
         config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, metric=subject.metric))
         self._config, self._workdir, self._subject, self.choices = config, workdir, subject, choices
         self._spent = seconds.Spent()

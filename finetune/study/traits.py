@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from finetune.errors import UserError
-from finetune.jaxpr.batch_axis import SIZES, Mixed, axes_of
-from finetune.jaxpr.program import Program, alike, trace
+from finetune.jaxpr.batch_axis import SIZES, mixed
+from finetune.jaxpr.program import Program, trace
 from finetune.member.params import abstract
 from finetune.member.precision import widened
 from finetune.member.step import seed_key, training_forward
@@ -78,7 +78,8 @@ def find(task: Task, split: Mapping[str, np.ndarray]) -> Traits:
     with found_rates() as rates:
         two, paths = _traced(task, losses, split, SIZES[0])
     three, _ = _traced(task, losses, split, SIZES[1])
-    return Traits(rates, _mixed(two, three, paths))
+    inputs = [0 if path[0].idx in (1, 3) else None for path in paths]
+    return Traits(rates, mixed(two, three, inputs))
 
 
 def _traced(task: Task, losses: Any, split: Mapping[str, np.ndarray], size: int) -> tuple[Program, list[Any]]:
@@ -90,11 +91,3 @@ def _traced(task: Task, losses: Any, split: Mapping[str, np.ndarray], size: int)
     arguments = abstract(task), batch, scalar, keys
     program, _ = trace(losses, *arguments)
     return program, [path for path, _ in jax.tree_util.tree_leaves_with_path(arguments)]
-
-
-def _mixed(two: Program, three: Program, paths: Sequence[Any]) -> str:
-    if not alike(two, three):
-        return "the program changes with the batch size"
-    axes = axes_of(two, three, [0 if path[0].idx in (1, 3) else None for path in paths])
-    found = [axes[value] for value in two.outputs]
-    return next((axis.reason for axis in found if isinstance(axis, Mixed)), "")

@@ -89,8 +89,8 @@ def program_hash(task: Task, split: Mapping[str, np.ndarray]) -> str:
     keys = jax.ShapeDtypeStruct((2,), key.dtype)
     try:
         arguments = abstract(task), batch, scalar, keys
-        hashes = [_hash(lambda key: flatten(task.init(key)), key)]
-        hashes += [_hash(_computes(task, with_keys), *arguments) for with_keys in (False, True)]
+        hashes = [hash_of(lambda key: flatten(task.init(key)), key)]
+        hashes += [hash_of(_computes(task, with_keys), *arguments) for with_keys in (False, True)]
     except UserError:
         raise
     except Exception as error:  # whatever the user's model raises
@@ -170,7 +170,7 @@ def _gradient_hashes(task: Task, leaves: Any, *rest: Any) -> list[str]:
     parameters = without_state(leaves, task)
     real = [path for path, leaf in parameters.items() if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     try:
-        return [_hash(_gradient(task, real), leaves, *rest)]
+        return [hash_of(_gradient(task, real), leaves, *rest)]
     except UserError:
         raise
     except Exception:  # whatever JAX or the model raises where no derivative is defined
@@ -179,7 +179,7 @@ def _gradient_hashes(task: Task, leaves: Any, *rest: Any) -> list[str]:
 
 def _gradient_hash_or_none(task: Task, path: str, *arguments: Any) -> str:
     try:
-        return _hash(_gradient(task, [path]), *arguments)
+        return hash_of(_gradient(task, [path]), *arguments)
     except UserError:
         raise
     except Exception:  # the same: this leaf cannot train
@@ -201,7 +201,8 @@ def _gradient(task: Task, paths: list[str]) -> Callable[..., Any]:
     return gradient
 
 
-def _hash(function: Callable[..., Any], *arguments: Any) -> str:
+def hash_of(function: Callable[..., Any], *arguments: Any) -> str:
+    """Returns a hash (hex) of what a function computes of arguments of these shapes, the same in every process."""
     program, shapes = trace(function, *arguments)
     inputs = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(arguments)]
     computed = names(program, inputs)

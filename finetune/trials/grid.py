@@ -26,13 +26,18 @@ class Trial(NamedTuple):
 
     def id(self, fingerprint: str) -> str:
         """Returns the trial's id, the same on every machine; `fingerprint` stands for data, model and objective."""
-        return digest([fingerprint, self.hparams, self.choices])
+        return digest([fingerprint, hparams.told(self.hparams), self.choices])
+
+    @property
+    def told(self) -> dict[str, Value]:
+        """What a row of trials.jsonl says of it."""
+        return {**hparams.told(self.hparams), **self.choices}
 
 
 def from_row(values: Mapping[str, Value]) -> Trial:
     """Returns the trial that a row of trials.jsonl describes by its "hparams"."""
     choices = {name: str(value) for name, value in values.items() if name in STATIC}
-    return Trial({name: value for name, value in values.items() if name not in STATIC}, choices)  # type: ignore[misc]
+    return Trial(hparams.whole({name: value for name, value in values.items() if name not in STATIC}), choices)
 
 
 def digest(content: Any) -> str:

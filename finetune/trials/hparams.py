@@ -16,6 +16,7 @@ from finetune.errors import UserError, one_of
 _FIELDS = dataclasses.fields(HparamsConfig)
 NAMES = tuple(each.name for each in _FIELDS)
 RANGES: dict[str, Range] = {each.name: each.metadata["allowed"] for each in _FIELDS}
+_LATER: dict[str, Any] = {each.name: each.default for each in _FIELDS if each.metadata["later"]}
 INTEGERS = tuple(each.name for each in _FIELDS if isinstance(each.default, int))
 
 _namedtuple: Any = collections.namedtuple  # of names that a type checker does not see
@@ -65,12 +66,22 @@ def from_config(config: HparamsConfig) -> dict[str, float | int]:
     return check({name: getattr(config, name) for name in NAMES})
 
 
+def told(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns hyperparameters without those that came later and are off: a trial without them is what it was."""
+    return {name: value for name, value in values.items() if name not in _LATER or value != _LATER[name]}
+
+
+def whole(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what `told` has left of hyperparameters with what it has not told."""
+    return {**_LATER, **values}
+
+
 def stack(rows: Sequence[Mapping[str, float | int]], size: int) -> Hparams:
     """Returns hyperparameters as host arrays [size]: int32 for counts and seeds, else the default float dtype.
 
     Places beyond the last row are ghosts: members that train for 0 epochs.
     """
-    rows = [*rows, *[{**rows[0], "epochs": 0}] * (size - len(rows))]
+    rows = [whole(row) for row in (*rows, *[{**rows[0], "epochs": 0}] * (size - len(rows)))]
     float_dtype = jax.dtypes.canonicalize_dtype(float)
     columns: list[Any] = [
         np.array([row[name] for row in rows], np.int32 if name in INTEGERS else float_dtype) for name in NAMES

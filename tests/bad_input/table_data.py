@@ -18,6 +18,11 @@ DATA = {
         [*BERT, "--config.data.name={inputs}/texts.csv", "--config.data.text_column=txt"],
         ["texts.csv", "no column 'txt'", "text, label"],
     ),
+    "missing column of a pair": (
+        [*BERT, "--config.data.name={inputs}/texts.csv", "--config.data.text_columns=text,other"],
+        ["texts.csv", "no column 'other'", "text, label"],
+    ),
+    "three texts": ([*BERT, "--config.data.text_columns=a,b,c"], ["data.text_columns", "'a, b, c'", "two columns"]),
     "empty file": ([*BERT, "--config.data.name={inputs}/empty.csv"], ["empty.csv", "no rows"]),
     "not UTF-8": ([*BERT, "--config.data.name={inputs}/latin.csv"], ["latin.csv", "not UTF-8"]),
     "no tokenizer": (

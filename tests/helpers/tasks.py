@@ -101,6 +101,7 @@ def make_recipe(
     *,
     accumulates: bool = False,
     dropout: bool = False,
+    focal: bool = False,
     seeds: int = 100,
     rates: Rates = NO_RATES,
     metric: str = "accuracy",
@@ -122,6 +123,7 @@ def make_recipe(
         micro_batch=micro_batch,
         accumulates=accumulates,
         dropout=dropout,
+        focal=focal,
         seeds=seeds,
         rates=rates,
     )
@@ -142,9 +144,9 @@ def make_shared(recipe: Recipe, pretrained: tuple[str, ...] = ()) -> Shared:
 
 DEFAULTS: dict[str, float | int] = {
     "learning_rate": 0.01, "warmup_fraction": 0.1, "weight_decay": 0.0, "l2": 0.0, "l1": 0.0, "l2_sp": 0.0,
-    "dropout": 0.0, "label_smoothing": 0.0, "clip_norm": 0.0, "layer_decay": 1.0, "momentum": 0.9, "beta1": 0.9,
-    "beta2": 0.999, "lora_rank": 8, "lora_alpha": 16.0, "lora_ratio": 1.0, "batch_size": 4, "epochs": 2, "seed": 0,
-    "data_seed": 0,
+    "dropout": 0.0, "label_smoothing": 0.0, "focal_gamma": 0.0, "clip_norm": 0.0, "layer_decay": 1.0, "momentum": 0.9,
+    "beta1": 0.9, "beta2": 0.999, "lora_rank": 8, "lora_alpha": 16.0, "lora_ratio": 1.0, "batch_size": 4, "epochs": 2,
+    "seed": 0, "data_seed": 0,
 }  # fmt: skip
 
 

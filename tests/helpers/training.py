@@ -53,8 +53,9 @@ def recipe_for(rows: Sequence[dict[str, float]], **optimizer: Any) -> Recipe:
     shapes = abstract(task)
     rates = make_rates(config, task, shapes, sorted(shapes), any(row["layer_decay"] < 1 for row in rows))
     return tasks.make_recipe(
-        task, "all", EXAMPLES, micro_batch, accumulates=accumulates, dropout=dropout, rates=rates, **optimizer
-    )
+        task, "all", EXAMPLES, micro_batch, accumulates=accumulates, dropout=dropout, rates=rates,
+        focal=any(row["focal_gamma"] > 0 for row in rows), **optimizer,
+    )  # fmt: skip
 
 
 def train_population(

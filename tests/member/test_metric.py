@@ -55,7 +55,7 @@ def test_named_metrics_equal_scikit_learn_with_ties_and_padding(name: str, class
     np.testing.assert_allclose(found, [expected(name, *pair) for pair in pairs], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["rmse", "spearman"])
+@pytest.mark.parametrize("name", ["rmse", "spearman", "pearson"])
 def test_metrics_of_numbers_equal_scikit_learn_and_scipy_with_ties_and_padding(name: str) -> None:
     random = np.random.default_rng(3)
     outputs = np.round(random.normal(50, 3, (57, 1))).astype(np.float32)
@@ -64,12 +64,15 @@ def test_metrics_of_numbers_equal_scikit_learn_and_scipy_with_ties_and_padding(n
     wanted = {
         "rmse": sklearn_metrics.root_mean_squared_error(labels[:50], outputs[:50, 0]),
         "spearman": stats.spearmanr(labels[:50], outputs[:50, 0]).statistic,
+        "pearson": stats.pearsonr(labels[:50], outputs[:50, 0]).statistic,
     }[name]
     of = as_metric(REGRESSION[name]).of
     np.testing.assert_allclose(of(outputs, labels, weight), wanted, rtol=1e-5)
-    assert as_metric(REGRESSION[name]).larger_is_better == (name == "spearman")
-    if name == "spearman":
-        assert of(np.ones_like(outputs), labels, weight) == 0
+    assert as_metric(REGRESSION[name]).larger_is_better == (name != "rmse")
+    if name != "rmse":
+        assert of(np.full_like(outputs, 0.1), labels, weight) == 0
+    if name == "pearson":  # of numbers so large that their squares are not
+        np.testing.assert_allclose(of(outputs * 1e30, labels, weight), wanted, rtol=1e-5)
 
 
 def test_metrics_of_several_labels_equal_scikit_learn_with_ties_and_padding() -> None:

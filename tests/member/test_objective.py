@@ -1,5 +1,6 @@
 """Loss, penalties and metrics against formulas in NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from finetune.member.objective import (
     Target,
     binary_cross_entropy,
     cross_entropy,
+    emphasis,
     in_units,
     make_objective,
     penalty,
@@ -26,6 +28,28 @@ def test_cross_entropy_is_that_of_smoothed_one_hot_targets(smoothing: float) -> 
     wanted = -(formulas.targets(labels, 4, smoothing) * formulas.log_softmax(logits)).sum(axis=1)
     got = cross_entropy(jnp.asarray(logits), jnp.asarray(labels, jnp.uint8), smoothing)
     np.testing.assert_allclose(got, wanted, rtol=2e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_emphasis_is_weight_times_a_power_of_what_is_missing(gamma: float) -> None:
+    random = np.random.default_rng(1)
+    logits, labels, weights = random.normal(size=(7, 4)), random.integers(4, size=7), np.array([1.0, 0.5, 3.0, 2.0])
+    missing = 1 - np.exp(formulas.log_softmax(logits))[np.arange(7), labels]
+    for given, factor in ((None, 1.0), (jnp.asarray(weights), weights[labels])):
+        found = emphasis(jnp.asarray(logits), jnp.asarray(labels), given, jnp.asarray(gamma))
+        np.testing.assert_allclose(found, factor * missing**gamma, rtol=2e-6)
+
+
+def test_the_gradient_of_the_focal_loss_is_that_of_its_paper() -> None:
+    # Lin et al. 2017, appendix B, of two classes whose logits differ by x: (1 - p)^g (g p log p + p - 1).
+    x, gamma = jnp.array([-3.0, 0.2, 40.0]), jnp.asarray(2.0)
+
+    def loss(x: jax.Array) -> jax.Array:
+        logits, labels = jnp.stack([jnp.zeros_like(x), x], axis=1), jnp.ones(len(x), jnp.int32)
+        return (emphasis(logits, labels, None, gamma) * cross_entropy(logits, labels)).sum()
+
+    p = 1 / (1 + np.exp(-np.asarray(x, np.float64)))
+    np.testing.assert_allclose(jax.grad(loss)(x), (1 - p) ** 2 * (2 * p * np.log(p) + p - 1), rtol=1e-5, atol=1e-30)
 
 
 def test_cross_entropy_by_hand() -> None:
@@ -95,7 +119,7 @@ def test_a_regression_is_trained_on_standardised_targets_and_told_in_their_units
 def test_a_task_reports_its_usual_metrics_and_those_asked_for() -> None:
     assert list(make_objective("regression", "loss").metrics) == ["rmse", "spearman"]
     assert list(make_objective("classification", "auc", ("matthews",)).metrics) == ["accuracy", "matthews", "auc"]
-    with pytest.raises(UserError, match="evaluation.metric is 'accuracy', allowed: loss, rmse, spearman"):
+    with pytest.raises(UserError, match="evaluation.metric is 'accuracy', allowed: loss, pearson, rmse, spearman"):
         make_objective("regression", "accuracy")
 
 

@@ -77,6 +77,26 @@ def test_training_equals_the_formula(
         np.testing.assert_allclose(end.params[path], leaf, rtol=1e-10, atol=1e-12)
 
 
+def test_emphasis_is_a_factor_of_the_loss_in_training_alone(float64: None) -> None:
+    weights, gamma, task = np.array([0.5, 1.0, 4.0]), 2.0, tasks.mlp()
+
+    def by_hand(logits: jax.Array, batch: Any, smoothing: jax.Array) -> jax.Array:
+        of_label = jnp.take_along_axis(jax.nn.softmax(logits), batch["label"][:, None], axis=1)[:, 0]
+        return task.loss(logits, batch, smoothing) * jnp.asarray(weights)[batch["label"]] * (1 - of_label) ** gamma
+
+    ends, losses = [], []
+    for each, focal, given in ((task, True, weights), (task._replace(loss=by_hand), False, None)):
+        recipe = tasks.make_recipe(each, "all", EXAMPLES, 4, focal=focal, name="sgd")
+        shared = tasks.make_shared(recipe)._replace(class_weights=given)
+        member = tasks.start(recipe, shared, learning_rate=0.3, focal_gamma=gamma)
+        ends.append(train_member(recipe, shared, member, epochs=2)[-1])
+        batch = tasks.data(EXAMPLES) | {"weight": np.ones(EXAMPLES)}
+        losses.append(float(eval_step(recipe, ends[-1].params, shared, batch)["loss"]))
+    for path, leaf in ends[1].params.items():
+        np.testing.assert_allclose(ends[0].params[path], leaf, rtol=1e-10)
+    assert losses[0] > losses[1] * 1.2  # of which the first is the plain one
+
+
 def test_partition_equals_masking_the_whole_tree(float64: None) -> None:
     task = tasks.mlp()
     recipe = tasks.make_recipe(task, "last:1+!block_0/bias", EXAMPLES, 4, schedule="constant")

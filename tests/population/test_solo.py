@@ -25,6 +25,7 @@ AXES: dict[str, dict[str, float]] = {
     "l2_sp": {"l2_sp": 0.5},
     "dropout": {"dropout": 0.3},
     "label_smoothing": {"label_smoothing": 0.2},
+    "focal_gamma": {"focal_gamma": 2.0},
     "clip_norm": {"clip_norm": 0.2},
     "layer_decay": {"layer_decay": 0.5},
     "beta1": {"beta1": 0.5},
@@ -34,8 +35,8 @@ AXES: dict[str, dict[str, float]] = {
     "seed": {"seed": 5},
     "everything": {
         "learning_rate": 0.02, "warmup_fraction": 0.2, "weight_decay": 0.1, "l2": 0.01, "l1": 0.001, "l2_sp": 0.1,
-        "dropout": 0.3, "label_smoothing": 0.1, "clip_norm": 0.5, "layer_decay": 0.9, "beta1": 0.8, "beta2": 0.99,
-        "batch_size": 12, "seed": 3,
+        "dropout": 0.3, "label_smoothing": 0.1, "focal_gamma": 1.0, "clip_norm": 0.5, "layer_decay": 0.9,
+        "beta1": 0.8, "beta2": 0.99, "batch_size": 12, "seed": 3,
     },
 }  # fmt: skip
 SGD_AXES = {"none": {"momentum": 0.0}, "momentum": {"momentum": 0.8}, "batch_size": {"batch_size": 4}}
@@ -50,7 +51,7 @@ class Solo:
 
     def run(self, row: dict[str, float], pretrained: tuple[str, ...]) -> tuple[Member, dict[str, float]]:
         """Returns the trained member and its metrics on the validation split."""
-        key = (row["batch_size"], row["dropout"] > 0, row["layer_decay"] < 1)
+        key = (row["batch_size"], row["dropout"] > 0, row["layer_decay"] < 1, row["focal_gamma"] > 0)
         if key not in self._steps:
             recipe = recipe_for([row], **self._optimizer)
             assert not recipe.accumulates

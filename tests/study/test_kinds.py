@@ -79,3 +79,31 @@ def test_several_labels_by_micro_f1(tmp_path):
         "loss": np.mean([sklearn_metrics.log_loss(labels[:, i], shares[:, i]) for i in (0, 1)]),
     }.items():
         assert row["metrics"][f"test_{name}"] == pytest.approx(value, rel=2e-3), name
+
+
+def test_classes_are_weighted_and_gamma_is_an_axis_of_one_program(tmp_path):
+    config = studies.digits()
+    config.hparams.epochs, config.loss.class_weights = 1, ("balanced",)
+    config.optimizer.name, config.hparams.learning_rate = "sgd", 0.1
+    found = run.run(config, tmp_path / "work", {"focal_gamma": [0.0, 2.0]})
+    assert ["focal_gamma" in row["hparams"] for row in found.trials] == [False, True]
+    assert found.table()["focal_gamma"].tolist() == [0, 2]
+    assert read_study(tmp_path / "work").frame.sort_values("focal_gamma")["focal_gamma"].tolist() == [0, 2]
+    assert len({row["metrics"]["val_loss"] for row in found.trials}) == 2
+    (group,) = studies.document(tmp_path / "work", "plan.json")["groups"]
+    assert group["trials"] == 2
+    described = studies.document(tmp_path / "work", "config.json")["description"]
+    assert described["loss.class_weights"] == ["balanced"]
+
+
+@pytest.mark.parametrize("task", ["regression", "multilabel"])
+def test_emphasis_is_of_one_class_an_example(tmp_path, task):
+    config = config_of(task, "")
+    config.loss.class_weights = ("balanced",)
+    with pytest.raises(
+        UserError, match="loss.class_weights is 'balanced', allowed where the loss is that of one class"
+    ):
+        run.run(config, tmp_path / "weights", {})
+    config.loss.class_weights = ()
+    with pytest.raises(UserError, match="focal_gamma is 2, allowed where the loss is that of one class"):
+        run.run(config, tmp_path / "gamma", {"focal_gamma": [2.0]})

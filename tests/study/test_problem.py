@@ -13,7 +13,7 @@ from finetune.config import OF_NO_RESULT, Config, ModelConfig
 from finetune.errors import UserError
 from finetune.study import problem, user_task
 from finetune.trials.grid import make_trials
-from tests.helpers import tasks
+from tests.helpers import pairs, tasks
 from tests.helpers.exports import text_config, write_tokenizer
 from tests.own.networks import linen_task, nnx_task
 from tests.study.test_user_task import layered, plain
@@ -36,6 +36,7 @@ CHANGES = {
     "data.name": ("more.csv", {}),
     "data.task": ("multilabel", {}),
     "data.text_column": ("second", {}),
+    "data.text_columns": (("first", "second"), {"data.tokenizer": "pairs/tokenizer.json"}),
     "data.label_column": ("kind", {}),
     "data.label_separator": ("a", {"data.task": "multilabel"}),
     "data.tokenizer": ("other.json", {}),
@@ -53,6 +54,7 @@ CHANGES = {
     "hparams.l2_sp": (0.5, {}),
     "hparams.dropout": (0.5, {}),
     "hparams.label_smoothing": (0.5, {}),
+    "hparams.focal_gamma": (0.5, {}),
     "hparams.clip_norm": (0.5, {}),
     "hparams.layer_decay": (0.5, {}),
     "hparams.momentum": (0.5, {}),
@@ -67,6 +69,7 @@ CHANGES = {
     "hparams.data_seed": (4, {}),
     "lora.targets": ("attention", {}),
     "lora.scaling": ("alpha/sqrt(rank)", {}),
+    "loss.class_weights": (("balanced",), {}),
     "optimizer.name": ("sgd", {}),
     "optimizer.schedule": ("linear", {}),
     "optimizer.decay_coupling": ("independent", {}),
@@ -99,6 +102,8 @@ def directory(tmp_path_factory):
     words = ("[PAD]", "[UNK]", "plot", "bad", "good", "film")
     tokenizer.model = WordLevel({word: place for place, word in enumerate(words)}, "[UNK]")
     tokenizer.save(str(directory / "other.json"))
+    (directory / "pairs").mkdir()
+    pairs.write_tokenizer(directory / "pairs")
     for name, count in (("texts", 40), ("more", 44)):
         with (directory / f"{name}.csv").open("w", newline="") as stream:
             writer = csv.writer(stream)

@@ -54,7 +54,7 @@ def write(
     """
     _write_json(directory / FILE, {"format": FORMAT, **description})
     if tokenizer is not None:
-        _write_tokenizer(directory, tokenizer, description["data"]["max_length"], description["architecture"])
+        _write_tokenizer(directory, tokenizer, description["data"], description["architecture"])
     if not is_known_to_transformers(description["architecture"]):
         _save(directory, {path: np.ascontiguousarray(leaf) for path, leaf in leaves.items()})
         return
@@ -113,7 +113,8 @@ def _write_pooling(directory: Path, pooling: str, width: int, classes: int) -> N
     _write_json(directory / "modules.json", rows)
 
 
-def _write_tokenizer(directory: Path, file: Path, max_length: int, architecture: Mapping[str, Any]) -> None:
+def _write_tokenizer(directory: Path, file: Path, data: Mapping[str, Any], architecture: Mapping[str, Any]) -> None:
+    max_length = data["max_length"]
     (directory / "tokenizer.json").write_bytes(file.read_bytes())
     tokenizer = Tokenizer.from_file(str(file))
     unknown = getattr(tokenizer.model, "unk_token", None)
@@ -125,6 +126,8 @@ def _write_tokenizer(directory: Path, file: Path, max_length: int, architecture:
     }
     if architecture["model"] in FAMILIES and architecture.get("token_types", 0) < 2:
         described["model_input_names"] = ["input_ids", "attention_mask"]  # others are refused by some
+    elif data.get("text_columns"):
+        described["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
     _write_json(directory / "tokenizer_config.json", described)
     _write_json(directory / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
 
