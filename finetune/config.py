@@ -23,6 +23,8 @@ _ABOVE_ZERO = Range(0.0, 1.0, low_excluded=True)
 _BELOW_ONE = Range(0.0, 1.0, high_excluded=True)
 _COUNT, _SEED = Range(1, LARGEST), Range(0, LARGEST)
 _DTYPES = ("float32", "bfloat16")
+_ASPECTS = ("auto", "stretched", "kept")
+_RESAMPLINGS = ("auto", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 _FINITE = Range(0.0, math.inf, high_excluded=True, words="0 or more, and finite")
 
 OWN_RATES = -1.0  # in place of a dropout rate: each layer drops at the one that it was built with
@@ -31,9 +33,7 @@ POOLINGS = ("mean", "first", "max")
 
 @dataclass
 class ModelConfig:
-    name: str = setting(
-        "bert", "bert (any family of text encoders, as the config.json of the weights says), vit, efficientnet"
-    )
+    name: str = setting("bert", "bert (or any other that model.pretrained is of), vit, efficientnet")
     pretrained: str = setting(
         "minilm",
         "where the weights come from: the name of an asset (python -m finetune.assets lists them), a .safetensors file "
@@ -77,7 +77,10 @@ class DataConfig:
     label_separator: str = setting("|", "of the labels in a field, for multilabel; a .jsonl file may hold lists")
     tokenizer: str = setting("", "path of a tokenizer.json; empty = the one beside the pretrained weights")
     max_length: int = setting(0, "tokens; longer texts are cut; 0 = as the pretrained weights declare, else 128")
-    image_size: int = setting(0, "pixels, edge; 0 = as stored")
+    image_size: int = setting(0, "pixels, edge; 0 = as the pretrained weights declare, else as stored")
+    image_resampling: str = setting("auto", "when scaled; auto = as the weights declare, else bilinear", _RESAMPLINGS)
+    image_crop: float = setting(0.0, "share kept of the edge of what is scaled; 0 = as declared, else 1", Range(0, 1))
+    image_aspect: str = setting("auto", "when scaled; auto = as declared, else stretched", _ASPECTS)
     train_examples: int = setting(0, "stratified subset of the training split; 0 = all")
     validation_examples: int = setting(0, "taken from the training split if the set has none; 0 = a fifth of it")
     split_seed: int = setting(0, "of the validation split and the subset")

@@ -15,6 +15,11 @@ from finetune.models.weights import exported, from_study, peft
 from finetune.storage import checkpoint, records
 from finetune.study import user_task
 
+# Settings of data that a model needs to run on new inputs.
+_OF_TEXTS = ("text_column", "max_length")
+_OF_IMAGES = ("image_size", "image_resampling", "image_crop", "image_aspect")
+_OF_DATA = ("task", "label_separator", *_OF_TEXTS, *_OF_IMAGES)
+
 
 class Chosen(NamedTuple):
     """A trial of a study: its row of trials.jsonl, and what the rows that differ by seeds alone say together.
@@ -126,7 +131,7 @@ def _settings(document: dict[str, Any]) -> dict[str, Any]:
     model, data = document["config"]["model"], document["config"]["data"]
     return {
         "model": {name: model[name] for name in ("dtype", "pooling")},
-        "data": {name: data[name] for name in ("task", "label_separator", "text_column", "max_length", "image_size")},
+        "data": {name: data[name] for name in _OF_DATA if name in data},  # an earlier version knew fewer
     }
 
 

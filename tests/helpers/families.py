@@ -1,6 +1,7 @@
 """Tiny checkpoints of families: weights from a seed, and what transformers computed with them (tests/golden/families).
 
-python -m tests.golden.make_families writes the files anew; it needs torch and transformers, and the tests do not.
+python -m tests.golden.make_families, and make_image_families, write the files anew; they need torch and transformers,
+and the tests do not.
 """
 
 import json
@@ -11,11 +12,18 @@ from safetensors.numpy import save_file
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "families"
 NAMES = sorted(file.stem for file in GOLDEN.glob("*.json"))
+IMAGES = sorted(file.stem for file in (GOLDEN / "images").glob("*.json"))
 
 
 def golden(name):
     """Returns config, shapes of tensors, inputs, hidden states, and tensors of classes with a head."""
-    return json.loads((GOLDEN / f"{name}.json").read_text())
+    file = GOLDEN / "images" / f"{name}.json"
+    return json.loads((file if name in IMAGES else GOLDEN / f"{name}.json").read_text())
+
+
+def pixels(*shape):
+    """Returns uint8 images of a shape, the same for ever."""
+    return np.random.RandomState(7).randint(0, 256, shape).astype(np.uint8)
 
 
 def draw(shapes):
