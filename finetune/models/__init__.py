@@ -14,11 +14,13 @@ from finetune.member.task import Task
 from finetune.models import (
     bert,
     clip,
+    convnext,
     deberta,
     dinov2,
     efficientnet,
     modernbert,
     mpnet,
+    resnet,
     settled,
     siglip,
     vit,
@@ -43,12 +45,16 @@ MODELS: dict[str, ModuleType] = _FROM_SCRATCH | {
     "dinov2_with_registers": dinov2,
     "clip_vision_model": clip,
     "siglip_vision_model": siglip,
+    "convnext": convnext,
+    "resnet": resnet,
 }
 _ANY = "bert"  # what model.name is unless it is set: the model is then what the weights are of
 # Sizes of a foreign file may be anything: beyond these, shapes alone would take for ever or overflow.
 _MOST_BLOCKS, _LARGEST = 1000, 2**24
 _FRACTIONS = {"epsilon": 1, "global_theta": 1e12, "local_theta": 1e12}  # and the most that they may be
-_MAY_BE_0 = ("token_types", "padding", "class_tokens", "registers", "is_gated")
+_MAY_BE_0: tuple[str, ...] = ("token_types", "padding", "class_tokens", "registers", "is_gated")
+_MAY_BE_0 += ("is_bottleneck", "strides_first", "strides_early")
+_OF_STAGES = ("depths", "widths")  # a number for each
 _PIXELS = ("mean", "deviation")  # numbers for each channel
 
 
@@ -91,7 +97,9 @@ def build(
         param_dtype=at_least_float32(dtype),
         **{size: tuple(value) if isinstance(value, list) else value for size, value in sizes.items()},
     )
-    blocks = tuple(f"block_{index}" for index in range(sizes["depth"]))
+    stages = sizes.get("depths", ())
+    numbers = [f"{stage}_{n}" for stage, depth in enumerate(stages) for n in range(depth)]
+    blocks = tuple(f"block_{number}" for number in numbers or range(sizes["depth"]))
     return from_linen(
         module, example, stem=model.STEM, blocks=blocks, head="head", fixed=model.FIXED, objective=objective
     )
@@ -152,8 +160,13 @@ def _check(found: dict[str, Any], config: ModelConfig) -> None:
         )
     if found.get("activation", "gelu") not in ACTIVATIONS:
         raise one_of(f"model.activation of {source}", found["activation"], ACTIVATIONS)
-    for name in names - {"model", "activation", *_PIXELS}:
+    for name in names - {"model", "activation", *_PIXELS, *_OF_STAGES}:
         _check_size(name, found[name], source)
+    for name in names & {*_OF_STAGES}:
+        if not isinstance(found[name], list) or len(found[name]) != len(found["depths"]):
+            raise UserError(f"model.{name} of {source} is {str(found[name])[:60]}, allowed: a number for each stage")
+        for value in found[name]:
+            _check_size(name, value, source)
     for name in names & {*_PIXELS}:
         if not isinstance(found[name], list) or len(found[name]) != found["channels"]:
             allowed = f"a number for each of {found['channels']} channels"
@@ -163,7 +176,7 @@ def _check(found: dict[str, Any], config: ModelConfig) -> None:
 
 
 def _check_size(name: str, value: Any, source: str) -> None:
-    most = _FRACTIONS.get(name, _MOST_BLOCKS if name == "depth" else _LARGEST)
+    most = _FRACTIONS.get(name, _MOST_BLOCKS if name in ("depth", "depths") else _LARGEST)
     kind, allowed = (float, "above 0") if name in _FRACTIONS else (int, "a whole number, 1 or more")
     least_is_0 = name in _MAY_BE_0 and value == 0
     if type(value) is not kind or not (0 < value <= most or least_is_0):

@@ -31,6 +31,14 @@ def scaled(
     return image
 
 
+def patches(image: jax.Array, size: int) -> jax.Array:
+    """Returns the patches of `image` [B, H, W, C], `size` pixels an edge, row by row: [B, patches, size · size · C]."""
+    batch, rows, columns, channels = image.shape
+    grid = (rows // size, columns // size)
+    found = image.reshape(batch, grid[0], size, grid[1], size, channels).transpose(0, 1, 3, 2, 4, 5)
+    return found.reshape(batch, grid[0] * grid[1], size * size * channels)
+
+
 def check_channels(architecture: dict[str, Any], shape: tuple[int, ...]) -> None:
     """Raises UserError for images of `shape` [H, W, C] with other channels than the model's, unless they are grey."""
     channels = architecture.get("channels", 0)

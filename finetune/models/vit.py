@@ -53,11 +53,9 @@ class Embeddings(nn.Module):
         size, init = self.patch_size, nn.initializers.truncated_normal(0.02)
         types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         image = pixels.scaled(image, self.dtype, self.channels, self.mean, self.deviation)
-        batch, rows, columns, channels = image.shape
+        batch, rows, columns, _ = image.shape
         grid = (rows // size, columns // size)
-        patches = image.reshape(batch, grid[0], size, grid[1], size, channels).transpose(0, 1, 3, 2, 4, 5)
-        patches = patches.reshape(batch, grid[0] * grid[1], size * size * channels)
-        x = nn.Dense(self.width, self.patch_bias, name="patch", **types)(patches)
+        x = nn.Dense(self.width, self.patch_bias, name="patch", **types)(pixels.patches(image, size))
         position = self.param("position", init, (*grid, self.width), self.param_dtype)
         x = x + position.reshape(1, -1, self.width).astype(self.dtype)
         x = jnp.concatenate([*self._tokens(batch), x], axis=1)

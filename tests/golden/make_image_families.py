@@ -18,6 +18,7 @@ from tests.helpers import families
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 SIZES |= {"image_size": 12, "patch_size": 4}
 DINO = {name: value for name, value in SIZES.items() if name != "intermediate_size"} | {"mlp_ratio": 2}
+RESNET = {"depths": [1, 2], "hidden_sizes": [8, 12], "embedding_size": 6}
 CASES = {
     "vit": SIZES,
     "vit_tanh": SIZES | {"hidden_act": "gelu_pytorch_tanh"},
@@ -27,6 +28,10 @@ CASES = {
     "dinov2-with-registers": DINO | {"num_register_tokens": 2},
     "clip-vision-model": SIZES,
     "siglip-vision-model": SIZES,
+    "convnext": {"depths": [1, 1, 2], "hidden_sizes": [4, 6, 8], "num_stages": 3, "patch_size": 3},
+    "resnet": RESNET,
+    "resnet_basic": RESNET | {"layer_type": "basic", "downsample_in_first_stage": True},
+    "resnet_early": RESNET | {"downsample_in_bottleneck": True, "hidden_act": "gelu"},
 }
 OTHER_SIZE = [20, 8]
 
@@ -39,8 +44,10 @@ def make(name: str, settings: dict) -> dict:
         place = families.write(families.Path(directory) / "weights", config.to_dict(), families.draw(shapes))
         model = transformers.AutoModel.from_pretrained(place, attn_implementation="eager").eval()
     found = {"config": json.loads(config.to_json_string()), "shapes": shapes}
-    found |= computed(model, settings.get("image_size", 12), {})
-    if "patch_size" in settings:
+    edge = settings.get("image_size")
+    size = [edge, edge] if edge else [29, 26]  # what has stages takes any
+    found |= {"size": size, **computed(model, size, {})}
+    if "hidden_size" in settings:
         flag = {} if name.startswith("dinov2") else {"interpolate_pos_encoding": True}
         resized = computed(model, OTHER_SIZE, flag)
         found["resized"] = {"size": OTHER_SIZE, "hidden": resized["hidden"]}
@@ -53,10 +60,9 @@ def make(name: str, settings: dict) -> dict:
     return found
 
 
-def computed(model: transformers.PreTrainedModel, size: int | list[int], flag: dict) -> dict:
+def computed(model: transformers.PreTrainedModel, size: list[int], flag: dict) -> dict:
     """Returns the last hidden states and what the model pools, rounded."""
-    rows, columns = size if isinstance(size, list) else [size, size]
-    pixels = families.pixels(2, rows, columns, 3).transpose(0, 3, 1, 2) / 127.5 - 1
+    pixels = families.pixels(2, *size, 3).transpose(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
         found = model(pixel_values=torch.tensor(pixels.astype(np.float32)), **flag)
     return {

@@ -30,17 +30,19 @@ def draw(shapes):
     """Returns {name: array} of {name: shape}, the same for ever: RandomState's numbers do not change."""
     random = np.random.RandomState(11)
     tensors = {name: random.standard_normal(shape).astype(np.float32) for name, shape in sorted(shapes.items())}
-    return {name: 1 + 0.2 * each if _is_scale(name) else 0.4 * each for name, each in tensors.items()}
+    tensors = {name: 1 + 0.2 * each if _is_scale(name) else 0.4 * each for name, each in tensors.items()}
+    counts = {name: np.zeros((), np.int64) for name in tensors if name.endswith("num_batches_tracked")}
+    return tensors | counts
 
 
 def _is_scale(name):
     module, _, leaf = name.rpartition(".")
-    return leaf == "weight" and "norm" in module.rpartition(".")[2].lower()
+    return leaf == "running_var" or (leaf == "weight" and "norm" in module.rpartition(".")[2].lower())
 
 
 def write(directory, config, tensors):
     """Writes model.safetensors and config.json into a new directory."""
     directory.mkdir()
-    save_file({name: np.ascontiguousarray(each) for name, each in tensors.items()}, directory / "model.safetensors")
+    save_file({name: np.array(each, order="C") for name, each in tensors.items()}, directory / "model.safetensors")
     (directory / "config.json").write_text(json.dumps(config))
     return directory

@@ -27,14 +27,10 @@ CLASSES = ("one", "two", "three")
 UNREAD = ("pooler.", "classifier.")  # of an encoder, and of a class
 
 
-def write(directory, name, tensors=None, **settings):
+def write(directory, name, tensors=None, place="weights", **settings):
     golden = families.golden(name)
     tensors = families.draw(golden["shapes"]) if tensors is None else tensors
-    return families.write(directory / "weights", golden["config"] | settings, tensors)
-
-
-def edge_of(golden):
-    return golden["config"].get("image_size", 12)
+    return families.write(directory / place, golden["config"] | settings, tensors)
 
 
 def task_of(directory, *shape):
@@ -46,8 +42,7 @@ def task_of(directory, *shape):
 def family(request, tmp_path):
     """A name, what the file holds, its config and its task."""
     golden = families.golden(request.param)
-    edge = edge_of(golden)
-    return request.param, golden, *task_of(write(tmp_path, request.param), edge, edge, 3)
+    return request.param, golden, *task_of(write(tmp_path, request.param), *golden["size"], 3)
 
 
 def test_every_family_has_what_transformers_computed():
@@ -73,15 +68,15 @@ def computed(config, leaves, image):
 @pytest.mark.parametrize("name", families.IMAGES)
 def test_hidden_states_are_those_of_transformers(tmp_path, name):
     golden = families.golden(name)
-    directory, edge = write(tmp_path, name), edge_of(golden)
-    config, task = task_of(directory, edge, edge, 3)
+    config, task = task_of(write(tmp_path, name), *golden["size"], 3)
     assert models.architecture(config)["model"] == golden["config"]["model_type"]
     leaves = pretrained.load(config, abstract(task), "head")
-    hidden, pooled = computed(config, leaves, families.pixels(2, edge, edge, 3))
-    np.testing.assert_allclose(hidden, golden["hidden"], atol=1e-4)
+    hidden, pooled = computed(config, leaves, families.pixels(2, *golden["size"], 3))
+    expected = np.array(golden["hidden"])
+    np.testing.assert_allclose(hidden, np.moveaxis(expected, 1, 3) if expected.ndim == 4 else expected, 1e-5, 1e-4)
     # The pooler of ViT and DeiT is a head, which is left out.
     expected = np.array(golden["hidden"])[:, 0] if name.startswith(("vit", "deit")) else golden["pooled"]
-    np.testing.assert_allclose(pooled, expected, atol=1e-4)
+    np.testing.assert_allclose(pooled, expected, 1e-5, 1e-4)
 
 
 @pytest.mark.parametrize("name", ["vit", "dinov2", "dinov2-with-registers", "siglip-vision-model"])
@@ -109,8 +104,7 @@ def write_export(directory, config, leaves, pooling, shape=(12, 12, 3)):
 @pytest.mark.parametrize("name", families.IMAGES)
 def test_an_export_holds_what_transformers_reads(tmp_path, name):
     golden = families.golden(name)
-    edge = edge_of(golden)
-    config, task = task_of(write(tmp_path, name), edge, edge, 3)
+    config, task = task_of(write(tmp_path, name), *golden["size"], 3)
     leaves, shapes = pretrained.load(config, abstract(task), "head"), abstract(task)
     leaves |= families.draw({path: leaf.shape for path, leaf in shapes.items() if path.startswith("head/")})
     stored, settings = write_export(tmp_path / "model", config, leaves, settled.pooling(config))
@@ -138,10 +132,9 @@ def test_an_export_holds_what_transformers_reads(tmp_path, name):
 def test_words_select_what_they_say(family):
     _, golden, _, task = family
     shapes = abstract(task)
-    fixed = {path for path in shapes if path.split("/")[0] == "mask_token"}
+    fixed = {path for path in shapes if path.split("/")[-1] in ("mask_token", "mean", "variance")}
     tops = {path.split("/")[0] for path in shapes} - fixed
     after = {"norm", "pooler"} & tops
-    blocks = len([top for top in tops if top.startswith("block_")])
 
     def selected(spec):
         return trainable_paths(spec, task, shapes)
@@ -150,30 +143,45 @@ def test_words_select_what_they_say(family):
         return {path.split("/")[0] for path in selected(spec)}
 
     assert top("head") == {"head"}
-    assert top("last:1") == {f"block_{blocks - 1}", "head"} | after
-    assert top("first:1") == tops - {f"block_{index}" for index in range(1, blocks)} - after
+    assert top("last:1") == {task.blocks[-1], "head"} | after
+    assert top("first:1") == tops - {*task.blocks[1:]} - after
     assert selected("all") == shapes.keys() - fixed
-    tensors = [name for name in golden["shapes"] if not name.startswith(UNREAD)]
-    norms = [name for name in tensors if "norm" in name.rpartition(".")[0].rpartition(".")[2]]
+    tensors = [name.rpartition(".") for name in golden["shapes"] if not name.startswith(UNREAD)]
+    norms = [leaf for module, _, leaf in tensors if _is_norm(module) and leaf in ("weight", "bias")]
     assert len(selected("norm") - selected("head")) == len(norms)
     # Of a tensor that holds three layers three biases.
-    biases = [name for name in tensors if name.endswith("bias") for _ in range(3 if "in_proj" in name else 1)]
+    biases = [leaf for _, _, leaf in tensors if leaf.endswith("bias") for _ in range(3 if "in_proj" in leaf else 1)]
     assert len(selected("bias") - selected("head")) == len(biases)
-    adapted = lora.adapters(LoraConfig(targets="attention"), "lora", task, shapes, 2).layers
-    parts = ("query", "key", "value", "output")
-    places = [f"block_{index}/" for index in range(blocks)] + ["pooler/"] * ("pooler" in tops)
-    assert set(adapted) == {f"{place}attention/{part}" for place in places for part in parts}
     depths = {path.split("/")[0]: depth_of(path, task) for path in shapes}
     assert depths["head"] == 0
-    assert [depths[f"block_{index}"] for index in range(blocks)] == [*range(blocks, 0, -1)]
-    assert {depths[each] for each in tops - after - {"head"} if not each.startswith("block_")} == {blocks + 1}
+    assert [depths[block] for block in task.blocks] == [*range(len(task.blocks), 0, -1)]
+    assert {depths[each] for each in tops - after - {"head", *task.blocks}} == {len(task.blocks) + 1}
+
+
+def _is_norm(module):
+    # The first layer of what halves rows and columns is one.
+    return "norm" in module.rpartition(".")[2] or module.endswith("downsampling_layer.0")
+
+
+def test_adapters_are_at_dense_layers(family):
+    _, _, _, task = family
+    shapes = abstract(task)
+    tops = {path.split("/")[0] for path in shapes}
+    places = [block for block in task.blocks if f"{block}/attention/query/kernel" in shapes]
+    places += ["pooler"] * ("pooler" in tops)
+    if places:
+        adapted = lora.adapters(LoraConfig(targets="attention"), "lora", task, shapes, 2).layers
+        parts = ("query", "key", "value", "output")
+        assert set(adapted) == {f"{place}/attention/{part}" for place in places for part in parts}
+    adapted = lora.adapters(LoraConfig(targets="blocks"), "lora", task, shapes, 2).layers
+    kernels = {path for path, leaf in shapes.items() if path.startswith("block_") and len(leaf.shape) == 2}
+    assert set(adapted) == {path.removesuffix("/kernel") for path in kernels}
 
 
 @pytest.mark.parametrize("spec", ["head", "last:1"])
 def test_what_is_frozen_is_computed_once(family, spec):
     _, golden, _, task = family
-    edge = edge_of(golden)
-    split = {"image": families.pixels(4, edge, edge, 3), "label": np.zeros(4, np.int32)}
+    split = {"image": families.pixels(4, *golden["size"], 3), "label": np.zeros(4, np.int32)}
     recipe = make_recipe(task, spec, examples=4, micro_batch=2)
     trials = [Trial(row(seed=seed), {}) for seed in range(2)]
     found = choose_trunk(
@@ -183,6 +191,15 @@ def test_what_is_frozen_is_computed_once(family, spec):
 
 
 REFUSED = [
+    ("convnext", {"layer_scale_init_value": 0}, "layer_scale_init_value is '0', allowed: above 0"),
+    ("convnext", {"num_stages": 4}, r"num_stages is '4', allowed: as many as depths are, \[1, 1, 2\]"),
+    (
+        "convnext",
+        {"hidden_sizes": [4, 6]},
+        r"model.widths of .* is \[4, 6\], allowed: a number for each stage",
+    ),
+    ("resnet", {"layer_type": "wide"}, "layer_type is 'wide', allowed: basic, bottleneck"),
+    ("resnet", {"depths": [1, 0]}, "model.depths of weights of .* is 0, allowed: a whole number, 1 or more"),
     ("vit", {"qkv_bias": False}, "qkv_bias is False, allowed: True"),
     ("vit", {"hidden_act": "gelu_fast"}, "hidden_act is 'gelu_fast', allowed: 'gelu', "),
     ("vit", {"image_size": [12]}, r"image_size is '\[12\]', allowed: pixels of an edge, or two of them"),
@@ -215,6 +232,8 @@ def test_what_images_and_pooling_a_model_takes(tmp_path):
         UserError, match="weights of a 'clip_vision_model', allowed with model.name='bert' for data with x"
     ):
         models.build(ModelConfig(pretrained=str(directory)), 2, {"x": jax.ShapeDtypeStruct((3,), np.float32)})
+    with pytest.raises(UserError, match="images are 5 x 12 pixels, allowed by the model: 8 or more"):
+        task_of(write(tmp_path, "resnet", place="resnet"), 5, 12, 3)
     with pytest.raises(UserError, match="model.pooling is 'mean', allowed for a 'clip_vision_model': first"):
         models.build(config, 3, {"image": jax.ShapeDtypeStruct((12, 12, 3), np.uint8)})
 

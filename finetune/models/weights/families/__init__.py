@@ -5,6 +5,7 @@ from finetune.models.weights.families import (
     deberta_table,
     dinov2_table,
     modernbert_table,
+    stage_tables,
     tower_tables,
     vit_line,
 )
@@ -26,6 +27,8 @@ FAMILIES: dict[str, Family] = {
     "dinov2_with_registers": dinov2_table.DINOV2_REGISTERS,
     "clip_vision_model": tower_tables.CLIP,
     "siglip_vision_model": tower_tables.SIGLIP,
+    "convnext": stage_tables.CONVNEXT,
+    "resnet": stage_tables.RESNET,
 }
 # Of files that describe two towers, that of images.
 TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}

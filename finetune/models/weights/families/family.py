@@ -18,6 +18,13 @@ SIZES = {  # as most families call them
     "positions": "max_position_embeddings",
 }
 _NORM_LEAVES = {"weight": "scale", "gamma": "scale", "bias": "bias", "beta": "bias"}  # gamma, beta: older files
+_NORM_LEAVES |= {"running_mean": "mean", "running_var": "variance"}
+_LEAVES = {
+    "bias": "bias",
+    "mean": "running_mean",
+    "variance": "running_var",
+    "steps": "num_batches_tracked",
+}  # and all others are a weight
 _TABLES = ("word", "position", "token_type", "relative")  # of embeddings: looked up, not multiplied
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu")
 _FUSED = (".in_proj_", ".in_proj.")  # as PyTorch's MultiheadAttention calls its weight, and as a layer would
@@ -59,6 +66,8 @@ class Family(NamedTuple):
     derive, describe: what settings say of the architecture in other ways, and back: (architecture, leaves) -> settings.
     modules: outside of blocks; block: before the number of one; block_modules: inside. Several targets in place of one
         are parts of one tensor, one behind the other. arrays, block_arrays: tensors that are leaves, not of a layer.
+    stage: before the number of a block in a stage, which is then what `block` is before; stage_modules: what the first
+        block of one has besides.
     read, write: leaves from how transformers lays them out, (leaves, settings), and back, (leaves, architecture).
     inside: the settings of a file that also describes a tower of texts in which those of the family are; left_out:
         patterns of tensors of such files, and of what is behind the encoder.
@@ -82,6 +91,8 @@ class Family(NamedTuple):
     activation_left_out: str = ACTIVATIONS[0]
     usual_activation: str = ACTIVATIONS[0]
     block: str = "encoder.layer"
+    stage: str = ""
+    stage_modules: Mapping[str, str] = {}
     arrays: Mapping[str, str] = {}
     block_arrays: Mapping[str, str] = {}
     defaults: Mapping[str, tuple[str, Any]] = {}
@@ -118,10 +129,9 @@ class Family(NamedTuple):
     def paths(self, name: str) -> tuple[str, ...]:
         """Returns the paths of this project that the tensor `name` holds; () when an encoder has no such tensor."""
         name = name.removeprefix(self.prefix)
-        number, _, inner = name.removeprefix(f"{self.block}.").partition(".")
-        inside = name.startswith(f"{self.block}.") and number.isdecimal()
-        modules, arrays = (self.block_modules, self.block_arrays) if inside else (self.modules, self.arrays)
-        within, name = (f"block_{number}/", inner) if inside else ("", name)
+        number, inner = self._within(name)
+        modules, arrays = (self._inside, self.block_arrays) if number else (self.modules, self.arrays)
+        within, name = (f"block_{number}/", inner) if number else ("", name)
         if name in arrays:
             return (f"{within}{arrays[name]}",)
         module, _, leaf = name.replace(*_FUSED).rpartition(".")
@@ -132,18 +142,41 @@ class Family(NamedTuple):
             return ()
         return tuple(f"{within}{target}/{kind}" for target, kind in zip(targets, kinds, strict=True))
 
+    @property
+    def _inside(self) -> Mapping[str, str | tuple[str, ...]]:
+        return {**self.block_modules, **self.stage_modules}
+
+    def _within(self, name: str) -> tuple[str, str]:
+        """Returns the number of the block that a tensor is in, "" = in none, and its name inside."""
+        number, _, inner = name.removeprefix(f"{self.block}.").partition(".")
+        if not name.startswith(f"{self.block}.") or not number.isdecimal():
+            return "", name
+        if not self.stage:
+            return number, inner
+        if inner.rpartition(".")[0] in self.stage_modules:
+            return f"{number}_0", inner
+        layer, _, deeper = inner.removeprefix(f"{self.stage}.").partition(".")
+        return f"{number}_{layer}", deeper
+
+    def _before(self, number: str, module: str) -> str:
+        """Returns what stands before a module in the block of a number."""
+        if not self.stage or module in self.stage_modules:
+            return f"{self.block}.{number.partition('_')[0]}."
+        return f"{self.block}.{number.replace('_', f'.{self.stage}.')}."
+
     def place(self, path: str) -> tuple[str, int]:
         """Returns the tensor, without a prefix, that holds the leaf at `path`, and which part of it; KeyError: none."""
         block, _, inner = path.partition("/")
         inside = block.startswith("block_")
-        modules, arrays = (self.block_modules, self.block_arrays) if inside else (self.modules, self.arrays)
-        within, path = (f"{self.block}.{block.removeprefix('block_')}.", inner) if inside else ("", path)
-        if path in arrays.values():
-            return within + next(name for name, target in arrays.items() if target == path), 0
+        modules, arrays = (self._inside, self.block_arrays) if inside else (self.modules, self.arrays)
+        number, path = (block.removeprefix("block_"), inner) if inside else ("", path)
         target, _, kind = path.rpartition("/")
-        module, part = _inverse(modules)[target]
-        name = f"{module}.{'bias' if kind == 'bias' else 'weight'}"
-        return within + name.replace(_FUSED[1], _FUSED[0]), part
+        if path in arrays.values():
+            module, name, part = "", next(name for name, target in arrays.items() if target == path), 0
+        else:
+            module, part = _inverse(modules)[target]
+            name = f"{module}.{_LEAVES.get(kind, 'weight')}".replace(_FUSED[1], _FUSED[0])
+        return f"{self._before(number, module) if inside else ''}{name}", part
 
     def leaves(self, tensors: Mapping[str, np.ndarray]) -> Iterable[tuple[str, str, np.ndarray]]:
         """Yields (path, name, array) of each leaf in {name: array}, kernels [in, out]; other names stay as they are."""
@@ -165,10 +198,11 @@ class Family(NamedTuple):
             name, part = self.place(path)
             before = (1,) * _BEFORE.get(name.rpartition(".")[2], 0)
             turned = _outputs_first(leaf) if path.endswith("/kernel") else leaf
-            parts.setdefault(name, {})[part] = turned.reshape(*before, *turned.shape)
+            parts.setdefault(name, {})[part] = turned.reshape((*before, *turned.shape))
+        joined = {name: [found[part] for part in sorted(found)] for name, found in parts.items()}
         return {
-            name: np.ascontiguousarray(np.concatenate([found[part] for part in sorted(found)]))
-            for name, found in parts.items()
+            name: np.array(np.concatenate(each) if len(each) > 1 else each[0], order="C")
+            for name, each in joined.items()
         }
 
     def module(self, layer: str) -> str:
