@@ -32,9 +32,7 @@ POOLINGS = ("mean", "first", "max")
 
 @dataclass
 class ModelConfig:
-    name: str = setting(
-        "bert", "bert (any family of text encoders, as the config.json of the weights says), vit, efficientnet"
-    )
+    name: str = setting("bert", "bert (or any other that model.pretrained is of), vit, efficientnet")
     pretrained: str = setting(
         "minilm",
         "where the weights come from: the name of an asset (python -m finetune.assets lists them), a .safetensors file "

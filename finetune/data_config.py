@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from finetune.declaration import setting
+from finetune.declaration import Range, setting
+
+_ASPECTS = ("auto", "stretched", "kept")
+_RESAMPLINGS = ("auto", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
 @dataclass
@@ -27,7 +30,10 @@ class DataConfig:
     label_separator: str = setting("|", "of the labels in a field, for multilabel; a .jsonl file may hold lists")
     tokenizer: str = setting("", "path of a tokenizer.json; empty = the one beside the pretrained weights")
     max_length: int = setting(0, "tokens; longer texts are cut; 0 = as the pretrained weights declare, else 128")
-    image_size: int = setting(0, "pixels, edge; 0 = as stored")
+    image_size: int = setting(0, "pixels, edge; 0 = as the pretrained weights declare, else as stored")
+    image_resampling: str = setting("auto", "when scaled; auto = as the weights declare, else bilinear", _RESAMPLINGS)
+    image_crop: float = setting(0.0, "share kept of the edge of what is scaled; 0 = as declared, else 1", Range(0, 1))
+    image_aspect: str = setting("auto", "when scaled; auto = as declared, else stretched", _ASPECTS)
     train_examples: int = setting(0, "stratified subset of the training split; 0 = all")
     validation_examples: int = setting(0, "taken from the training split if the set has none; 0 = a fifth of it")
     split_seed: int = setting(0, "of the validation split and the subset")

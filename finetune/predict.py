@@ -41,7 +41,7 @@ def read(path: Path, model: Model) -> tuple[list[str], dict[str, np.ndarray]]:
     if not path.exists():
         raise UserError(f"INPUT is {str(path)!r}: no such file or directory")
     if model.reads != TOKENS:
-        names, values = _images(path, model.config.data.image_size)
+        names, values = _images(path, model.config.data)
         return names, {model.reads: _fitted(values, model)}
     lines, texts = _texts(path, model.config.data)
     encoded = text.encode(texts, model.tokenizer, model.config.data.max_length, _width(model))
@@ -71,14 +71,14 @@ def _texts(path: Path, config: DataConfig) -> tuple[list[int], list[Any]]:
     return [number for number, _ in found], [line for _, line in found]
 
 
-def _images(path: Path, image_size: int) -> tuple[list[str], np.ndarray]:
+def _images(path: Path, data: DataConfig) -> tuple[list[str], np.ndarray]:
     if path.suffix.lower() == ".npz" and path.is_file():
         pixels = arrays.read_inputs(path)
         return [str(number) for number in range(len(pixels))], pixels
     files = [path] if path.is_file() else images.files_below(path)
     names = [str(file.relative_to(path)) if path.is_dir() else file.name for file in files]
     names = [name.encode(errors="backslashreplace").decode() for name in names]  # names of files need not be text
-    return names, images.decode(files, image_size)
+    return names, images.decode(files, data.image_size, images.Scaling.of(data))
 
 
 def _fitted(pixels: np.ndarray, model: Model) -> np.ndarray:

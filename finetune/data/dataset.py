@@ -224,8 +224,8 @@ def _encode(kind: str, inputs: list[Any], config: DataConfig, tokenizer_file: Pa
     from finetune.data import images
 
     if kind == "array":
-        return {"image": images.resize(np.stack(inputs), config.image_size)}
-    return {"image": images.decode(inputs, config.image_size)}
+        return {"image": images.resize(np.stack(inputs), config.image_size, images.Scaling.of(config))}
+    return {"image": images.decode(inputs, config.image_size, images.Scaling.of(config))}
 
 
 def _content_hash(parts: tuple[Split, ...], classes: tuple[str, ...]) -> str:

@@ -7,10 +7,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from finetune.config import DataConfig
 from finetune.data import memory
 from finetune.data.source import SPLITS, Examples, Source, split_of, unlabelled
 from finetune.errors import UserError, one_of
@@ -29,6 +31,38 @@ _UNREADABLE = (
 )
 
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # else it prints lines of its own about damaged files
+
+
+class Scaling(NamedTuple):
+    """How images come to a square: `data.image_resampling`, `data.image_crop` and `data.image_aspect`.
+
+    crop: share of the edge of what is scaled that is cut from its middle. keeps_aspect: whether the shorter edge is
+    scaled to that, and the longer one with it, or both.
+    """
+
+    resampling: Image.Resampling = Image.Resampling.BILINEAR
+    crop: float = 1.0
+    keeps_aspect: bool = False
+
+    @classmethod
+    def of(cls, config: DataConfig) -> "Scaling":
+        """Returns what the settings say, where they leave it open the usual."""
+        name = "bilinear" if config.image_resampling == "auto" else config.image_resampling
+        return cls(Image.Resampling[name.upper()], config.image_crop or 1.0, config.image_aspect == "kept")
+
+    def applied(self, image: Image.Image, size: int) -> Image.Image:
+        """Returns the middle of an image, scaled to `size` pixels an edge."""
+        edge = round(size / self.crop)
+        width, height = (edge, edge)
+        if self.keeps_aspect:
+            shorter = min(image.size)
+            width, height = (int(edge * each / shorter) for each in image.size)
+        scaled = image if image.size == (width, height) else image.resize((width, height), self.resampling)
+        left, top = (width - size) // 2, (height - size) // 2
+        return scaled if (width, height) == (size, size) else scaled.crop((left, top, left + size, top + size))
+
+
+_STRETCHED = Scaling()
 
 
 def read(directory: Path) -> Source:
@@ -85,7 +119,7 @@ def _is_litter(file: Path) -> bool:
     return file.name.lower() in _LITTER
 
 
-def decode(files: Sequence[Path | bytes], image_size: int) -> np.ndarray:
+def decode(files: Sequence[Path | bytes], image_size: int, scaling: Scaling = _STRETCHED) -> np.ndarray:
     """Returns uint8 [N, H, W, C] of image files or their bytes; C = 1 if all are grey, else 3 (RGB).
 
     Images stand as their EXIF orientation says, what is transparent shows white, of several frames the first counts.
@@ -111,8 +145,8 @@ def decode(files: Sequence[Path | bytes], image_size: int) -> np.ndarray:
     for index, file in enumerate(files):
         with _opened(index, file) as image:
             converted = _upright_opaque(image).convert("L" if grey else "RGB")
-            if converted.size != size:
-                converted = converted.resize(size, Image.Resampling.BILINEAR)
+            if image_size:
+                converted = scaling.applied(converted, image_size)
             pixels[index] = np.asarray(converted).reshape(pixels.shape[1:])
     return pixels
 
@@ -132,16 +166,15 @@ def _upright_opaque(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", upright.size, _BACKGROUND), upright)
 
 
-def resize(images: np.ndarray, image_size: int) -> np.ndarray:
+def resize(images: np.ndarray, image_size: int, scaling: Scaling = _STRETCHED) -> np.ndarray:
     """Returns uint8 or float32 `images` [N, H, W, C] scaled to `image_size` pixels an edge."""
-    size = (image_size, image_size)
     needed = images[:, :1, :1].nbytes * image_size**2
     memory.check_fits(needed, f"{len(images)} images of {image_size} x {image_size} pixels")
-    scaled = np.empty((len(images), *size, images.shape[3]), images.dtype)
+    scaled = np.empty((len(images), image_size, image_size, images.shape[3]), images.dtype)
     for index, image in enumerate(images):
         for channel in range(images.shape[3]):
             plane = Image.fromarray(np.ascontiguousarray(image[..., channel]))
-            scaled[index, ..., channel] = np.asarray(plane.resize(size, Image.Resampling.BILINEAR))
+            scaled[index, ..., channel] = np.asarray(scaling.applied(plane, image_size))
     return scaled
 
 

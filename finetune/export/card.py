@@ -27,6 +27,7 @@ _POOLED_TOKENS = {
     "first": "hidden[:, 0]",
     "max": "hidden.masked_fill(mask == 0, -torch.inf).amax(1)",
 }
+_SCALED = "scaled to -1 to 1"
 _POOLED_PATCHES = {"mean": "mean(1)", "first": "select(1, 0)", "max": "amax(1)"}
 
 
@@ -170,13 +171,8 @@ def _usage(document: dict[str, Any], directory: Path) -> str:
     if not exported.is_known_to_transformers(document["architecture"]):
         rest = "The names of the parameters in `model.safetensors` are finetune's own."
         return _template("card_image.md").format(told=told.told, rest=rest)
-    if document["architecture"]["model"] == "vit":
-        rest = _template("card_image_class.md" if name else "card_image_mean.md")
-        settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        shape = [1, settings["num_channels"], *settings["image_size"]]
-        return _template("card_image.md").format(
-            told=told.told, rest=rest.format(shape=shape, shown=told.shown, how=how, pooled=_POOLED_PATCHES[how])
-        )
+    if FAMILIES[document["architecture"]["model"]].images:
+        return _usage_of_images(document, directory, name)
     if data["task"] == "tokens":
         usage = _template("card_tokens.md").format(told=told.told)
         return usage if name else usage.partition(" With transformers:")[0]
@@ -195,6 +191,26 @@ def _usage(document: dict[str, Any], directory: Path) -> str:
     return template.format(
         max_length=data["max_length"], told=told.told, outputs=told.outputs, shown=told.shown, **pooled
     )
+
+
+def _usage_of_images(document: dict[str, Any], directory: Path, name: str | None) -> str:
+    family, how = FAMILIES[document["architecture"]["model"]], document["config"]["model"]["pooling"]
+    told = _TOLD[document["config"]["data"]["task"]]
+    settings = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    image = document.get("inputs", {}).get("image", {})  # an earlier version says nothing of them
+    rows, columns = image["shape"][:2] if image else settings["image_size"]
+    has_own = family.images and not family.image_head and how == family.poolings[0]
+    parts = {
+        "shape": [1, settings["num_channels"], rows, columns],
+        "scaled": "prepared as `preprocessor_config.json` says" if "mean" in document["architecture"] else _SCALED,
+        "shown": told.shown,
+        "where": f"{how} over tokens" if not has_own else "pooled output",
+        "instead": "" if has_own else "; a study with `--config.model.pooling=first` exports what they run",
+        "without": ", add_pooling_layer=False" if family.pools else "",
+        "pooled": "pooler_output" if has_own else f"last_hidden_state.{_POOLED_PATCHES[how]}",
+    }
+    rest = _template("card_image_class.md" if name else "card_image_mean.md").format(**parts)
+    return _template("card_image.md").format(told=told.told, rest=rest)
 
 
 def _template(name: str) -> str:

@@ -15,6 +15,11 @@ from finetune.models.weights import exported, from_study, peft
 from finetune.storage import checkpoint, records
 from finetune.study import user_task
 
+# Settings of data that a model needs to run on new inputs.
+_OF_TEXTS = ("text_column", "text_columns", "max_length")
+_OF_IMAGES = ("image_size", "image_resampling", "image_crop", "image_aspect")
+_OF_DATA = ("task", "label_separator", *_OF_TEXTS, *_OF_IMAGES)
+
 
 class Chosen(NamedTuple):
     """A trial of a study: its row of trials.jsonl, and what the rows that differ by seeds alone say together.
@@ -124,11 +129,9 @@ def _read_study(workdir: Path) -> dict[str, Any]:
 def _settings(document: dict[str, Any]) -> dict[str, Any]:
     """Returns those settings of a study that its model needs to run on new inputs."""
     model, data = document["config"]["model"], document["config"]["data"]
-    names = ("task", "label_separator", "text_column", "max_length", "image_size")
-    pair = {"text_columns": data["text_columns"]} if data.get("text_columns") else {}
     return {
         "model": {name: model[name] for name in ("dtype", "pooling")},
-        "data": {name: data[name] for name in names} | pair,
+        "data": {name: data[name] for name in _OF_DATA if data.get(name) not in (None, [])},  # not in earlier versions
     }
 
 

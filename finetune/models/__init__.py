@@ -7,11 +7,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from finetune.config import ModelConfig
+from finetune.config import POOLINGS, ModelConfig
 from finetune.errors import UserError, one_of
 from finetune.member.objective import Objective
 from finetune.member.task import Task
-from finetune.models import bert, deberta, efficientnet, modernbert, mpnet, settled, vit
+from finetune.models import (
+    bert,
+    clip,
+    convnext,
+    deberta,
+    dinov2,
+    efficientnet,
+    modernbert,
+    mpnet,
+    resnet,
+    settled,
+    siglip,
+    vit,
+)
 from finetune.models.adapters.linen import from_linen
 from finetune.models.block import ACTIVATIONS, at_least_float32
 from finetune.models.weights import pretrained
@@ -27,12 +40,22 @@ MODELS: dict[str, ModuleType] = _FROM_SCRATCH | {
     "mpnet": mpnet,
     "modernbert": modernbert,
     "deberta-v2": deberta,
+    "deit": vit,
+    "dinov2": dinov2,
+    "dinov2_with_registers": dinov2,
+    "clip_vision_model": clip,
+    "siglip_vision_model": siglip,
+    "convnext": convnext,
+    "resnet": resnet,
 }
-_ANY_FAMILY = "bert"  # what model.name is unless it is set: the family is then what the weights are of
+_ANY = "bert"  # what model.name is unless it is set: the model is then what the weights are of
 # Sizes of a foreign file may be anything: beyond these, shapes alone would take for ever or overflow.
 _MOST_BLOCKS, _LARGEST = 1000, 2**24
 _FRACTIONS = {"epsilon": 1, "global_theta": 1e12, "local_theta": 1e12}  # and the most that they may be
-_MAY_BE_0 = ("token_types", "padding")
+_MAY_BE_0: tuple[str, ...] = ("token_types", "padding", "class_tokens", "registers", "is_gated")
+_MAY_BE_0 += ("is_bottleneck", "strides_first", "strides_early")
+_OF_STAGES = ("depths", "widths")  # a number for each
+_PIXELS = ("mean", "deviation")  # numbers for each channel
 
 
 def build(
@@ -51,21 +74,32 @@ def build(
     Raises UserError for sizes that are missing or do not fit together, the checkpoint, or the data.
     """
     sizes = architecture(config)
-    model = MODELS[sizes.pop("model")]
+    name = sizes.pop("model")
+    model, pooling = MODELS[name], "none" if per_position else settled.pooling(config)
+    if model.INPUT not in example and name != config.name:
+        raise UserError(
+            f"model.pretrained is {config.pretrained!r}, weights of a {name!r}, allowed with model.name="
+            f"{config.name!r} for data with {', '.join(example)}: those of a model that reads them"
+        )
     if model.INPUT not in example:
         reads = ", ".join(name for name, other in _FROM_SCRATCH.items() if other.INPUT in example) or "none"
         raise UserError(f"model.name is {config.name!r}, allowed for data with {', '.join(example)}: {reads}")
     model.check(sizes, example[model.INPUT].shape)
+    poolings = FAMILIES[name].poolings if name in FAMILIES else POOLINGS
+    if pooling not in ("none", *poolings):
+        raise UserError(f"model.pooling is {pooling!r}, allowed for a {name!r}: {', '.join(poolings)}")
     dtype = jnp.dtype(config.dtype)
     module = model.module(
         classes=classes,
-        pooling="none" if per_position else settled.pooling(config),
+        pooling=pooling,
         dropout_at=config.dropout_at,
         dtype=dtype,
         param_dtype=at_least_float32(dtype),
-        **sizes,
+        **{size: tuple(value) if isinstance(value, list) else value for size, value in sizes.items()},
     )
-    blocks = tuple(f"block_{index}" for index in range(sizes["depth"]))
+    stages = sizes.get("depths", ())
+    numbers = [f"{stage}_{n}" for stage, depth in enumerate(stages) for n in range(depth)]
+    blocks = tuple(f"block_{number}" for number in numbers or range(sizes["depth"]))
     return from_linen(
         module, example, stem=model.STEM, blocks=blocks, head="head", fixed=model.FIXED, objective=objective
     )
@@ -99,7 +133,7 @@ def _found(config: ModelConfig) -> dict[str, Any]:
         model = _FROM_SCRATCH[config.name]
         return {"model": config.name, **{size: getattr(config, size) for size in model.SIZES}, **model.DEFAULTS}
     found = stored.get("model")
-    if found != config.name and not (config.name == _ANY_FAMILY and found in FAMILIES):
+    if found != config.name and not (config.name == _ANY and found in MODELS):
         raise UserError(
             f"model.pretrained is {config.pretrained!r}, weights of a {found!r}, "
             f"allowed with model.name={config.name!r}: its own weights, or empty"
@@ -118,7 +152,7 @@ def _check(found: dict[str, Any], config: ModelConfig) -> None:
     source = f"weights of {config.pretrained!r}" if config.pretrained else "random weights"
     names, given = _names(found["model"]), set(found)
     if found["model"] in FAMILIES:
-        given -= {"activation"}  # which is left out where it is the usual one
+        names |= given & {*FAMILIES[found["model"]].optional}
     if given != names:
         wrong = sorted(given ^ names)
         raise UserError(
@@ -126,14 +160,23 @@ def _check(found: dict[str, Any], config: ModelConfig) -> None:
         )
     if found.get("activation", "gelu") not in ACTIVATIONS:
         raise one_of(f"model.activation of {source}", found["activation"], ACTIVATIONS)
-    for name in names - {"model"}:
+    for name in names - {"model", "activation", *_PIXELS, *_OF_STAGES}:
         _check_size(name, found[name], source)
+    for name in names & {*_OF_STAGES}:
+        if not isinstance(found[name], list) or len(found[name]) != len(found["depths"]):
+            raise UserError(f"model.{name} of {source} is {str(found[name])[:60]}, allowed: a number for each stage")
+        for value in found[name]:
+            _check_size(name, value, source)
+    for name in names & {*_PIXELS}:
+        if not isinstance(found[name], list) or len(found[name]) != found["channels"]:
+            allowed = f"a number for each of {found['channels']} channels"
+            raise UserError(f"model.{name} of {source} is {str(found[name])[:60]}, allowed: {allowed}")
     if "heads" in names and found["width"] % found["heads"]:
         raise UserError(f"model.heads is {found['heads']}, allowed: divisors of the width, {found['width']}")
 
 
 def _check_size(name: str, value: Any, source: str) -> None:
-    most = _FRACTIONS.get(name, _MOST_BLOCKS if name == "depth" else _LARGEST)
+    most = _FRACTIONS.get(name, _MOST_BLOCKS if name in ("depth", "depths") else _LARGEST)
     kind, allowed = (float, "above 0") if name in _FRACTIONS else (int, "a whole number, 1 or more")
     least_is_0 = name in _MAY_BE_0 and value == 0
     if type(value) is not kind or not (0 < value <= most or least_is_0):

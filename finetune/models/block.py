@@ -16,12 +16,14 @@ Project = Callable[[str, jax.Array], jax.Array]
 # (query [B, H, T, d], key [B, H, T, d], project) -> [B, H, T, T], before they are scaled by d**-0.5. project(name, x):
 # what the layer called `name` makes of other x [B, T, D], as heads.
 Score = Callable[[jax.Array, jax.Array, Project], jax.Array]
-# By transformers' names. Theirs of gelu_new is the tanh form.
+# By transformers' names. Theirs of gelu_new and gelu_pytorch_tanh is the tanh form, of quick_gelu that of CLIP.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
     "gelu_new": partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
 }
 
 
@@ -60,9 +62,14 @@ class Attention(nn.Module):
         rate: jax.Array | float,
         keys: jax.Array | None,
         score: Score = dot_product,
+        asking: jax.Array | None = None,
     ) -> jax.Array:
-        """Returns [B, T, D] from `x` [B, T, D]; positions where `valid` [B, T] is False are not attended to."""
-        batch, tokens, width = x.shape
+        """Returns [B, T, D] from `x` [B, T, D]; positions where `valid` [B, T] is False are not attended to.
+
+        asking: [B, Q, D], what attends to x in place of x itself; the result is then [B, Q, D].
+        """
+        asking = x if asking is None else asking
+        batch, tokens, width = asking.shape
         head_width = width // self.heads
         types = {"dtype": self.dtype, "param_dtype": self.param_dtype, "kernel_init": self.kernel_init}
         names = ("query", "key", "value", "output")
@@ -72,7 +79,7 @@ class Attention(nn.Module):
         def project(name: str, x: jax.Array) -> jax.Array:
             return dense[name](x).reshape(*x.shape[:2], self.heads, head_width).transpose(0, 2, 1, 3)
 
-        query, key, value = project("query", x), project("key", x), project("value", x)
+        query, key, value = project("query", asking), project("key", x), project("value", x)
         scores = score(query, key, project).astype(at_least_float32(self.dtype)) * head_width**-0.5
         if valid is not None:
             scores = jnp.where(valid[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
@@ -95,6 +102,24 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         dense = partial(nn.Dense, dtype=self.dtype, param_dtype=self.param_dtype, kernel_init=self.kernel_init)
         return dense(x.shape[-1], name="down")(self.activation(dense(self.hidden, name="up")(x)))
+
+
+class GatedMlp(nn.Module):
+    """x ← down(activation(up x) · gate x) (Shazeer 2020)."""
+
+    hidden: int
+    activation: str
+    dtype: Dtype
+    param_dtype: Dtype
+    use_bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = nn.initializers.truncated_normal(0.02)
+        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype, "kernel_init": init}
+        dense = partial(nn.Dense, use_bias=self.use_bias, **types)
+        up = ACTIVATIONS[self.activation](dense(features=self.hidden, name="up")(x))
+        return dense(features=x.shape[-1], name="down")(up * dense(features=self.hidden, name="gate")(x))
 
 
 class PostNormBlock(nn.Module):
@@ -128,13 +153,19 @@ class PostNormBlock(nn.Module):
 
 
 class PreNormBlock(nn.Module):
-    """x ← x + branch(norm(x)), as in ViT (Dosovitskiy et al. 2020), with the tanh form of GELU as in its weights."""
+    """x ← x + scale · branch(norm(x)), as in ViT (Dosovitskiy et al. 2020).
+
+    is_scaled: whether branches have a scale (Touvron et al. 2021); else it is 1. is_gated: whether the MLP is.
+    """
 
     heads: int
     mlp_width: int
     epsilon: float
     dtype: Dtype
     param_dtype: Dtype
+    activation: str = "gelu_pytorch_tanh"
+    is_scaled: bool = False
+    is_gated: bool = False
 
     @nn.compact
     def __call__(
@@ -145,7 +176,20 @@ class PreNormBlock(nn.Module):
         init = nn.initializers.xavier_uniform()
         branch = layer_norm(self.epsilon, *types, name="attention_norm")(x)
         branch = Attention(self.heads, *types, init, name="attention")(branch, valid, rate, keys)
-        x = x + Dropout(name="attention_dropout")(branch, rate, keys)
+        x = x + Dropout(name="attention_dropout")(self._scaled("attention_scale", branch), rate, keys)
         branch = layer_norm(self.epsilon, *types, name="mlp_norm")(x)
-        branch = Mlp(self.mlp_width, partial(jax.nn.gelu, approximate=True), *types, init, name="mlp")(branch)
-        return x + Dropout(name="mlp_dropout")(branch, rate, keys)
+        if self.is_gated:
+            branch = GatedMlp(self.mlp_width, self.activation, *types, use_bias=True, name="mlp")(branch)
+        else:
+            branch = Mlp(self.mlp_width, ACTIVATIONS[self.activation], *types, init, name="mlp")(branch)
+        return x + Dropout(name="mlp_dropout")(self._scaled("mlp_scale", branch), rate, keys)
+
+    def _scaled(self, name: str, branch: jax.Array) -> jax.Array:
+        if not self.is_scaled:
+            return branch
+        return branch * vector(self, name, branch.shape[-1], nn.initializers.ones)[None, None]
+
+
+def vector(module: Any, name: str, width: int, init: Initializer) -> jax.Array:
+    """Returns a parameter [width] of a module that has `dtype` and `param_dtype`, in its dtype."""
+    return module.param(name, init, (width,), module.param_dtype).astype(module.dtype)

@@ -14,9 +14,9 @@ from finetune.member.dropout import Dropout
 from finetune.member.task import Batch
 from finetune.models.bert import FIXED, INPUT, SIZES, STEM, Bert, Embeddings, check
 from finetune.models.block import (
-    ACTIVATIONS,
     Attention,
     Dtype,
+    GatedMlp,
     Project,
     Score,
     at_least_float32,
@@ -28,23 +28,6 @@ __all__ = ["FIXED", "INPUT", "SIZES", "STEM", "check", "module"]
 
 
 norm = partial(layer_norm, use_bias=False)
-
-
-class GatedMlp(nn.Module):
-    """x ← down(activation(up x) · gate x) (Shazeer 2020)."""
-
-    hidden: int
-    activation: str
-    dtype: Dtype
-    param_dtype: Dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        init = nn.initializers.truncated_normal(0.02)
-        types: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype, "kernel_init": init}
-        dense = partial(nn.Dense, use_bias=False, **types)
-        up = ACTIVATIONS[self.activation](dense(features=self.hidden, name="up")(x))
-        return dense(features=x.shape[-1], name="down")(up * dense(features=self.hidden, name="gate")(x))
 
 
 class ModernBlock(nn.Module):

@@ -38,9 +38,9 @@ def explore(
 ) -> Results:  # fmt: skip
     """Trains the settings of `search`, each with the seeds 0 to `seeds` - 1, and returns all results as `run` does.
 
-    task, loss, metrics and the rest: as of `run`; with plan_only the first wave is measured. optuna: journal:FILE, where the search is
-    a study of Optuna too, which it goes on from. Raises UserError as `run` does, for a search that makes no sense, and
-    for a directory that holds another one, or a study that was no search.
+    task, loss, metrics and the rest: as of `run`; with plan_only the first wave is measured. optuna: journal:FILE,
+    where the search is a study of Optuna too, which it goes on from. Raises UserError as `run` does, for a search that
+    makes no sense, and for a directory that holds another one, or a study that was no search.
     """
     config, workdir, search = checked(config, task), directory.checked(workdir), search.checked()
     own = user_objective.checked(loss, metrics, task is not None)

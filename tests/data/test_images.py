@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from finetune.config import DataConfig
 from finetune.data import images
 from finetune.errors import UserError
 
@@ -176,3 +177,24 @@ def test_a_truncated_photograph_is_named(tmp_path):
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"cut\.jpg is not an image that can be read: .*truncated"):
         images.decode([tmp_path / "a.jpg", tmp_path / "cut.jpg"], 0)
+
+
+def test_the_middle_of_an_image_that_keeps_its_aspect():
+    # 8 x 6 pixels; the shorter edge becomes 6 of which a square of 3 is cut: rows and columns 1 to 4, and 2 to 5.
+    stored = np.arange(48, dtype=np.uint8).reshape(1, 6, 8, 1)
+    kept = images.Scaling(Image.Resampling.NEAREST, 0.5, keeps_aspect=True)
+    np.testing.assert_array_equal(images.resize(stored, 3, kept)[0, ..., 0], stored[0, 1:4, 2:5, 0])
+    # Of what is stretched to a square of 6, every column is one of the 8 that its middle lies in.
+    stretched = images.Scaling(Image.Resampling.NEAREST, 0.5)
+    columns = np.floor((np.arange(6) + 0.5) * 8 / 6).astype(int)[1:4]
+    np.testing.assert_array_equal(images.resize(stored, 3, stretched)[0, ..., 0], stored[0, 1:4, :, 0][:, columns])
+    assert images.Scaling.of(DataConfig()) == images.Scaling()
+    told = DataConfig(image_resampling="bicubic", image_crop=0.875, image_aspect="kept")
+    assert images.Scaling.of(told) == (Image.Resampling.BICUBIC, 0.875, True)
+
+
+def test_files_are_scaled_as_arrays_are(tmp_path):
+    pixels = RNG.integers(0, 256, (9, 12, 3)).astype(np.uint8)
+    scaling = images.Scaling(Image.Resampling.BICUBIC, 0.8, keeps_aspect=True)
+    [found] = images.decode([save(tmp_path, "a.png", pixels)], 4, scaling)
+    np.testing.assert_allclose(found.astype(int), images.resize(pixels[None], 4, scaling)[0].astype(int), atol=1)

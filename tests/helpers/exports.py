@@ -65,7 +65,7 @@ def write_table(file, count):
 def text_config(directory):
     """Returns the config of a study of texts in `directory`, which gets weights, tokenizer and data."""
     leaves = {k: v for k, v in small(drawn(text_task())).items() if not k.startswith("head/")}
-    tensors = huggingface.tensors(leaves, "bert")
+    tensors = huggingface.tensors(leaves, ARCHITECTURE)
     save_file(tensors, directory / "model.safetensors")
     document = huggingface.config_document(ARCHITECTURE)
     (directory / "config.json").write_text(json.dumps(document))

@@ -21,6 +21,8 @@ from tests.study.test_user_task import layered, plain
 SIZES = {"width": 8, "depth": 1, "heads": 2, "mlp_width": 8}
 TEXTS = [("good film", "plot"), ("bad plot", "film"), ("film film good", "bad good"), ("plot bad film", "bad")]
 
+WIDE = {"model.name": "vit", "data.name": "wide.npz", "data.image_size": 4, "model.patch_size": 2}
+
 # For every setting another value; where it needs others to be seen, these after it.
 CHANGES = {
     "model.name": ("vit", {"data.name": "images.npz", "model.patch_size": 4}),
@@ -42,6 +44,9 @@ CHANGES = {
     "data.tokenizer": ("other.json", {}),
     "data.max_length": (2, {}),
     "data.image_size": (4, {"model.name": "vit", "data.name": "images.npz", "model.patch_size": 2}),
+    "data.image_resampling": ("nearest", WIDE),
+    "data.image_crop": (0.5, WIDE),
+    "data.image_aspect": ("kept", WIDE),
     "data.train_examples": (20, {}),
     "data.validation_examples": (5, {}),
     "data.split_seed": (1, {}),
@@ -112,6 +117,7 @@ def directory(tmp_path_factory):
                 writer.writerow([*TEXTS[place % 4], ("yes", "no", "maybe")[place % 3], ("a", "b")[place % 2]])
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
     np.savez(directory / "images.npz", x_train=images, y_train=np.arange(40) % 2)
+    np.savez(directory / "wide.npz", x_train=images[:, :6], y_train=np.arange(40) % 2)
     return directory
 
 

@@ -1,10 +1,11 @@
 """The head as transformers' own classes hold it, where one of them computes what a model computes.
 
-Classes for tokens, and ViTForImageClassification, have a dense layer on what the encoder gives, as ours. Those for
-texts have one on f(dense(first token)). Where f is tanh, a dense layer that scales by so small a power of two that tanh
-gives back every number as it is, and a classifier that scales up again, are a head on the first token. Where f is ReLU
-or GELU, f(x) − f(−x) = x: the dense layer gives what the head gives, and its negative, and the classifier subtracts one
-from the other, where there is room for both. No class has one on the mean over positions.
+Classes for tokens, and those for images, have a dense layer on what the encoder gives, as ours; DINOv2's also reads the
+mean over patches, which it may be told to weigh by 0. Those for texts have one on f(dense(first token)). Where f is
+tanh, a dense layer that scales by so small a power of two that tanh gives back every number as it is, and a classifier
+that scales up again, are a head on the first token. Where f is ReLU or GELU, f(x) − f(−x) = x: the dense layer gives
+what the head gives, and its negative, and the classifier subtracts one from the other, where there is room for both. No
+class has one on the mean over positions.
 """
 
 import math
@@ -16,7 +17,7 @@ import numpy as np
 from finetune.models.weights.families import FAMILIES
 from finetune.models.weights.families.family import Head
 
-_TOKENS, _TEXTS = "ForTokenClassification", "ForSequenceClassification"
+_TOKENS, _TEXTS, _IMAGES = "ForTokenClassification", "ForSequenceClassification", "ForImageClassification"
 _PROBLEMS = {
     "classification": "single_label_classification",
     "multilabel": "multi_label_classification",
@@ -28,12 +29,11 @@ _LINEAR = 2.0**-12
 
 def class_of(architecture: Mapping[str, Any], task: str, pooling: str, outputs: int) -> str | None:
     """Returns the class of transformers that computes a kind of task with this model; None: there is none."""
-    model = architecture["model"]
-    if model == "vit":
-        return "ViTForImageClassification" if pooling == "first" else None
-    if model not in FAMILIES:
+    if architecture["model"] not in FAMILIES:
         return None
-    family = FAMILIES[model]
+    family = FAMILIES[architecture["model"]]
+    if family.images:
+        return f"{family.name}{_IMAGES}" if family.image_head and pooling == family.poolings[0] else None
     if task == "tokens":
         return f"{family.name}{_TOKENS}" if family.classifies_tokens else None
     head = family.head
@@ -44,7 +44,7 @@ def class_of(architecture: Mapping[str, Any], task: str, pooling: str, outputs: 
 
 def prefix(model: str) -> str:
     """Returns what stands before an encoder's tensors in a class with a head."""
-    return FAMILIES[model].prefix if model in FAMILIES else f"{model}."
+    return FAMILIES[model].prefix
 
 
 def peft_task(name: str | None) -> str:
@@ -75,8 +75,11 @@ def tensors(name: str | None, model: str, leaves: Mapping[str, np.ndarray]) -> d
     weight, bias = leaves["head/kernel"].T, leaves["head/bias"]
     if name is None:
         return {"classifier.weight": np.zeros(0, weight.dtype)}
+    if name.endswith(_IMAGES) and FAMILIES[model].image_head_reads_mean:
+        weight = np.concatenate([weight, np.zeros_like(weight)], axis=1)
     if not name.endswith(_TEXTS):
-        return {"classifier.weight": np.ascontiguousarray(weight), "classifier.bias": bias}
+        layer = FAMILIES[model].image_head or "classifier"
+        return {f"{layer}.weight": np.ascontiguousarray(weight), f"{layer}.bias": bias}
     head = FAMILIES[model].head
     assert head is not None, f"{name} is a class of a family with a head"
     return _scaled(head, weight, bias, _scale(leaves)) if head.odd else _doubled(head, weight, bias)

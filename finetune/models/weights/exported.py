@@ -1,7 +1,7 @@
 """A trial outside its study: the directory that finetune.export writes, finetune.predict reads and a study starts from.
 
 finetune.json               what the model is, its classes, how inputs are prepared, and the trial's results
-model.safetensors           Families and ViT: the encoder under transformers' names, the head where `classifier` says.
+model.safetensors           Families: the encoder under transformers' names, the head where `classifier` says.
 config.json                 Others: every leaf under this project's path, and no config.json
 1_Pooling, 2_Dense          pooling and head, as sentence-transformers stores them
 tokenizer.json, tokenizer_config.json; preprocessor_config.json
@@ -19,21 +19,21 @@ from tokenizers import Tokenizer
 from finetune import config as settings
 from finetune.config import POOLINGS, Config, DataConfig, ModelConfig
 from finetune.errors import UserError
-from finetune.models.weights import classifier, huggingface, huggingface_vit, safetensors_file
+from finetune.models.weights import classifier, huggingface, preprocessor, safetensors_file
 from finetune.models.weights.families import FAMILIES
 from finetune.models.weights.sentence_transformers import Declared
 
 FILE = "finetune.json"
 FORMAT = 1
 _HEAD = "2_Dense"
-_BILINEAR = 2  # Pillow's number
+_CLASS_TOKEN, _TOKEN_POSITION = "embeddings/class_token", "embeddings/token_position"
 _TRANSFORMERS = "sentence_transformers.models."
 _ALLOWED = "allowed: the file as finetune.export wrote it"
 
 
 def is_known_to_transformers(architecture: Mapping[str, Any]) -> bool:
     """Says whether a model is written as transformers stores it."""
-    return architecture.get("model") in (*FAMILIES, "vit")
+    return architecture.get("model") in FAMILIES
 
 
 def class_of(architecture: Mapping[str, Any], config: Mapping[str, Any], classes: Sequence[str]) -> str | None:
@@ -60,11 +60,11 @@ def write(
         return
     _write_for_transformers(directory, description, leaves)
     _write_head(directory, leaves)
-    model, data = description["architecture"]["model"], description["data"]
+    family, data = FAMILIES[description["architecture"]["model"]], description["data"]
     image = description.get("inputs", {}).get("image", {})
-    if model == "vit" and image.get("dtype") == "uint8":
-        _write_preprocessor(directory, image["shape"], data["image_size"] > 0)
-    if model in FAMILIES and data.get("task") != "tokens":
+    if family.images and image.get("dtype") == "uint8":
+        _write_preprocessor(directory, image["shape"], description["architecture"], data)
+    if not family.images and data.get("task") != "tokens":
         _write_pooling(directory, description["model"]["pooling"], *leaves["head/kernel"].shape)
 
 
@@ -73,11 +73,8 @@ def _write_for_transformers(directory: Path, description: Mapping[str, Any], lea
     architecture, task = description["architecture"], description["data"].get("task", "classification")
     model, name = architecture["model"], class_of(architecture, description, description["classes"])
     encoder = {path: leaf for path, leaf in leaves.items() if not path.startswith("head/")}
-    if model == "vit":
-        document = huggingface_vit.config_document(architecture, encoder)
-        tensors = huggingface_vit.tensors(architecture, encoder)
-    else:
-        document, tensors = huggingface.config_document(architecture), huggingface.tensors(encoder, model)
+    document = huggingface.config_document(architecture, encoder)
+    tensors = huggingface.tensors(encoder, architecture)
     if name:
         tensors = {f"{classifier.prefix(model)}{each}": array for each, array in tensors.items()}
     _save(directory, tensors | classifier.tensors(name, model, leaves))
@@ -124,7 +121,7 @@ def _write_tokenizer(directory: Path, file: Path, data: Mapping[str, Any], archi
         "pad_token": tokenizer.id_to_token((tokenizer.padding or {}).get("pad_id", architecture.get("padding", 0))),
         **({"unk_token": unknown} if unknown else {}),
     }
-    if architecture["model"] in FAMILIES and architecture.get("token_types", 0) < 2:
+    if architecture.get("token_types", 0) < 2:
         described["model_input_names"] = ["input_ids", "attention_mask"]  # others are refused by some
     elif data.get("text_columns"):
         described["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
@@ -132,21 +129,19 @@ def _write_tokenizer(directory: Path, file: Path, data: Mapping[str, Any], archi
     _write_json(directory / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
 
 
-def _write_preprocessor(directory: Path, shape: Sequence[int], scales: bool) -> None:
-    """Writes what transformers does to images of 0 to 255 before a ViT that reads [H, W, C]."""
-    rows, columns, channels = shape
-    described = {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": scales,
-        "size": {"height": rows, "width": columns},
-        "resample": _BILINEAR,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5] * channels,
-        "image_std": [0.5] * channels,
-    }
-    _write_json(directory / "preprocessor_config.json", described)
+def _write_preprocessor(
+    directory: Path, shape: Sequence[int], architecture: Mapping[str, Any], data: Mapping[str, Any]
+) -> None:
+    """Writes what transformers does to images of 0 to 255 before a model that reads [H, W, C]."""
+    scaling = preprocessor.Preparation(
+        image_size=data["image_size"],
+        resampling=data.get("image_resampling", "bilinear"),
+        crop=data.get("image_crop", 1.0),
+        keeps_aspect=data.get("image_aspect") == "kept",
+    )
+    shape = (*shape[:2], architecture.get("channels", shape[2]))
+    pixels = (architecture.get(name, ()) for name in ("mean", "deviation"))
+    _write_json(directory / preprocessor.FILE, preprocessor.document(shape, scaling, *pixels))
 
 
 def _write_json(file: Path, content: dict[str, Any] | Sequence[Any]) -> None:
@@ -204,10 +199,12 @@ def architecture(path: Path) -> dict[str, Any]:
 
 def parameters(path: Path) -> dict[str, np.ndarray]:
     """Returns {path: array} of every leaf, the head included."""
-    weights, model = path / "model.safetensors", read(path)["architecture"].get("model")
+    weights, architecture = path / "model.safetensors", read(path)["architecture"]
     if not (path / "config.json").is_file():
         return safetensors_file.read_tensors(weights)
     head = safetensors_file.read_tensors(path / _HEAD / "model.safetensors")
     names = {"linear.weight": "head/kernel", "linear.bias": "head/bias"}
-    encoder = (huggingface_vit if model == "vit" else huggingface).parameters(weights)
+    encoder = huggingface.parameters(weights)
+    if "positioned" not in architecture and (position := encoder.pop(_TOKEN_POSITION, None)) is not None:
+        encoder[_CLASS_TOKEN] = encoder[_CLASS_TOKEN] + position[0]  # which is 0
     return encoder | {names.get(name, name): leaf.T for name, leaf in head.items()}

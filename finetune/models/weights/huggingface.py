@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from finetune.errors import UserError, one_of
-from finetune.models.weights import safetensors_file
-from finetune.models.weights.families import FAMILIES
+from finetune.models.weights import preprocessor, safetensors_file
+from finetune.models.weights.families import FAMILIES, TOWERS
 from finetune.models.weights.families.family import Family, Settings
 
 _DEFAULT = "bert"  # of files that name no model_type
 _ALLOWED = "allowed: the config.json of an encoder"
-ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu")
 # Settings that do not change what an encoder computes, whatever they are, as patterns.
 _HARMLESS = (
     # of training
@@ -42,9 +41,10 @@ _HARMLESS = (
     *("_?name_or_path", "_commit_hash", ".*transformers_version", "transformers[.]js_config", "(torch_)?dtype"),
     *("torchscript", "xla_device", "chunk_size_feed_forward", "_?attn_implementation.*"),
 )
+_NO_LEAVES: Mapping[str, np.ndarray] = {}
 _OFF: tuple[Any, ...] = (None, False, 0, "", [], {})  # what a setting that is not known may be
 # Tensors of heads and of what follows the last block, and positions that are only counted, without the prefix.
-_IGNORED = re.compile(
+_IGNORED = (
     r"(embeddings\.)?position_ids|(pooler|cls|classifier|pre_classifier|qa_outputs|lm_head|head|decoder|vocab_\w+|"
     r"discriminator_predictions|generator_\w+|lm_predictions|mask_predictions|sequence_summary)\..*"
 )
@@ -57,8 +57,7 @@ def architecture(path: Path) -> dict[str, Any]:
     not known to change nothing is refused unless it is off.
     """
     file = path.with_name("config.json")
-    settings = _settings(file)
-    model, family = _family(settings, file)
+    model, family, settings = _family(_settings(file), file)
     _check_values(settings, family, file)
     _check_known(settings, family, file)
     missing = [name for name in family.sizes.values() if name not in settings]
@@ -68,6 +67,8 @@ def architecture(path: Path) -> dict[str, Any]:
         derived = family.derive(settings)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
+    if family.images:
+        derived |= preprocessor.read(path.parent).pixels(derived["channels"])
     return {
         "model": model,
         **{size: settings[name] for size, name in family.sizes.items()},
@@ -90,24 +91,37 @@ def _settings(file: Path) -> dict[str, Any]:
     return settings
 
 
-def _family(settings: Settings, file: Path) -> tuple[str, Family]:
+def _family(settings: Settings, file: Path) -> tuple[str, Family, Settings]:
+    """Returns the name of a family, the family, and its settings."""
     model = settings.get("model_type", _DEFAULT)
     if model == "albert":
         raise UserError(f"{file}: model_type is 'albert', whose blocks are one, allowed: {', '.join(FAMILIES)}")
+    if model in TOWERS:
+        family = FAMILIES[TOWERS[model]]
+        settings = settings.get(family.inside, {})
+        if not isinstance(settings, dict):
+            raise UserError(f"{file}: {family.inside} is {str(settings)[:40]!r}, {_ALLOWED}")
+        return TOWERS[model], family, {**settings, "model_type": TOWERS[model]}
     if not isinstance(model, str) or model not in FAMILIES:
         raise one_of(f"{file}: model_type", model, FAMILIES)
-    return model, FAMILIES[model]
+    return model, FAMILIES[model], settings
+
+
+def family_of(path: Path) -> Family:
+    """Returns the family of the weights file `path`, as the config.json beside it says."""
+    file = path.with_name("config.json")
+    return _family(_settings(file), file)[1]
 
 
 def _activation(settings: Settings, family: Family) -> dict[str, Any]:
     """Returns {"activation": name}; nothing for the usual one, as studies have always recorded it."""
-    found = settings.get(family.activation, ACTIVATIONS[0])
-    return {} if found == ACTIVATIONS[0] else {"activation": found}
+    found = settings.get(family.activation, family.activation_left_out)
+    return {} if found == family.usual_activation else {"activation": found}
 
 
 def _check_values(settings: Settings, family: Family, file: Path) -> None:
     allowed: dict[str, tuple[Any, ...]] = {name: (value,) for name, value in family.fixed.items()}
-    allowed[family.activation] = ACTIVATIONS
+    allowed[family.activation] = family.activations
     for name, values in {**allowed, **family.stated}.items():
         found = settings.get(name, None if name in family.stated else values[0])
         if found not in values:
@@ -130,11 +144,11 @@ def parameters(path: Path) -> dict[str, np.ndarray]:
     A name that no encoder of the family has is kept as it is. Raises UserError for a file that cannot be read.
     """
     file = path.with_name("config.json")
-    _, family = _family(_settings(file) if file.is_file() else {}, file)
-    ignored = []
+    _, family, settings = _family(_settings(file) if file.is_file() else {}, file)
+    ignored, left_out = [], re.compile("|".join((*family.left_out, _IGNORED))).fullmatch
 
     def is_encoder(name: str) -> bool:
-        if _IGNORED.fullmatch(name.removeprefix(family.prefix)):
+        if not family.paths(name) and left_out(name.removeprefix(family.prefix)):
             ignored.append(name)
         return name not in ignored
 
@@ -145,23 +159,24 @@ def parameters(path: Path) -> dict[str, np.ndarray]:
         found[target] = array
     if ignored:
         logging.getLogger(__name__).info("%s: not used: %s", path, ", ".join(ignored))
-    return found
+    return family.read(found, {**dict(family.defaults.values()), **settings})
 
 
-def config_document(architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what transformers reads in config.json for an encoder of this architecture."""
+def config_document(architecture: Mapping[str, Any], leaves: Mapping[str, np.ndarray] = _NO_LEAVES) -> dict[str, Any]:
+    """Returns what transformers reads in config.json for an encoder of this architecture with these leaves."""
     family = FAMILIES[architecture["model"]]
     return {
         "model_type": architecture["model"],
-        family.activation: architecture.get("activation", ACTIVATIONS[0]),
+        family.activation: architecture.get("activation", family.usual_activation),
         **family.fixed,
         **{name: values[0] for name, values in family.stated.items()},
         **{name: architecture[size] for size, name in family.sizes.items()},
         **{name: architecture[size] for size, (name, _) in family.defaults.items()},
-        **family.describe(architecture),
+        **family.describe(architecture, leaves),
     }
 
 
-def tensors(leaves: Mapping[str, np.ndarray], model: str) -> dict[str, np.ndarray]:
+def tensors(leaves: Mapping[str, np.ndarray], architecture: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns {transformers' name: array} of an encoder's leaves {path: array}, dense weights [out, in]."""
-    return FAMILIES[model].tensors(leaves)
+    family = FAMILIES[architecture["model"]]
+    return family.tensors(family.write(dict(leaves), architecture))

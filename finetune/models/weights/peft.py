@@ -41,7 +41,7 @@ def write(
     it did not, {path: array}; name: as `classifier.class_of` gives it.
     Raises UserError for a model without Hugging Face's names, and for a trial that trained no adapters or more.
     """
-    if model not in FAMILIES:
+    if model not in FAMILIES or FAMILIES[model].images:
         raise UserError(f"--adapter: {model} has no module names in PEFT's format, {_INSTEAD}")
     adapters = {path: leaf for path, leaf in leaves.items() if lora.is_adapter(path)}
     others = [path for path in leaves if path not in adapters and not path.startswith("head/")]

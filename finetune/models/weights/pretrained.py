@@ -24,6 +24,8 @@ from finetune.models.weights import (
     exported,
     from_study,
     huggingface,
+    position_grid,
+    preprocessor,
     safetensors_file,
     sentence_transformers,
 )
@@ -42,6 +44,11 @@ class _Source(NamedTuple):
     format: ModuleType
     path: Path  # of the weights file, or of a work directory
 
+    @property
+    def resizing(self) -> str:
+        """How position embeddings of images are resized: as those who trained them do."""
+        return huggingface.family_of(self.path).resizing if self.format is huggingface else "linear"
+
 
 def load(config: ModelConfig, expected: Mapping[str, jax.ShapeDtypeStruct], head: str) -> dict[str, np.ndarray]:
     """Returns the weights of every leaf of `expected` outside `head`, in the dtype expected; {} when there are none.
@@ -55,7 +62,7 @@ def load(config: ModelConfig, expected: Mapping[str, jax.ShapeDtypeStruct], head
     wanted = {path: leaf for path, leaf in expected.items() if not matches(head, path)}
     found = {path: leaf for path, leaf in source.format.parameters(source.path).items() if not matches(head, path)}
     if _POSITION in found and _POSITION in wanted:
-        found[_POSITION] = _resized(found[_POSITION], wanted[_POSITION].shape)
+        found[_POSITION] = _resized(found[_POSITION], wanted[_POSITION].shape, source.resizing)
     compare(found, wanted, source.path)
     return {path: found[path].astype(leaf.dtype) for path, leaf in wanted.items()}
 
@@ -118,7 +125,22 @@ def declared(config: ModelConfig) -> Declared:
         return exported.declared(root)
     if (root / "checkpoints").is_dir() and (root / "config.json").is_file():
         return from_study.declared(root)
-    return sentence_transformers.declared(root) if (root / sentence_transformers.FILE).is_file() else Declared()
+    if (root / sentence_transformers.FILE).is_file():
+        return sentence_transformers.declared(root)
+    return _declared_for_images(root) if (root / "config.json").is_file() else Declared()
+
+
+def _declared_for_images(directory: Path) -> Declared:
+    """Returns what a directory of transformers says of images and what is pooled; nothing if it is of texts."""
+    try:
+        family = huggingface.family_of(directory / "model.safetensors")
+    except UserError:
+        return Declared()  # as it is told where the weights are read
+    if not family.images:
+        return Declared()
+    note = f"{directory} has no {preprocessor.FILE}: images are taken as stored, pixels scaled to -1 to 1"
+    notes = () if (directory / preprocessor.FILE).is_file() else (note,)
+    return Declared(family.poolings[0], notes=notes, binding=False, images=preprocessor.read(directory))
 
 
 def _packaged() -> dict[str, str]:
@@ -179,12 +201,12 @@ def _in_directory(path: Path) -> _Source:
     return _Source(huggingface, weights[0])
 
 
-def _resized(position: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns `position` [rows, columns, D] interpolated bilinearly to the grid of `shape`."""
+def _resized(position: np.ndarray, shape: tuple[int, ...], how: str) -> np.ndarray:
+    """Returns `position` [rows, columns, D] interpolated to the grid of `shape`."""
     if position.ndim != 3 or not position.size or position.dtype.name not in _FLOATS or position.shape[:2] == shape[:2]:
         return position
     logging.getLogger(__name__).info("position embeddings resized from %s to %s", position.shape[:2], shape[:2])
-    return np.asarray(jax.image.resize(position.astype(np.float32), (*shape[:2], position.shape[2]), "bilinear"))
+    return position_grid.resized(position.astype(np.float32), shape[:2], how)
 
 
 def compare(found: Mapping[str, np.ndarray], wanted: Mapping[str, jax.ShapeDtypeStruct], source: Path) -> None:

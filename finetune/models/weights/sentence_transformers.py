@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.errors import UserError
+from finetune.models.weights.preprocessor import Preparation
 
 FILE = "modules.json"
 _TRANSFORMER, _POOLING, _NORMALIZE = "Transformer", "Pooling", "Normalize"
@@ -20,13 +21,14 @@ _FLAGS |= {"pooling_mode_weightedmean_tokens": "weightedmean"}
 class Declared(NamedTuple):
     """Settings that weights come with, None where they say nothing, and what the user is told of the others.
 
-    binding: whether a setting of the user that contradicts them is refused.
+    binding: whether a setting of the user that contradicts them is refused. images: how they are prepared.
     """
 
     pooling: str | None = None
     max_length: int | None = None
     notes: tuple[str, ...] = ()
     binding: bool = True
+    images: Preparation = Preparation()
 
 
 def encoder_directory(directory: Path) -> Path:

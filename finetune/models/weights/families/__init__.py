@@ -1,6 +1,14 @@
 """Families of models that transformers names in config.json, by their "model_type"."""
 
-from finetune.models.weights.families import bert_line, deberta_table, modernbert_table
+from finetune.models.weights.families import (
+    bert_line,
+    deberta_table,
+    dinov2_table,
+    modernbert_table,
+    stage_tables,
+    tower_tables,
+    vit_line,
+)
 from finetune.models.weights.families.family import Family
 
 FAMILIES: dict[str, Family] = {
@@ -13,4 +21,14 @@ FAMILIES: dict[str, Family] = {
     "mpnet": bert_line.MPNET,
     "modernbert": modernbert_table.MODERNBERT,
     "deberta-v2": deberta_table.DEBERTA,
+    "vit": vit_line.VIT,
+    "deit": vit_line.DEIT,
+    "dinov2": dinov2_table.DINOV2,
+    "dinov2_with_registers": dinov2_table.DINOV2_REGISTERS,
+    "clip_vision_model": tower_tables.CLIP,
+    "siglip_vision_model": tower_tables.SIGLIP,
+    "convnext": stage_tables.CONVNEXT,
+    "resnet": stage_tables.RESNET,
 }
+# Of files that describe two towers, that of images.
+TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}

@@ -39,7 +39,8 @@ def _theta(settings: Settings, kind: str) -> Any:
     return float(theta) if type(theta) is int else theta
 
 
-def _describe(architecture: Mapping[str, Any]) -> dict[str, Any]:
+def _describe(architecture: Mapping[str, Any], leaves: Mapping[str, Any]) -> dict[str, Any]:
+    del leaves
     every, depth = architecture["global_every"], architecture["depth"]
     thetas = {kind: architecture[f"{kind}_theta"] for kind in _KINDS}
     return {
