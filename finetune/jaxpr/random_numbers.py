@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from finetune.jaxpr.program import Program, evaluate, needed, trace
 
 
-def with_draws(forward: Callable[..., Any], *arguments: Any, keys: jax.Array, row: jax.Array) -> Any:
-    """Returns forward(*arguments, keys[row]), its random numbers drawn for every row of `keys` [seeds, B].
+def with_draws(forward: Callable[..., Any], *arguments: Any, keys: jax.Array, place: jax.Array) -> Any:
+    """Returns forward(*arguments, keys[place]), its random numbers drawn for all of `keys` [seeds, B].
 
     Under vmap over members with unbatched `keys`, drawing costs as much as there are seeds, however many members.
     """
@@ -24,7 +24,7 @@ def with_draws(forward: Callable[..., Any], *arguments: Any, keys: jax.Array, ro
     drawn = _drawn(program, key)
     table = jax.vmap(lambda keys: [evaluate(program, {key: keys}, [value])[value] for value in drawn])(keys)
     known = dict(zip(given, jax.tree.leaves(arguments), strict=True))
-    known |= {value: draws[row] for value, draws in zip(drawn, table, strict=True)}
+    known |= {value: draws[place] for value, draws in zip(drawn, table, strict=True)}
     values = evaluate(program, known, program.outputs)
     return jax.tree.unflatten(jax.tree.structure(shapes), [values[value] for value in program.outputs])
 

@@ -211,7 +211,7 @@ def _loss_and_gradients(
         leaves = effective(recipe, {**params, **member.state}, hparams)
         arguments = leaves, shared.frozen, batch, hparams.dropout
         keys = jax.vmap(_dropout_keys, in_axes=(0, None, None))(seeds, position.epoch, batch["index"])
-        return with_draws(recipe.forward, *arguments, keys=keys, row=jnp.argmax(seeds == hparams.seed))
+        return with_draws(recipe.forward, *arguments, keys=keys, place=jnp.argmax(seeds == hparams.seed))
 
     def loss_sum(params: Leaves) -> tuple[jax.Array, tuple[jax.Array, Leaves]]:
         outputs, state = forward(params) if recipe.state else (forward(params), {})

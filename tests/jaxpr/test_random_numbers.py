@@ -23,9 +23,9 @@ def keys_of(seeds, examples):
 def test_a_member_gets_the_numbers_of_its_own_seed():
     forward, base, batch = full_forward(mlp()), base_leaves(mlp()), {"x": data(4)["x"]}
     keys = keys_of(SEEDS, 4)
-    for row in range(SEEDS):
-        found = with_draws(forward, base, {}, batch, 0.4, keys=keys, row=jnp.int32(row))
-        np.testing.assert_array_equal(found, forward(base, {}, batch, 0.4, keys[row]))
+    for place in range(SEEDS):
+        found = with_draws(forward, base, {}, batch, 0.4, keys=keys, place=jnp.int32(place))
+        np.testing.assert_array_equal(found, forward(base, {}, batch, 0.4, keys[place]))
 
 
 @pytest.mark.usefixtures("float64")
@@ -37,7 +37,7 @@ def test_gradients_are_those_of_the_whole_program():
 
     def loss(params, drawn):
         if drawn:
-            return with_draws(forward, params, {}, batch, 0.3, keys=keys, row=jnp.int32(1)).sum()
+            return with_draws(forward, params, {}, batch, 0.3, keys=keys, place=jnp.int32(1)).sum()
         return forward(params, {}, batch, 0.3, keys[1]).sum()
 
     found, expected = (jax.jit(jax.grad(loss), static_argnums=1)(params, drawn) for drawn in (True, False))
@@ -49,8 +49,8 @@ def test_a_population_draws_for_its_seeds_and_not_for_its_members():
     forward, base, batch = full_forward(mlp(width=64)), base_leaves(mlp(width=64)), {"x": data(4)["x"]}
     keys = keys_of(SEEDS, 4)
 
-    def member(rate, row):
-        return with_draws(forward, base, {}, batch, rate, keys=keys, row=row)
+    def member(rate, place):
+        return with_draws(forward, base, {}, batch, rate, keys=keys, place=place)
 
     jaxpr = jax.make_jaxpr(jax.vmap(member))(jnp.full(MEMBERS, 0.4), jnp.zeros(MEMBERS, jnp.int32))
     drawn = [equation.outvars[0].aval.size for equation in jaxpr.eqns if equation.primitive.name == "random_bits"]
