@@ -7,6 +7,7 @@ command, its streams in those files; a number of a process is answered with its 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -83,6 +84,13 @@ def _run(arguments, settings, output, errors):
 def _ended(number):
     found, status = os.waitpid(number, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if found else None
+
+
+def free_port() -> int:
+    """Returns a port of the loopback interface on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def main():

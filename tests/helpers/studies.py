@@ -20,9 +20,25 @@ def digits(trainable="head", **execution):
     return config
 
 
+def saved_at_once(**execution):
+    """Returns the settings of a study of digits that is saved after every epoch."""
+    config = digits("head", epochs_on_device="scan", **execution)
+    config.trunk.mode = "cached"
+    config.checkpoint.interval_seconds = 0.0
+    return config
+
+
 def rows_of(workdir, name="trials.jsonl"):
     """Returns the rows of a file of lines."""
     return [json.loads(line) for line in (workdir / name).read_text().splitlines()]
+
+
+def by_id(workdir):
+    """Returns the rows of trials.jsonl by id, each of which is there once."""
+    rows = rows_of(workdir)
+    found = {row["id"]: row for row in rows}
+    assert len(found) == len(rows)
+    return found
 
 
 def document(workdir, name):

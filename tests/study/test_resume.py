@@ -5,7 +5,6 @@ import json
 import random
 import shutil
 
-import jax
 import pytest
 
 from finetune.errors import UserError
@@ -13,7 +12,7 @@ from finetune.population import train
 from finetune.storage import checkpoint, manifest, records, snapshot
 from finetune.study import ledger, run, training
 from finetune.trials import grid
-from tests.helpers.studies import close, digits, document, rows_of
+from tests.helpers.studies import by_id, close, document, rows_of, saved_at_once
 
 AXES = {"learning_rate": [0.003, 0.03], "epochs": [1, 2, 4], "seed": [0, 1]}
 
@@ -22,18 +21,11 @@ class Crash(BaseException):
     """Ends a run as a signal that cannot be caught does: nothing is written after it."""
 
 
-def settings(**execution):
-    config = digits("head", epochs_on_device="scan", **execution)
-    config.trunk.mode = "cached"
-    config.checkpoint.interval_seconds = 0.0
-    return config
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The work directory of a study that was never stopped."""
     workdir = tmp_path_factory.mktemp("undisturbed") / "study"
-    run.run(settings(), workdir, AXES)
+    run.run(saved_at_once(), workdir, AXES)
     return workdir
 
 
@@ -54,15 +46,8 @@ def crashed(workdir, monkeypatch, owner=train, name="_train_epoch", calls=3, con
     with monkeypatch.context() as patch:
         crash_after(patch, owner, name, calls)
         with pytest.raises(Crash):
-            run.run(config or settings(), workdir, AXES)
+            run.run(config or saved_at_once(), workdir, AXES)
     return workdir
-
-
-def by_id(workdir):
-    rows = rows_of(workdir)
-    found = {row["id"]: row for row in rows}
-    assert len(found) == len(rows)
-    return found
 
 
 def same(workdir, undisturbed):
@@ -81,7 +66,7 @@ def test_what_was_running_goes_on_to_the_same_bits(tmp_path, undisturbed, monkey
     epochs = []
     train_epoch = train._train_epoch
     monkeypatch.setattr(train, "_train_epoch", lambda *each: epochs.append(each[1].epoch) or train_epoch(*each))
-    run.run(settings(), workdir, AXES)
+    run.run(saved_at_once(), workdir, AXES)
     assert epochs in ([2, 3], [3])  # the snapshot of the third epoch may not have been on the disk
     same(workdir, undisturbed)
     assert not (workdir / "checkpoints" / "population").exists()
@@ -92,13 +77,13 @@ def test_training_left_within_an_epoch(tmp_path, undisturbed, monkeypatch):
     workdir = crashed(tmp_path / "study", monkeypatch, training.Training, "_pause", 4)
     found = snapshot.newest(workdir, pytest.fail)
     assert (found.epoch, found.micro_batches) in ((1, 1), (1, 0), (2, 0))
-    run.run(settings(), workdir, AXES)
+    run.run(saved_at_once(), workdir, AXES)
     same(workdir, undisturbed)
 
 
 def test_a_study_left_while_it_records(tmp_path, undisturbed, monkeypatch):
     workdir = crashed(tmp_path / "study", monkeypatch, records, "append", 4)
-    run.run(settings(), workdir, AXES)
+    run.run(saved_at_once(), workdir, AXES)
     same(workdir, undisturbed)
 
 
@@ -107,7 +92,7 @@ def test_a_study_left_while_it_records(tmp_path, undisturbed, monkeypatch):
     "execution", [{"mode": "loop", "chunk": 6}, {"mode": "vmap", "chunk": 5}], ids=["loop", "chunks"]
 )
 def test_other_ways_to_run_resume_to_the_same_bits(tmp_path, monkeypatch, execution):
-    config = settings(**execution)
+    config = saved_at_once(**execution)
     run.run(config, tmp_path / "undisturbed", AXES)
     workdir = crashed(tmp_path / "study", monkeypatch, calls=4, config=config)
     run.run(config, workdir, AXES)
@@ -117,11 +102,11 @@ def test_other_ways_to_run_resume_to_the_same_bits(tmp_path, monkeypatch, execut
 @pytest.mark.slow
 @pytest.mark.parametrize("before, after", [(2, 1), (1, 2), (0, 1)])
 def test_another_number_of_devices(tmp_path, undisturbed, monkeypatch, before, after):
-    workdir = crashed(tmp_path / "study", monkeypatch, config=settings(devices=before))
+    workdir = crashed(tmp_path / "study", monkeypatch, config=saved_at_once(devices=before))
     epochs = []
     train_epoch = train._train_epoch
     monkeypatch.setattr(train, "_train_epoch", lambda *each: epochs.append(each[1].epoch) or train_epoch(*each))
-    run.run(settings(devices=after), workdir, AXES)
+    run.run(saved_at_once(devices=after), workdir, AXES)
     assert epochs[0] >= 2
     found, expected = by_id(workdir), by_id(undisturbed)
     assert found.keys() == expected.keys()
@@ -132,7 +117,7 @@ def test_another_number_of_devices(tmp_path, undisturbed, monkeypatch, before, a
 
 def test_a_grid_extended_while_it_runs(tmp_path, undisturbed, monkeypatch):
     workdir = crashed(tmp_path / "study", monkeypatch)
-    run.run(settings(), workdir, AXES | {"seed": [0, 1, 2]})
+    run.run(saved_at_once(), workdir, AXES | {"seed": [0, 1, 2]})
     found = by_id(workdir)
     assert len(found) == 18
     assert by_id(undisturbed).items() <= found.items()
@@ -150,7 +135,7 @@ def test_a_damaged_snapshot_is_told_and_the_one_before_is_used(tmp_path, undistu
         else max((each for each in file.rglob("*") if each.is_file()), key=lambda e: e.stat().st_size)
     )
     file.write_bytes(file.read_bytes()[:-3])
-    run.run(settings(), workdir, AXES)
+    run.run(saved_at_once(), workdir, AXES)
     assert f"{newest} is not used: " in capsys.readouterr().out
     same(workdir, undisturbed)
 
@@ -166,8 +151,8 @@ def test_a_failed_save_of_a_snapshot_ends_with_one_line(tmp_path, undisturbed, m
     with monkeypatch.context() as patch:
         patch.setattr(manifest, "describe", full)
         with pytest.raises(UserError, match="cannot be written .No space left on device., allowed: a disk with space"):
-            run.run(settings(), tmp_path / "study", AXES)
-    run.run(settings(), tmp_path / "study", AXES)
+            run.run(saved_at_once(), tmp_path / "study", AXES)
+    run.run(saved_at_once(), tmp_path / "study", AXES)
     same(tmp_path / "study", undisturbed)
 
 
@@ -184,7 +169,7 @@ def test_a_damaged_file_of_results_is_noticed(tmp_path, undisturbed, how, name):
     """20 times: what a study reads when it starts is what was there, or less."""
     chance = random.Random(f"{name} {how}")
     expected = {key: rows_of(undisturbed, key) for key in ("trials.jsonl", "curves.jsonl")}
-    config, trials = settings(), by_id(undisturbed)
+    config, trials = saved_at_once(), by_id(undisturbed)
     ids = {each: grid.from_row(row["hparams"]) for each, row in trials.items()}
     for _ in range(20):
         workdir = tmp_path / "study"
@@ -226,7 +211,7 @@ def test_a_study_repairs_itself(tmp_path, undisturbed, name, capsys):
     content = bytearray((workdir / name).read_bytes())
     content[len(content) // 2] ^= 1
     (workdir / name).write_bytes(bytes(content))
-    run.run(settings(), workdir, AXES)
+    run.run(saved_at_once(), workdir, AXES)
     close(rows_of(workdir), rows_of(undisturbed), 1e-5)
     if name != "summary.json":
         assert name in capsys.readouterr().out
@@ -240,13 +225,13 @@ def test_damaged_weights_are_told_and_can_be_trained_again(tmp_path, undisturbed
     base.write_bytes(base.read_bytes()[:-1])
     trial = sorted((workdir / "checkpoints" / "trials").iterdir())[0]
     (trial / "best" / "_METADATA").write_text("{")
-    run.run(settings(), workdir, AXES)
+    run.run(saved_at_once(), workdir, AXES)
     output = capsys.readouterr().out.replace("\n", "")
     assert "checkpoints/base was damaged (manifest.ocdbt has changed) and is written again" in output
     assert f"{trial} is removed: _METADATA has changed" in output
     assert rows_of(workdir) == rows_of(undisturbed)
 
-    config = settings()
+    config = saved_at_once()
     config.checkpoint.trials = (trial.name,)
     run.run(config, workdir, AXES)
     assert checkpoint.load(trial / "best").keys() == {"head/kernel", "head/bias"}
@@ -264,70 +249,13 @@ def test_an_older_format_is_refused_in_one_line(tmp_path, undisturbed):
         else:
             (workdir / "config.json").write_text(json.dumps(config))
         with pytest.raises(UserError, match="a study of format [12], allowed: format 3; use a new directory"):
-            run.run(settings(), workdir, AXES)
+            run.run(saved_at_once(), workdir, AXES)
 
 
 def test_trials_of_another_study_without_its_config(tmp_path, undisturbed):
     workdir = shutil.copytree(undisturbed, tmp_path / "study")
     (workdir / "config.json").unlink()
-    other = settings()
+    other = saved_at_once()
     other.data.split_seed = 1
     with pytest.raises(UserError, match="holds trials of another study and no config.json"):
         run.run(other, workdir, AXES)
-
-
-class Culprit:
-    """`train_chunk`, which cannot train trials with one learning rate."""
-
-    def __init__(self, error):
-        self.error, self.sizes, self.train_chunk = error, [], training.train_chunk
-
-    def __call__(self, group, population, *rest):
-        self.sizes.append(population.size)
-        if any(entry.trial.hparams["learning_rate"] == 0.03 for entry in population.places):
-            raise self.error
-        return self.train_chunk(group, population, *rest)
-
-
-def test_a_trial_that_raises_fails_alone_and_is_tried_once_more(tmp_path, undisturbed, monkeypatch, capsys):
-    axes = AXES | {"learning_rate": [0.003, 0.01, 0.03], "seed": [0]}
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "train_chunk", Culprit(ValueError("a callback\nin two lines")))
-        results = run.run(settings(), tmp_path / "study", axes)
-    assert results.exit_status == 1
-    rows = by_id(tmp_path / "study").values()
-    failed = [row for row in rows if row["status"] == "failed"]
-    assert {row["hparams"]["learning_rate"] for row in failed} == {0.03}
-    assert [(row["reason"], row["attempts"]) for row in failed] == [("ValueError: a callback", 1)] * 3
-    assert len(rows) == 9
-    assert document(tmp_path / "study", "summary.json")["failed"] == 3
-    assert f"trial {failed[0]['id']} failed: ValueError: a callback" in capsys.readouterr().out
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "train_chunk", Culprit(ValueError("again")))
-        assert run.run(settings(), tmp_path / "study", axes).exit_status == 1
-        patch.setattr(training, "train_chunk", pytest.fail)
-        assert run.run(settings(), tmp_path / "study", axes).exit_status == 1  # twice is enough
-    results = run.run(settings(), tmp_path / "study", axes, retry=True)
-    assert (results.exit_status, len(results.trials)) == (0, 9)
-    assert {row["status"] for row in by_id(tmp_path / "study").values()} == {"complete"}
-
-
-def test_fail_fast_raises_what_the_trial_raises(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "train_chunk", Culprit(ValueError("a callback")))
-    axes = {"learning_rate": [0.03, 0.003], "seed": [0]}
-    with pytest.raises(ValueError, match="a callback"):
-        run.run(settings(), tmp_path / "study", axes, fail_fast=True)
-    assert [row["status"] for row in rows_of(tmp_path / "study")][-1] == "failed"
-
-
-def test_memory_that_never_suffices(tmp_path, monkeypatch):
-    culprit = Culprit(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes"))
-    monkeypatch.setattr(training, "train_chunk", culprit)
-    config = settings()
-    results = run.run(config, tmp_path / "study", {"learning_rate": [0.003, 0.03], "seed": [0, 1]})
-    assert results.exit_status == 1
-    assert culprit.sizes[:3] == [4, 2, 2] or culprit.sizes[:2] == [4, 2]
-    reasons = {(row["hparams"]["learning_rate"], row["status"], row["reason"]) for row in rows_of(tmp_path / "study")}
-    assert reasons == {(0.003, "complete", None), (0.03, "failed", "out of memory")}
-    assert config.execution.chunk == 0

@@ -1,4 +1,4 @@
-"""Which parts of a group are tried, and which trials end failed: of a group that is faked."""
+"""Which parts of a group are tried, and which trials end failed: of a group that is faked, and of studies."""
 
 from types import SimpleNamespace
 
@@ -6,8 +6,10 @@ import jax
 import pytest
 
 from finetune.errors import OutOfMemory, UserError
+from finetune.study import run, training
 from finetune.study.chunk import Chunk
 from finetune.study.training import train_group
+from tests.helpers.studies import by_id, document, rows_of, saved_at_once
 
 
 class Fake:
@@ -138,3 +140,60 @@ def test_what_the_user_can_mend_is_raised():
     with pytest.raises(UserError, match="it breaks"):
         train_group(work.group, 0, work)
     assert work.failed == {}
+
+
+class Culprit:
+    """`train_chunk`, which cannot train trials with one learning rate."""
+
+    def __init__(self, error):
+        self.error, self.sizes, self.train_chunk = error, [], training.train_chunk
+
+    def __call__(self, group, population, *rest):
+        self.sizes.append(population.size)
+        if any(entry.trial.hparams["learning_rate"] == 0.03 for entry in population.places):
+            raise self.error
+        return self.train_chunk(group, population, *rest)
+
+
+def test_a_trial_that_raises_fails_alone_and_is_tried_once_more(tmp_path, monkeypatch, capsys):
+    axes = {"learning_rate": [0.003, 0.01, 0.03], "epochs": [1, 2, 4], "seed": [0]}
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_chunk", Culprit(ValueError("a callback\nin two lines")))
+        results = run.run(saved_at_once(), tmp_path / "study", axes)
+    assert results.exit_status == 1
+    rows = by_id(tmp_path / "study").values()
+    failed = [row for row in rows if row["status"] == "failed"]
+    assert {row["hparams"]["learning_rate"] for row in failed} == {0.03}
+    assert [(row["reason"], row["attempts"]) for row in failed] == [("ValueError: a callback", 1)] * 3
+    assert len(rows) == 9
+    assert document(tmp_path / "study", "summary.json")["failed"] == 3
+    assert f"trial {failed[0]['id']} failed: ValueError: a callback" in capsys.readouterr().out
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_chunk", Culprit(ValueError("again")))
+        assert run.run(saved_at_once(), tmp_path / "study", axes).exit_status == 1
+        patch.setattr(training, "train_chunk", pytest.fail)
+        assert run.run(saved_at_once(), tmp_path / "study", axes).exit_status == 1  # twice is enough
+    results = run.run(saved_at_once(), tmp_path / "study", axes, retry=True)
+    assert (results.exit_status, len(results.trials)) == (0, 9)
+    assert {row["status"] for row in by_id(tmp_path / "study").values()} == {"complete"}
+
+
+def test_fail_fast_raises_what_the_trial_raises(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "train_chunk", Culprit(ValueError("a callback")))
+    axes = {"learning_rate": [0.03, 0.003], "seed": [0]}
+    with pytest.raises(ValueError, match="a callback"):
+        run.run(saved_at_once(), tmp_path / "study", axes, fail_fast=True)
+    assert [row["status"] for row in rows_of(tmp_path / "study")][-1] == "failed"
+
+
+def test_memory_that_never_suffices(tmp_path, monkeypatch):
+    culprit = Culprit(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes"))
+    monkeypatch.setattr(training, "train_chunk", culprit)
+    config = saved_at_once()
+    results = run.run(config, tmp_path / "study", {"learning_rate": [0.003, 0.03], "seed": [0, 1]})
+    assert results.exit_status == 1
+    assert culprit.sizes[:3] == [4, 2, 2] or culprit.sizes[:2] == [4, 2]
+    reasons = {(row["hparams"]["learning_rate"], row["status"], row["reason"]) for row in rows_of(tmp_path / "study")}
+    assert reasons == {(0.003, "complete", None), (0.03, "failed", "out of memory")}
+    assert config.execution.chunk == 0
