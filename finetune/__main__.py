@@ -114,7 +114,9 @@ def _search(values: Any, defined: Any, choices: dict[str, Any]) -> Any:
         values.finalists, values.finalist_seeds, halving,
     )  # fmt: skip
     seeds = 1 if values.seeds is None else values.seeds
-    return explore(defined.config, values.workdir, search, seeds, optuna=values.optuna, **choices)
+    return explore(
+        defined.config, values.workdir, search, seeds, optuna=values.optuna, minutes=values.minutes, **choices
+    )
 
 
 def _say_stopped(stopped: BaseException) -> None:

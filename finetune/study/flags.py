@@ -60,6 +60,9 @@ def _define_search(values: flags.FlagValues) -> None:
         "halving_control", 0.1, "the share of trials never stopped: they tell how often it is wrong", flag_values=values
     )
     flags.DEFINE_integer("search_seed", 0, "of the settings that are chosen", flag_values=values)
+    flags.DEFINE_float(
+        "minutes", None, "a search begins no wave that would not end in time, by what is measured", flag_values=values
+    )
     flags.DEFINE_string(
         "optuna", "", "journal:FILE, where the search is a study of Optuna too; goes on from one", flag_values=values
     )
