@@ -13,9 +13,10 @@ import jax
 from finetune.config import Config
 from finetune.errors import UserError
 from finetune.hosts.console import tell
+from finetune.search import range_test
 from finetune.search.halving import Halving
 from finetune.search.journal import Journal
-from finetune.search.search import Outcomes, Search
+from finetune.search.search import RANGE, Outcomes, Search
 from finetune.storage import records
 from finetune.study import budget, user_objective
 from finetune.study import workdir as directory
@@ -101,6 +102,9 @@ class _Exploration(NamedTuple):
             self.time.ended(number)
             if self.journal is not None:
                 self.journal.write(found, self.before)
+        if search.method == RANGE:
+            _say_ends(self.config.hparams.epochs, results)
+            return results
         finalists = search.best(found.told)
         if finalists and self._runs_of_finalists > 0:
             tell(f"finalists: the best {len(finalists)} settings, with {search.finalist_seeds} seeds each")
@@ -137,6 +141,26 @@ class _Exploration(NamedTuple):
         finalists = ", and the finalists" if fitting and self._runs_of_finalists else ""
         tell(f"in {self.time.minutes:g} minutes fit {len(fitting)} of {self.search.waves} waves, "
              f"{max(fitting, default=0)} of {self.search.trials} settings{finalists}")  # fmt: skip
+
+
+def _say_ends(epochs: int, results: Results) -> None:
+    """Tells between which learning rates to search, after a range test."""
+    losses: dict[float, list[float]] = {}
+    for row in results.trials:
+        loss = row["metrics"].get("val_loss") if row["status"] == records.COMPLETE else None
+        losses.setdefault(row["hparams"][range_test.RATE], []).append(math.inf if loss is None else loss)
+    means = {rate: sum(each) / len(each) for rate, each in sorted(losses.items())}
+    found = range_test.ends(list(means), list(means.values()), epochs)
+    told = ", ".join(f"{rate:.2g}: {loss:.4g}" for rate, loss in means.items())
+    tell(f"validation loss after an epoch, by learning rate: {told}")
+    if found is None:
+        tell("no rate has learnt anything in an epoch: nothing is proposed; try higher ones")
+        return
+    sides = [side for side, beyond in zip(("lower", "higher"), found.beyond, strict=True) if beyond]
+    tell(f"search next, in trainings of {epochs} epochs: {found}" + (
+        f"; {' and '.join(sides)} rates may do as well, since the test ended before they failed" if sides else ""
+    ))  # fmt: skip
+    tell("an epoch does not tell which rate to use: there is no answer, and no report")
 
 
 def _elsewhere(journal: Journal, before: int) -> Outcomes:

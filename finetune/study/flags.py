@@ -44,7 +44,10 @@ def _define_search(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_string(
-        "search", "sobol", "how settings of a --space are chosen: sobol, random, tpe", flag_values=values
+        "search",
+        "sobol",
+        "how settings of a --space are chosen: sobol, random, tpe; range tests learning rates",
+        flag_values=values,
     )
     flags.DEFINE_integer("trials", 64, "settings of a search, each with the seeds of --seeds", flag_values=values)
     flags.DEFINE_integer(

@@ -13,6 +13,8 @@ from finetune import report
 from finetune.analysis.table.trials import read_study
 from finetune.errors import UserError
 from finetune.population import measure
+from finetune.search.search import Search
+from finetune.search.space import parse
 from finetune.study import run as study
 from finetune.study.budget import Budget
 from finetune.study.exploring import explore
@@ -147,6 +149,18 @@ def test_a_search_ends_with_its_time_and_goes_on_with_more(tmp_path, monkeypatch
     assert len(explore(config(), tmp_path / "study", search(finalists=0), minutes=0.5).trials) == 4
     assert "note: 1 of 2 waves fit into 0.5 minutes" in capsys.readouterr().out
     assert len(explore(config(), tmp_path / "study", search(finalists=0), minutes=60.0).trials) == 8
+
+
+def test_a_range_test_proposes_and_gives_no_answer(tmp_path, capsys):
+    space = parse(["learning_rate=log:1e-6:10"], config())
+    results = explore(config(), tmp_path / "study", Search(space, "range", trials=4))
+    said = capsys.readouterr().out
+    assert "search next, in trainings of 2 epochs: --space=learning_rate=log:" in said
+    assert "best" not in said
+    assert [row["hparams"]["epochs"] for row in results.trials] == [1] * 4
+    assert not (tmp_path / "study" / "report.html").exists()
+    with pytest.raises(UserError, match="holds a range test of learning rates, which has no answer"):
+        read_study(tmp_path / "study")
 
 
 def test_the_answer_knows_how_trials_were_chosen(searched, tmp_path):
