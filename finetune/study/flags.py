@@ -73,6 +73,19 @@ def _define_search(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("finalist_seeds", 5, "how many seeds these have then", flag_values=values)
 
 
+def _check_search(values: flags.FlagValues) -> None:
+    """Raises UserError for flags of a search without a --space, and for a grid beside one."""
+    if values.space and values.grid:
+        raise UserError(
+            f"--grid={values.grid[0]} is beside --space, allowed: one of them; --space=NAME=a,b,c is a list"
+        )
+    of_search = flags.FlagValues()
+    _define_search(of_search)
+    given = [name for name in of_search if values[name].present]
+    if given and not values.space:
+        raise UserError(f"--{given[0]} is given without --space, allowed: with a --space that is searched")
+
+
 def help_lines() -> Iterator[str]:
     """Yields what the flags and all settings are."""
     yield f"  --config: {_CONFIG}"
@@ -97,6 +110,7 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, str, list[str]]:
         raise UserError(str(error)) from None
     if len(rest) > 1:
         raise UserError(f"argument {rest[1]!r} is no flag, allowed: flags as --help lists them")
+    _check_search(values)
     if not values.workdir:
         raise UserError("--workdir is missing, allowed: a directory for the study, such as --workdir=runs/first")
     return values, named[0], overrides
