@@ -104,17 +104,15 @@ def _search(values: Any, defined: Any, choices: dict[str, Any]) -> Any:
     from finetune.search.search import Search
     from finetune.study.exploring import explore
 
-    if values.grid:
-        raise UserError(
-            f"--grid={values.grid[0]} is beside --space, allowed: one of them; --space=NAME=a,b,c is a list"
-        )
     halving = Halving(values.halving, values.halving_start, values.halving_control) if values.halving else None
     search = Search(
         space.parse(values.space, defined.config), values.search, values.trials, values.waves, values.search_seed,
         values.finalists, values.finalist_seeds, halving,
     )  # fmt: skip
     seeds = 1 if values.seeds is None else values.seeds
-    return explore(defined.config, values.workdir, search, seeds, optuna=values.optuna, **choices)
+    return explore(
+        defined.config, values.workdir, search, seeds, optuna=values.optuna, minutes=values.minutes, **choices
+    )
 
 
 def _say_stopped(stopped: BaseException) -> None:

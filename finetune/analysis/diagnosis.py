@@ -67,9 +67,7 @@ def _stopped(trials: Trials) -> list[Finding]:
     stops = trials.stops
     if stops is None:
         return []
-    words = (
-        f"{stops.stopped:,} of {count(stops.trials, 'trial')} were stopped on their way, and say nothing of their end"
-    )
+    words = f"{stops.stopped:,} of {count(stops.trials, 'trial')} were stopped on their way"
     if not stops.spared:
         return [Finding(records.STOPPED, NOTE, f"{words}; how often that was wrong is unknown without a control.")]
     low, high = stops.interval

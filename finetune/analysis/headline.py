@@ -31,6 +31,7 @@ from finetune.storage import records
 
 # Kinds of lines, beside those of findings: NOTE and WARNING.
 RUN, MATTERED, GOOD, USE, TIED, POINTS, SURE = "run", "mattered", "good", "use", "tied", "points", "sure"
+HALVING = "halving"
 TOGETHER, NEXT, COMMAND = "together", "next", "command"
 _FIRST = ("baseline", "collapsed", "confounded")  # warnings that come before everything else
 _LINES = 10
@@ -74,6 +75,7 @@ def headline(
     """Returns at most ten lines: what was run, what mattered, what to use, how sure, what to know, what to try next."""
     lines = [Line(RUN, "", _run(evidence)), *_mattered(evidence), *_use(evidence, recommendation)]
     lines += [*_points(evidence, gained, lost, worth), Line(SURE, "How sure", recommendation.sentence)]
+    lines += [Line(HALVING, "Halving", each.sentence) for each in findings if each.kind == records.STOPPED]
     first = [_of(each) for each in findings if each.kind in _FIRST and each.severity == WARNING]
     last = [Line(NEXT, "Try next", recommendation.next_reason)]
     if recommendation.next_command:

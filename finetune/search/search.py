@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from finetune.errors import UserError, one_of
-from finetune.search import sequence, tpe
+from finetune.search import range_test, sequence, tpe
 from finetune.search.halving import Halving
-from finetune.search.space import Space
+from finetune.search.space import LOG, Space
 from finetune.trials.assignment import Assignment
 
-SOBOL, RANDOM, TPE = "sobol", "random", "tpe"
-METHODS = (SOBOL, RANDOM, TPE)
+SOBOL, RANDOM, TPE, RANGE = "sobol", "random", "tpe", "range"
+METHODS = (SOBOL, RANDOM, TPE)  # beside a range test, which finds no setting
 _MOST_TRIALS = 100_000
+_FEWEST_RATES = 3  # of a range test
 _LARGEST_SEED = 2**31 - 1
 
 Told = Sequence[tuple[Assignment, float]]  # settings in the order tried, and what each reached: larger is better
@@ -48,8 +49,10 @@ class Search(NamedTuple):
 
     def checked(self) -> "Search":
         """Returns the search; raises UserError for what cannot be searched."""
-        if self.method not in METHODS:
-            raise one_of("--search", self.method, METHODS)
+        if self.method not in (*METHODS, RANGE):
+            raise one_of("--search", self.method, (*METHODS, RANGE))
+        if self.method == RANGE:
+            self._check_range()
         limits = {
             "trials": (self.trials, 1, _MOST_TRIALS), "waves": (self.waves, 1, self.trials),
             "search_seed": (self.seed, 0, _LARGEST_SEED), "finalists": (self.finalists, 0, self.trials),
@@ -66,6 +69,18 @@ class Search(NamedTuple):
             self.halving.checked()
         return self
 
+    def _check_range(self) -> None:
+        """Raises UserError for what a range test of learning rates has no use for."""
+        names = [dimension.key for dimension in self.space.dimensions]
+        if names != [range_test.RATE] or self.space.dimensions[0].kind != LOG:
+            raise UserError(f"--space names {', '.join(names)} with --search=range, allowed: "
+                            f"{range_test.RATE}=log:LOW:HIGH alone")  # fmt: skip
+        for name, value in {"waves": self.waves - 1, "finalists": self.finalists, "halving": self.halving}.items():
+            if value:
+                raise UserError(f"--{name} is given with --search=range, allowed: --trials and --seeds")
+        if self.trials < _FEWEST_RATES:
+            raise UserError(f"--trials is {self.trials} with --search=range, allowed: {_FEWEST_RATES} or more rates")
+
     def until(self, wave: int) -> int:
         """Returns how many settings have been asked for when wave number `wave`, from 0, is."""
         return self.trials * (wave + 1) // self.waves
@@ -75,6 +90,8 @@ class Search(NamedTuple):
 
         Settings that were there before are left out: where all dimensions are lists, points may stand for the same one.
         """
+        if self.method == RANGE:
+            return range_test.settings(self.space.dimensions[0], self.trials)
         first, last = self.until(number - 1), self.until(number)
         if self.method == TPE and (number or told or stopped):  # a first wave may follow trials from elsewhere
             found = tpe.ask(self.space, told, last - first, (self.seed + number) % _LARGEST_SEED, stopped)

@@ -44,7 +44,10 @@ def _define_search(values: flags.FlagValues) -> None:
         flag_values=values,
     )
     flags.DEFINE_string(
-        "search", "sobol", "how settings of a --space are chosen: sobol, random, tpe", flag_values=values
+        "search",
+        "sobol",
+        "how settings of a --space are chosen: sobol, random, tpe; range tests learning rates",
+        flag_values=values,
     )
     flags.DEFINE_integer("trials", 64, "settings of a search, each with the seeds of --seeds", flag_values=values)
     flags.DEFINE_integer(
@@ -60,11 +63,27 @@ def _define_search(values: flags.FlagValues) -> None:
         "halving_control", 0.1, "the share of trials never stopped: they tell how often it is wrong", flag_values=values
     )
     flags.DEFINE_integer("search_seed", 0, "of the settings that are chosen", flag_values=values)
+    flags.DEFINE_float(
+        "minutes", None, "a search begins no wave that would not end in time, by what is measured", flag_values=values
+    )
     flags.DEFINE_string(
         "optuna", "", "journal:FILE, where the search is a study of Optuna too; goes on from one", flag_values=values
     )
     flags.DEFINE_integer("finalists", 0, "how many of the best settings get more seeds", flag_values=values)
     flags.DEFINE_integer("finalist_seeds", 5, "how many seeds these have then", flag_values=values)
+
+
+def _check_search(values: flags.FlagValues) -> None:
+    """Raises UserError for flags of a search without a --space, and for a grid beside one."""
+    if values.space and values.grid:
+        raise UserError(
+            f"--grid={values.grid[0]} is beside --space, allowed: one of them; --space=NAME=a,b,c is a list"
+        )
+    of_search = flags.FlagValues()
+    _define_search(of_search)
+    given = [name for name in of_search if values[name].present]
+    if given and not values.space:
+        raise UserError(f"--{given[0]} is given without --space, allowed: with a --space that is searched")
 
 
 def help_lines() -> Iterator[str]:
@@ -91,6 +110,7 @@ def parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, str, list[str]]:
         raise UserError(str(error)) from None
     if len(rest) > 1:
         raise UserError(f"argument {rest[1]!r} is no flag, allowed: flags as --help lists them")
+    _check_search(values)
     if not values.workdir:
         raise UserError("--workdir is missing, allowed: a directory for the study, such as --workdir=runs/first")
     return values, named[0], overrides

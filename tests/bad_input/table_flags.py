@@ -36,6 +36,16 @@ FLAGS = {
     "unknown optimizer": (["--config.optimizer.name=adam"], ["optimizer.name", "'adam'", "adamw", "lion"]),
     "unknown mode": (["--config.execution.mode=pmap"], ["execution.mode", "'pmap'", "vmap"]),
     "unknown dtype": (["--config.model.dtype=float16"], ["model.dtype", "'float16'", "bfloat16"]),
+    "search without a space": (["--halving=3"], ["--halving is given without --space"]),
+    "grid beside a space": (["--space=learning_rate=log:1e-3:1", "--grid=l2=0"], ["--grid=l2=0", "beside --space"]),
+    "empty space": (["--space="], ["--space is ''", "NAME=log:LOW:HIGH"]),
+    "space of nothing": (["--space=l2@lora=log:1e-3:1"], ["the choice after @ is 'lora'"]),
+    "space beyond what is allowed": (["--space=dropout=lin:0:1"], ["dropout is 1", "0 <= value < 1"]),
+    "no time": (["--space=l2=lin:0:1", "--waves=2", "--minutes=0"], ["--minutes is 0", "more than 0"]),
+    "no trials": (["--space=l2=lin:0:1", "--trials=0"], ["--trials is 0", "1 to"]),
+    "halving to all": (["--space=l2=lin:0:1", "--halving=1"], ["--halving is 1", "2 to"]),
+    "another storage": (["--space=l2=lin:0:1", "--optuna=sqlite:///a.db"], ["'sqlite:///a.db'", "journal:FILE"]),
+    "range of a decay": (["--space=l2=log:1e-3:1", "--search=range"], ["names l2", "learning_rate=log:LOW:HIGH"]),
 }
 GRID = {
     "unknown axis": (["--grid=learning_rte=1"], ["axis", "'learning_rte'", "'learning_rate'"]),

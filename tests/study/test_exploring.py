@@ -13,7 +13,10 @@ from finetune import report
 from finetune.analysis.table.trials import read_study
 from finetune.errors import UserError
 from finetune.population import measure
+from finetune.search.search import Search
+from finetune.search.space import parse
 from finetune.study import run as study
+from finetune.study.budget import Budget
 from finetune.study.exploring import explore
 from finetune.study.run import run
 from finetune.trunk import feature_pass
@@ -137,6 +140,27 @@ def test_one_that_is_left_goes_on_to_the_same_trials(searched, tmp_path):
     again = explore(config(), tmp_path / "study", search())
     assert [row["hparams"] for row in again.trials] == [row["hparams"] for row in results.trials]
     assert [row["metrics"] for row in again.trials] == [row["metrics"] for row in results.trials]
+
+
+def test_a_search_ends_with_its_time_and_goes_on_with_more(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Budget, "_seconds_a_run", lambda time: 10.0)
+    explore(config(), tmp_path / "study", search(finalists=0), plan_only=True, minutes=1.0)
+    assert "in 1 minutes fit 1 of 2 waves, 4 of 8 settings" in capsys.readouterr().out
+    assert len(explore(config(), tmp_path / "study", search(finalists=0), minutes=0.5).trials) == 4
+    assert "note: 1 of 2 waves fit into 0.5 minutes" in capsys.readouterr().out
+    assert len(explore(config(), tmp_path / "study", search(finalists=0), minutes=60.0).trials) == 8
+
+
+def test_a_range_test_proposes_and_gives_no_answer(tmp_path, capsys):
+    space = parse(["learning_rate=log:1e-6:10"], config())
+    results = explore(config(), tmp_path / "study", Search(space, "range", trials=4))
+    said = capsys.readouterr().out
+    assert "search next, in trainings of 2 epochs: --space=learning_rate=log:" in said
+    assert "best" not in said
+    assert [row["hparams"]["epochs"] for row in results.trials] == [1] * 4
+    assert not (tmp_path / "study" / "report.html").exists()
+    with pytest.raises(UserError, match="holds a range test of learning rates, which has no answer"):
+        read_study(tmp_path / "study")
 
 
 def test_the_answer_knows_how_trials_were_chosen(searched, tmp_path):

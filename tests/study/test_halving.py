@@ -11,6 +11,7 @@ from finetune.analysis.answer import analyse
 from finetune.analysis.table.trials import read_study
 from finetune.errors import UserError
 from finetune.population.train import Entry, Population
+from finetune.report import terminal
 from finetune.search.halving import Halving
 from finetune.study.chunk import snapshot_of
 from finetune.study.exploring import explore
@@ -131,6 +132,9 @@ def test_what_was_stopped_is_no_result(halved):
     assert len(answer.evidence.stands.order) == (~stopped).sum()
     rows = [row for row in rows_of(halved[0]) if row["halving"]["out"] and row["halving"]["control"]]
     text = "\n".join(answer.headline)
+    (line,) = [line for line in answer.headline if line.startswith("Halving: ")]
+    assert line in " ".join(each.strip() for each in terminal.lines(answer))  # it is not left out for room
+    assert (halved[0] / "report.html").exists()
     assert f"{stopped.sum()} of 16 trials were stopped on their way" in text
     assert f"Of the {len(rows)} that would have been and were not" in text
 

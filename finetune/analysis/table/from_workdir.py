@@ -55,6 +55,9 @@ def read(workdir: Path) -> Study:
     """Returns what a work directory holds; raises UserError if no trial in it has ended."""
     config = records.read_document(workdir / "config.json")
     others = {name: records.read_document(workdir / f"{name}.json") for name in ("plan", "summary", "search")}
+    if others["search"].get("method") == "range":
+        raise UserError(f"{str(workdir)!r} holds a range test of learning rates, which has no answer, allowed: a study "
+                        "or a search; the test's last lines say where to search")  # fmt: skip
     rows = [row for row in records.read_trials(workdir) if row["status"] in _ENDED]
     if not rows:
         raise UserError(f"{str(workdir)!r} holds no trial that has ended, allowed: the work directory of a study")
