@@ -49,6 +49,7 @@ class ModelConfig:
         "auto = as the weights declare, else mean",
         ("auto", *POOLINGS),
     )
+    batch_norm: str = setting("frozen", "of a ResNet; live: of each batch where its scale trains", ("frozen", "live"))
     # Sizes of a model that has no checkpoint to take them from.
     width: int = setting(0, "of the residual stream; 0 = from the checkpoint, as the next four")
     depth: int = setting(0, "blocks")

@@ -59,7 +59,7 @@ def export(workdir: Path, to: Path, trial: str = "", adapter: bool = False) -> C
 def _write_model(directory: Path, workdir: Path, document: dict[str, Any], chosen: Chosen) -> None:
     leaves = {path: np.asarray(leaf) for path, leaf in from_study.load_trial(workdir, chosen.row["id"]).items()}
     leaves, tokenizer = _in_units(leaves, document), workdir / "tokenizer.json"
-    exported.write(directory, _describe(document, chosen), leaves, tokenizer if tokenizer.is_file() else None)
+    exported.write(directory, _describe(workdir, document, chosen), leaves, tokenizer if tokenizer.is_file() else None)
     checkpoint.save(directory / "orbax", leaves)
     write_card(directory / "README.md", document, chosen.row, chosen.repeats)
 
@@ -162,11 +162,11 @@ def _answered(workdir: Path) -> list[tuple[str, ...]]:
     return [setting.ids for setting in (found.choice, *found.tied) if setting is not None]
 
 
-def _describe(document: dict[str, Any], chosen: Chosen) -> dict[str, Any]:
+def _describe(workdir: Path, document: dict[str, Any], chosen: Chosen) -> dict[str, Any]:
     """Returns what finetune.json holds: all that it takes to run the model, and where it came from."""
     row = chosen.row
     return {
-        "architecture": document["architecture"],
+        "architecture": from_study.architecture(workdir),
         **_settings(document),
         "classes": document["classes"],
         "inputs": document.get("inputs", {}),  # a study of an earlier version says nothing of them

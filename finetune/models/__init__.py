@@ -53,7 +53,7 @@ _ANY = "bert"  # what model.name is unless it is set: the model is then what the
 _MOST_BLOCKS, _LARGEST = 1000, 2**24
 _FRACTIONS = {"epsilon": 1, "global_theta": 1e12, "local_theta": 1e12}  # and the most that they may be
 _MAY_BE_0: tuple[str, ...] = ("token_types", "padding", "class_tokens", "registers", "is_gated")
-_MAY_BE_0 += ("is_bottleneck", "strides_first", "strides_early")
+_MAY_BE_0 += ("is_bottleneck", "strides_first", "strides_early", "is_live")
 _OF_STAGES = ("depths", "widths")  # a number for each
 _PIXELS = ("mean", "deviation")  # numbers for each channel
 
@@ -120,7 +120,14 @@ def architecture(config: ModelConfig) -> dict[str, Any]:
     for size, value in given.items():
         if value not in (0, found[size]):
             raise UserError(f"model.{size} is {value}, allowed with {config.pretrained!r}: {found[size]}, or 0")
-    return found
+    return found if config.batch_norm == "frozen" else {**found, **_live(model)}
+
+
+def _live(model: str) -> dict[str, int]:
+    if "is_live" not in (FAMILIES[model].optional if model in FAMILIES else ()):
+        having = ", ".join(name for name, family in FAMILIES.items() if "is_live" in family.optional)
+        raise UserError(f"model.batch_norm is 'live' with a {model!r}, allowed with: {having}")
+    return {"is_live": 1}
 
 
 def _found(config: ModelConfig) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from finetune.member.task import Batch
 from finetune.models import pixels
 from finetune.models.block import ACTIVATIONS, Dtype, Mlp, layer_norm, vector
-from finetune.models.convolution import DepthwiseConv
 from finetune.models.stages import INPUT, SIZES, STEM, Staged, check_images, image_shape
 
 __all__ = ["INPUT", "SIZES", "STEM", "check", "image_shape", "module"]
@@ -51,6 +51,30 @@ class Embeddings(nn.Module):
         return self.norm(self.patches(x))
 
 
+class DepthwiseConv(nn.Module):
+    """A convolution of each channel alone, kernel [7, 7, channels], as a sum over the shifted images.
+
+    The columns of each row are summed first: that takes half the time of 49 images one after the other.
+    """
+
+    dtype: Dtype
+    param_dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        _, rows, columns, channels = x.shape
+        init = nn.initializers.truncated_normal(0.02)
+        kernel = self.param("kernel", init, (_EDGE, _EDGE, channels), self.param_dtype).astype(self.dtype)
+        reach = _EDGE // 2
+        padded = jnp.pad(x, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+        shifted = [padded[:, :, column : column + columns] for column in range(_EDGE)]
+        found = vector(self, "bias", channels, nn.initializers.zeros)[None, None, None]
+        for row, weights in enumerate(kernel[:, :, None, None, None]):
+            of_row = sum((image * weights[n] for n, image in enumerate(shifted[1:], 1)), shifted[0] * weights[0])
+            found = found + of_row[:, row : row + rows]
+        return found
+
+
 class Block(nn.Module):
     """x ← x + scale · mlp(norm(convolution of each channel)); the first of a later stage halves rows and columns."""
 
@@ -66,7 +90,7 @@ class Block(nn.Module):
         if self.halves:
             x = layer_norm(_EPSILON, *types, name="halved_norm")(x)
             x = Patches(self.width, _STRIDE, *types, name="halved")(x)
-        branch = DepthwiseConv(_EDGE, 1, *types, use_bias=True, name="depthwise")(x)
+        branch = DepthwiseConv(*types, name="depthwise")(x)
         branch = layer_norm(_EPSILON, *types, name="norm")(branch)
         init = nn.initializers.truncated_normal(0.02)
         branch = Mlp(_WIDER * self.width, ACTIVATIONS[self.activation], *types, init, name="mlp")(branch)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from finetune.models.block import Dtype, vector
+from finetune.models.block import Dtype
 
 
 class FrozenBatchNorm(nn.Module):
@@ -74,7 +74,6 @@ class DepthwiseConv(nn.Module):
     stride: int
     dtype: Dtype
     param_dtype: Dtype
-    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -83,10 +82,7 @@ class DepthwiseConv(nn.Module):
         kernel = self.param("kernel", init, shape, self.param_dtype).astype(self.dtype)
         weights = kernel.reshape(self.edge**2, 1, 1, 1, -1)
         shifted = windows(x, self.edge, self.stride)
-        found = sum((image * weights[n] for n, image in enumerate(shifted[1:], 1)), shifted[0] * weights[0])
-        if not self.use_bias:
-            return found
-        return found + vector(self, "bias", x.shape[-1], nn.initializers.zeros)[None, None, None]
+        return sum((image * weights[n] for n, image in enumerate(shifted[1:], 1)), shifted[0] * weights[0])
 
 
 def pointwise(channels: int, dtype: Dtype, param_dtype: Dtype, name: str) -> nn.Dense:

@@ -13,7 +13,7 @@ from finetune.config import OF_NO_RESULT, Config, ModelConfig
 from finetune.errors import UserError
 from finetune.study import problem, user_task
 from finetune.trials.grid import make_trials
-from tests.helpers import pairs, tasks
+from tests.helpers import families, pairs, tasks
 from tests.helpers.exports import text_config, write_tokenizer
 from tests.own.networks import linen_task, nnx_task
 from tests.study.test_user_task import layered, plain
@@ -22,6 +22,7 @@ SIZES = {"width": 8, "depth": 1, "heads": 2, "mlp_width": 8}
 TEXTS = [("good film", "plot"), ("bad plot", "film"), ("film film good", "bad good"), ("plot bad film", "bad")]
 
 WIDE = {"model.name": "vit", "data.name": "wide.npz", "data.image_size": 4, "model.patch_size": 2}
+RESNET = {"model.pretrained": "resnet", "data.name": "images.npz", **{f"model.{name}": 0 for name in SIZES}}
 
 # For every setting another value; where it needs others to be seen, these after it.
 CHANGES = {
@@ -30,6 +31,7 @@ CHANGES = {
     "model.dtype": ("bfloat16", {}),
     "model.dropout_at": ("head", {}),
     "model.pooling": ("first", {}),
+    "model.batch_norm": ("live", RESNET),
     "model.width": (16, {}),
     "model.depth": (2, {}),
     "model.heads": (4, {}),
@@ -116,6 +118,8 @@ def directory(tmp_path_factory):
             for place in range(count):
                 writer.writerow([*TEXTS[place % 4], ("yes", "no", "maybe")[place % 3], ("a", "b")[place % 2]])
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8)
+    resnet = families.golden("resnet")
+    families.write(directory / "resnet", resnet["config"], families.draw(resnet["shapes"]))
     np.savez(directory / "images.npz", x_train=images, y_train=np.arange(40) % 2)
     np.savez(directory / "wide.npz", x_train=images[:, :6], y_train=np.arange(40) % 2)
     return directory

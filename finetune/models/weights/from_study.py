@@ -7,8 +7,11 @@ from typing import Any
 from finetune.config import POOLINGS
 from finetune.errors import UserError
 from finetune.member import lora
+from finetune.models.weights import batch_norm
 from finetune.models.weights.sentence_transformers import Declared
 from finetune.storage import checkpoint, records
+
+_LIVE = "is_live"  # of an architecture: how its batch norms trained, which is no matter to what they are
 
 
 def architecture(path: Path) -> dict[str, Any]:
@@ -19,7 +22,7 @@ def architecture(path: Path) -> dict[str, Any]:
     found = _read(path).get("architecture")
     if not isinstance(found, dict):
         raise UserError(f"{path / 'config.json'} names no architecture, allowed: the work directory of a study")
-    return found
+    return {name: value for name, value in found.items() if name != _LIVE}
 
 
 def declared(path: Path) -> Declared:
@@ -53,9 +56,11 @@ def parameters(path: Path) -> checkpoint.HostLeaves:
 
 
 def load_trial(workdir: Path, identity: str) -> checkpoint.HostLeaves:
-    """Returns the full parameters of a trial at its best epoch, adapters merged into the kernels."""
+    """Returns the full parameters of a trial at its best epoch, adapters merged into the kernels, norms frozen."""
     own = checkpoint.load(workdir / "checkpoints" / "trials" / identity / "best")
     leaves = {**checkpoint.load(workdir / "checkpoints" / "base"), **own}
+    if _LIVE in (_read(workdir).get("architecture") or {}):
+        leaves = batch_norm.as_leaves(leaves)
     if not any(map(lora.is_adapter, own)):
         return leaves
     rows = {row["id"]: row for row in records.read_trials(workdir)}

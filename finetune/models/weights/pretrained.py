@@ -20,6 +20,7 @@ from finetune.errors import UserError, one_of
 from finetune.member.params import matches
 from finetune.models.weights import (
     augreg,
+    batch_norm,
     efficientnet_pytorch,
     exported,
     from_study,
@@ -61,6 +62,7 @@ def load(config: ModelConfig, expected: Mapping[str, jax.ShapeDtypeStruct], head
         return {}
     wanted = {path: leaf for path, leaf in expected.items() if not matches(head, path)}
     found = {path: leaf for path, leaf in source.format.parameters(source.path).items() if not matches(head, path)}
+    found = batch_norm.as_state(found, wanted)
     if _POSITION in found and _POSITION in wanted:
         found[_POSITION] = _resized(found[_POSITION], wanted[_POSITION].shape, source.resizing)
     compare(found, wanted, source.path)

@@ -143,6 +143,7 @@ RESNET = _STAGED._replace(
         "stem_width": ("embedding_size", 64),
     },
     harmless=_BACKBONE,
+    optional=(*_STAGED.optional, "is_live"),
     left_out=(r".*\.num_batches_tracked",),
     derive=_derive_resnet,
     derived=("num_channels", "layer_type", "downsample_in_first_stage", "downsample_in_bottleneck"),
