@@ -27,6 +27,7 @@ _DTYPES = ("float32", "bfloat16")
 _FINITE = Range(0.0, math.inf, high_excluded=True, words="0 or more, and finite")
 
 OWN_RATES = -1.0  # in place of a dropout rate: each layer drops at the one that it was built with
+TEMPERATURE = 0.05  # of similarities, where it is not set, and of losses that are told
 POOLINGS = ("mean", "first", "max")
 
 
@@ -79,6 +80,9 @@ class HparamsConfig:
         "focal loss: the loss of an example is multiplied by (1 - probability of its class)^focal_gamma; 0 = it is not",
         _NON_NEGATIVE,
         later=True,
+    )
+    temperature: float = setting(
+        TEMPERATURE, "of contrastive: what similarities are divided by in the loss of training", _POSITIVE, later=True
     )
     clip_norm: float = setting(0.0, "global norm of the gradient, 0 = no clipping", _NON_NEGATIVE)
     layer_decay: float = setting(1.0, "times the rate for each layer below the output", _ABOVE_ZERO)
@@ -143,8 +147,9 @@ class EvaluationConfig:
     metrics: tuple[str, ...] = setting(
         (),
         "others to report. classification: accuracy, macro_f1, matthews, auc; multilabel: accuracy (all labels right), "
-        "micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman, pearson; tokens: accuracy (of "
-        "all words), macro_f1, matthews, entity_f1 (entities found whole and of the right type)",
+        "micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman, pearson; choice: accuracy; "
+        "contrastive: accuracy (the text that belongs is the most similar of the split), reciprocal_rank; tokens: "
+        "accuracy (of all words), macro_f1, matthews, entity_f1 (entities found whole and of the right type)",
     )
     worth: float = setting(
         0.0,

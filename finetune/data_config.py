@@ -18,13 +18,16 @@ class DataConfig:
     )
     task: str = setting(
         "classification",
-        "what a label is: one class (classification), any number of classes (multilabel), a number (regression), or a "
-        "class for each word (tokens): .jsonl rows with a list of words and one of tags",
-        ("classification", "multilabel", "regression", "tokens"),
+        "what a label is: one class (classification), any number of classes (multilabel), a number (regression), a "
+        "class for each word (tokens): .jsonl rows with a list of words and one of tags, which of several texts goes "
+        "with the first (choice), or none: the two texts of a row belong together, others do not (contrastive)",
+        ("classification", "multilabel", "regression", "tokens", "choice", "contrastive"),
     )
     text_column: str = setting("text", "of delimited files and TFDS sets")
     text_columns: tuple[str, ...] = setting(
-        (), "in place of text_column, the two of a pair of texts, such as premise,hypothesis; empty = there is one text"
+        (),
+        "in place of text_column, the two of a pair of texts, such as premise,hypothesis, or of choice the first text "
+        "and all choices, of which the label is a name or a number from 0; empty = there is one text",
     )
     label_column: str = setting("label", "of delimited files and TFDS sets")
     label_separator: str = setting("|", "of the labels in a field, for multilabel; a .jsonl file may hold lists")

@@ -2,8 +2,9 @@
 
 INPUT is a .csv, .tsv, .jsonl or .txt file of texts, an image, a folder of images, or an .npz file with an array x. The
 answer is CSV: a row for each row of INPUT, with the most probable class and the probability of every class; of a
-multilabel model all classes that are more probable than not; of a regression the value. Of a model of tokens it has a
-row for each word: the items of a list in a .jsonl file, else what spaces part. --config names the config file of a task
+multilabel model all classes that are more probable than not; of a regression the value, of a contrastive model the
+cosine of two texts. Of a model of tokens it has a row for each word: the items of a list in a .jsonl file, else what
+spaces part. --config names the config file of a task
 of the user's own, whose outputs are taken as those of its kind of task: logits, or the values of a regression.
 """
 
@@ -24,8 +25,10 @@ from finetune.data import arrays, delimited, images, text
 from finetune.errors import UserError, one_of
 from finetune.export.predictor import IMAGE, TOKENS, TYPES, Model, load
 from finetune.hosts import output
+from finetune.member.metric import unit
 from finetune.member.params import abstract, unflatten
 from finetune.member.task import Task
+from finetune.models import of_kind
 from finetune.models.weights import pretrained
 from finetune.study import user_task
 
@@ -44,7 +47,9 @@ def read(path: Path, model: Model) -> tuple[list[str], dict[str, np.ndarray]]:
         names, values = _images(path, model.config.data)
         return names, {model.reads: _fitted(values, model)}
     lines, texts = _texts(path, model.config.data)
-    encoded = text.encode(texts, model.tokenizer, model.config.data.max_length, _width(model))
+    encoded = text.encode_for(
+        model.config.data.task, texts, model.tokenizer, model.config.data.max_length, _width(model)
+    )
     read = encoded.keys() - {"cut", *({TYPES} - model.inputs.keys())}
     return [str(line) for line in lines], {name: array for name, array in encoded.items() if name in read}
 
@@ -118,7 +123,10 @@ _TOLD: dict[str, Callable[[jax.Array], jax.Array]] = {
     "multilabel": jax.nn.sigmoid,
     "regression": lambda outputs: outputs,
     "tokens": jax.nn.softmax,
+    "choice": jax.nn.softmax,
+    "contrastive": lambda outputs: (unit(outputs[:, 0]) * unit(outputs[:, 1])).sum(axis=1, keepdims=True),
 }
+_ONE_VALUE = ("regression", "contrastive")  # of a row, and no label
 
 
 def probabilities(model: Model, rows: dict[str, np.ndarray]) -> np.ndarray:
@@ -129,14 +137,15 @@ def probabilities(model: Model, rows: dict[str, np.ndarray]) -> np.ndarray:
     others beyond rounding.
     """
     example = {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in rows.items()}
-    per_position, outputs = model.config.data.task == "tokens", max(len(model.classes), 1)
+    kind, outputs = model.config.data.task, max(len(model.classes), 1)
     if model.own_task is None:
-        task = models.build(model.config.model, outputs, example, per_position=per_position)
+        task = of_kind.build(model.config.model, kind, len(model.classes), example)
     else:
         task = user_task.build(model.own_task, len(model.classes), example, "")
     pretrained.compare(model.leaves, abstract(task), Path(model.config.model.pretrained))
-    _check_outputs(task, example, (*next(iter(example.values())).shape[:per_position], outputs))
-    return _run(task, jax.device_put(unflatten(model.leaves)), rows, _TOLD[model.config.data.task])
+    if kind != "contrastive":
+        _check_outputs(task, example, (*next(iter(example.values())).shape[: kind == "tokens"], outputs))
+    return _run(task, jax.device_put(unflatten(model.leaves)), rows, _TOLD[kind])
 
 
 def _check_outputs(task: Task, example: dict[str, jax.ShapeDtypeStruct], wanted: tuple[int, ...]) -> None:
@@ -176,13 +185,14 @@ def read_words(path: Path, model: Model) -> tuple[list[int], list[list[str]]]:
 def write(file: TextIO, model: Model, names: Sequence[str], found: np.ndarray) -> None:
     """Writes CSV: row, label, and p:CLASS for each class; a row is a line from 1, a place from 0, or a path.
 
-    Several labels are parted as in the data that the model was trained on; a regression has a column "value" alone.
+    Several labels are parted as in the data that the model was trained on; a regression has a column "value" alone, and
+    so have pairs of a contrastive model: their cosine.
     """
     writer = csv.writer(file, lineterminator="\n")
-    regression = model.config.data.task == "regression"
-    writer.writerow(["row", "value"] if regression else ["row", "label", *(f"p:{name}" for name in model.classes)])
+    one_value = model.config.data.task in _ONE_VALUE
+    writer.writerow(["row", "value"] if one_value else ["row", "label", *(f"p:{name}" for name in model.classes)])
     for name, values in zip(names, found, strict=True):
-        label = [] if regression else [_label(model, values)]
+        label = [] if one_value else [_label(model, values)]
         writer.writerow([name, *label, *(f"{value:.6g}" for value in values)])
 
 

@@ -1,6 +1,7 @@
 """Dataset: the three splits of any source, as arrays that a device can hold and index."""
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,13 +22,24 @@ _TEST_SEED = 0  # the test split does not move with data.split_seed
 _TEST, _VALIDATION, _TRAIN = range(3)
 
 
+# How many data.text_columns a kind of task has, if not two; and which cannot do without.
+_COLUMNS = {"tokens": (0, 0), "choice": (3, sys.maxsize)}
+_NEED_COLUMNS = ("choice", "contrastive")
+_ALLOWED_COLUMNS = {
+    0: "none",
+    2: "two columns, such as premise,hypothesis",
+    3: "those of the first text and of all choices, such as question,a,b,c",
+}
+
+
 class Dataset(NamedTuple):
     """Three splits with the same arrays, of integers or float32, and what identifies them.
 
-    Texts: "input_ids" uint16 or int32 [N, T], "length" int32 [N]; pairs of them "token_type_ids" uint8 [N, T] too.
-    Images: "image" uint8 or float32 [N, H, W, C]. Feature vectors: "features" float32 [N, D]. All: "label", int32 [N],
-    an index into `classes`; multilabel: float32 [N, C], 1 where an example has the class; regression: float32 [N], and
-    `classes` is empty; tokens: int32 [N, T], -1 where a token has none.
+    Texts: "input_ids" uint16 or int32 [N, T], "length" int32 [N]; pairs of them "token_type_ids" uint8 [N, T] too;
+    where an example has K texts [N, K, T] and [N, K]. Images: "image" uint8 or float32 [N, H, W, C]. Feature vectors:
+    "features" float32 [N, D]. All: "label", int32 [N], an index into `classes`; multilabel: float32 [N, C], 1 where an
+    example has the class; regression: float32 [N], and `classes` is empty; tokens: int32 [N, T], -1 where a token has
+    none; choice: int32 [N]; contrastive: int32 [N] of 0.
     content_hash: sha256 in hex over names, dtypes, shapes and bytes of all arrays, and the class names.
     facts: what is known of the data, as plain JSON values: "duplicates", see `duplicates.count`; of texts "cut_share",
         how many of all are longer than max_length.
@@ -73,7 +85,7 @@ def load(config: DataConfig, tokenizer_file: Path | None, token_types: bool = Tr
     facts = {"duplicates": counts} | ({} if cut is None else {"cut_share": float(cut.mean())})
     notes = (
         *source.notes,
-        *_told_of_cut(cut, "texts" if source.kind != "pair" else "pairs of texts"),
+        *_told_of_cut(cut, "pairs of texts" if source.kind == "pair" else "texts"),
         *duplicates.told(counts),
     )
     return Dataset(train, validation, test, classes, _content_hash((train, validation, test), classes), facts, notes)
@@ -95,12 +107,12 @@ def _source(config: DataConfig) -> Source:
 
 
 def _check_columns(config: DataConfig) -> None:
-    columns = config.text_columns
-    if columns and (len(set(columns)) != 2 or len(columns) != 2 or config.task == "tokens"):
-        kinds = "" if config.task != "tokens" else ", of a task other than tokens"
-        raise UserError(
-            f"data.text_columns is {', '.join(columns)!r}, allowed: two columns{kinds}, such as premise,hypothesis"
-        )
+    """Raises UserError unless data.text_columns are as many different ones as the task has."""
+    columns, least, most = config.text_columns, *_COLUMNS.get(config.task, (2, 2))
+    fit = least <= len(columns) <= most and len(set(columns)) == len(columns)
+    if not fit and (columns or config.task in _NEED_COLUMNS):
+        told = ", ".join(columns)
+        raise UserError(f"data.text_columns is {told!r}, allowed for {config.task}: {_ALLOWED_COLUMNS[least]}")
 
 
 def _told_of_cut(cut: np.ndarray | None, what: str) -> list[str]:
@@ -212,7 +224,7 @@ def _encode(kind: str, inputs: list[Any], config: DataConfig, tokenizer_file: Pa
     if kind in ("text", "pair"):
         from finetune.data import text
 
-        return text.encode(inputs, tokenizer_file, config.max_length or USUAL_MAX_LENGTH)
+        return text.encode_for(config.task, inputs, tokenizer_file, config.max_length or USUAL_MAX_LENGTH)
     if kind == "words":
         from finetune.data import text
 

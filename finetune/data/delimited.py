@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune.config import DataConfig
 from finetune.data import quoting, targets
-from finetune.data.source import SPLITS, Examples, Source, is_unicode, labelled, split_of, unlabelled
+from finetune.data.source import SPLITS, UNLABELLED, Examples, Source, is_unicode, labelled, split_of, unlabelled
 from finetune.errors import UserError, one_of
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -55,6 +55,8 @@ def _by_split(directory: Path) -> dict[str, Path]:
 
 def _has_labels(file: Path, config: DataConfig) -> bool:
     """Says whether any row of a file has a label; no label at all is one for multilabel, where the column is there."""
+    if config.task == UNLABELLED:
+        return True
     for _, row in rows(file):
         value = row.get(config.label_column)
         blank = not str(value).strip() and config.task != "multilabel"
@@ -65,7 +67,7 @@ def _has_labels(file: Path, config: DataConfig) -> bool:
 
 def _examples(file: Path, config: DataConfig) -> Examples:
     texts, labels = [], []
-    for line, row in rows(file, config.label_column):
+    for line, row in rows(file, "" if config.task == UNLABELLED else config.label_column):
         texts.append(_input(row, config.text_column, config.text_columns, f"{file}:{line}"))
         labels.append(_label(row, config, f"{file}:{line}"))
     return Examples(texts, labels)
@@ -89,6 +91,8 @@ def words_of(row: dict[str, Any], column: str, where: str) -> list[str]:
 
 def _label(row: dict[str, Any], config: DataConfig, where: str) -> Any:
     """Returns the label of a row, as `Examples` holds it."""
+    if config.task == UNLABELLED:
+        return ""
     if config.task == "multilabel" and isinstance(value := _value(row, config.label_column, where), list):
         return targets.names(value, config.label_separator, where)
     text = _field(row, config.label_column, where).strip()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-# array [N, T] -> array [N] of how many of the T positions are filled
+# array [N, ..., T] -> array [N, ...] of how many of the T positions are filled
 _PADDED = {"input_ids": "length", "token_type_ids": "length"}
 
 
@@ -15,16 +15,18 @@ def padded(split: Mapping[str, Any]) -> list[str]:
 
 
 def filled(split: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns how many positions each example of a split with padded arrays fills, int [N]."""
-    return np.max([split[_PADDED[name]] for name in padded(split)], axis=0)
+    """Returns how many positions each example of a split with padded arrays fills, int [N]: its longest text."""
+    return np.max(
+        [split[_PADDED[name]].reshape(len(split["length"]), -1).max(axis=1) for name in padded(split)], axis=0
+    )
 
 
 def whole(split: Mapping[str, np.ndarray]) -> int:
     """Returns how many positions the padded arrays of a split have, 1 if there are none."""
-    return max((split[name].shape[1] for name in padded(split)), default=1)
+    return max((split[name].shape[-1] for name in padded(split)), default=1)
 
 
 def cut(split: Mapping[str, Any], positions: int) -> dict[str, Any]:
     """Returns a split whose padded arrays end after so many positions."""
     names = padded(split)
-    return {name: array[:, :positions] if name in names else array for name, array in split.items()}
+    return {name: array[..., :positions] if name in names else array for name, array in split.items()}

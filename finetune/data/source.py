@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
+UNLABELLED = "contrastive"  # the kind of task whose examples have no labels
 _SPELLINGS = {"training": "train", "val": "validation", "valid": "validation", "dev": "validation", "testing": "test"}
 _WITHHELD = ("-1", "-1.0")  # what GLUE and TFDS put where the labels of a split are kept back
 _NOT_SCORED = "it is not scored, and finetune.predict reads it; test examples are split off train instead"
@@ -25,8 +26,8 @@ class Examples(NamedTuple):
 class Source(NamedTuple):
     """Some or all of SPLITS, read but not encoded.
 
-    kind: what the inputs are: text (str), pair (of them, a tuple), words (list of str), image (a path, or the bytes of
-        a file), array (np.ndarray, all of one shape and dtype).
+    kind: what the inputs are: text (str), pair (two of them or more, a tuple), words (list of str), image (a path, or
+        the bytes of a file), array (np.ndarray, all of one shape and dtype).
     order: class names in the order of the source; empty = sorted.
     notes: what the user is told of how the source was read, a line each.
     """

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from finetune.config import DataConfig
-from finetune.data.source import Examples, Source, is_number, is_unicode
+from finetune.data.source import UNLABELLED, Examples, Source, is_number, is_unicode
 from finetune.errors import UserError, one_of
 
 Targets = tuple[tuple[str, ...], dict[str, np.ndarray]]  # (classes, split -> label [N, ...])
@@ -20,7 +20,8 @@ def encode(source: Source, config: DataConfig) -> Targets:
     """Returns the classes of a source without other classes than config.classes, and the labels of each split.
 
     classification: int32 [N]; multilabel: float32 [N, C], 1 where an example has the class; regression: float32 [N],
-    and no classes; tokens: object [N] of int32 [words], see `of_tokens`. Raises UserError for
+    and no classes; tokens: object [N] of int32 [words], see `of_tokens`; choice: int32 [N];
+    contrastive: int32 [N] of 0, and no classes. Raises UserError for
     splits and labels that the task cannot have.
     """
     if "train" not in source.splits:
@@ -149,6 +150,24 @@ def _number(source: Source, config: DataConfig) -> Targets:
     return (), labels
 
 
+def _place(source: Source, config: DataConfig) -> Targets:
+    names = config.text_columns[1:]
+    index = {name: place for place, name in enumerate(names)} | {str(place): place for place in range(len(names))}
+    for split, examples in source.splits.items():
+        for label in examples.labels:
+            if label not in index:
+                raise one_of(f"label of split {split}", label, index)
+    labels = {
+        split: np.array([index[label] for label in examples.labels], np.int32)
+        for split, examples in source.splits.items()
+    }
+    return names, labels
+
+
+def _nothing(source: Source, config: DataConfig) -> Targets:
+    return (), {split: np.zeros(len(examples.labels), np.int32) for split, examples in source.splits.items()}
+
+
 def words(value: Any, what: str, where: str) -> list[str]:
     """Returns a JSON list of words or tags as texts; raises UserError for anything else."""
     if not isinstance(value, list) or not value:
@@ -194,4 +213,6 @@ _ENCODERS: dict[str, Callable[[Source, DataConfig], Targets]] = {
     "multilabel": _several_classes,
     "regression": _number,
     "tokens": _class_of_each_word,
+    "choice": _place,
+    UNLABELLED: _nothing,
 }

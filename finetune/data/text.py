@@ -48,6 +48,28 @@ def encode(
     return arrays
 
 
+def encode_each(
+    texts: Sequence[tuple[Any, ...]], tokenizer_file: Path | None, max_length: int, width: int = 0
+) -> dict[str, np.ndarray]:
+    """Returns what `encode` does of examples of K texts, or pairs of texts: arrays [N, K, ...], "cut" bool [N]."""
+    encoded = encode([text for example in texts for text in example], tokenizer_file, max_length, width)
+    cut = np.asarray(encoded.pop("cut").reshape(len(texts), -1).any(axis=1))
+    arrays = {name: array.reshape(len(texts), -1, *array.shape[1:]) for name, array in encoded.items()}
+    return {**arrays, "cut": cut}
+
+
+def encode_for(
+    task: str, texts: Sequence[Any], tokenizer_file: Path | None, max_length: int, width: int = 0
+) -> dict[str, np.ndarray]:
+    """Returns texts, pairs of them, or several, as a kind of task reads them; see `encode` and `encode_each`."""
+    if task == "contrastive":
+        return encode_each(texts, tokenizer_file, max_length, width)
+    if task == "choice":
+        pairs = [tuple((first, choice) for choice in choices) for first, *choices in texts]
+        return encode_each(pairs, tokenizer_file, max_length, width)
+    return encode(texts, tokenizer_file, max_length, width)
+
+
 def encode_words(
     texts: Sequence[Sequence[str]], tokenizer_file: Path | None, max_length: int, width: int = 0
 ) -> dict[str, np.ndarray]:

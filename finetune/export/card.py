@@ -62,6 +62,18 @@ _TOLD = {
         "",
         "",
     ),
+    "choice": _Told(
+        "It says which of {count} texts goes with a first one: {classes}.",
+        f"the most probable choice and {_EACH[:-5]}choice",
+        "scores",
+        "outputs[:, 0].argmax().item()",
+    ),
+    "contrastive": _Told(
+        "An encoder of texts: those that belong together are near each other.",
+        "the cosine of two texts",
+        "embeddings",
+        "torch.nn.functional.cosine_similarity(outputs[0], outputs[1], dim=0).item()",
+    ),
     "regression": _Told("A regression: it predicts a number.", "the value", "values", "outputs[:, 0].tolist()"),
 }
 _MARKS = re.compile(r"([\\`*\[\]|#])")
@@ -181,7 +193,7 @@ def _usage(document: dict[str, Any], directory: Path) -> str:
     others = "; a study with `--config.model.pooling=first` exports what they run" if family.head else ""
     pooled = {
         "files": "`.csv`, `.tsv` or `.jsonl`" if data.get("text_columns") else "`.csv`, `.tsv`, `.jsonl` or `.txt`",
-        "texts": _PAIRS if data.get("text_columns") else _TEXTS,
+        "texts": _PAIRS if data.get("text_columns") and data["task"] != "contrastive" else _TEXTS,
         "run": "[dict(text=a, text_pair=b) for a, b in texts]" if data.get("text_columns") else "texts",
         "where": "first token" if how == "first" else f"{how} over tokens",
         "pooled": _POOLED_TOKENS[how],

@@ -177,11 +177,54 @@ def spearman(outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Ar
     return jnp.where(spread > 0, (a * b).sum() / jnp.sqrt(jnp.where(spread > 0, spread, 1)), 0)
 
 
+def unit(vectors: jax.Array) -> jax.Array:
+    """Returns vectors [..., D] of length 1; zeros stay."""
+    squares = jnp.square(vectors).sum(axis=-1, keepdims=True)
+    return vectors / jnp.sqrt(jnp.where(squares > 0, squares, 1))
+
+
+_AT_ONCE = 32  # examples whose similarities to all others are held in memory
+
+
+def _of_places(outputs: jax.Array, weight: jax.Array, value: Callable[[jax.Array, jax.Array], jax.Array]) -> jax.Array:
+    """Returns the mean of value(texts that are more similar, texts as similar) over all examples of a split.
+
+    outputs [N, 2, D]: of the second texts of the split, its own is looked for by the first of an example.
+    """
+    first, second = unit(outputs[:, 0]), unit(outputs[:, 1])
+
+    def of_one(place: jax.Array) -> jax.Array:
+        similar = second @ first[place]
+        counted = (weight > 0).astype(outputs.dtype)
+        more, same = (((each * counted).sum()) for each in (similar > similar[place], similar == similar[place]))
+        return value(more, same)
+
+    values = jax.lax.map(of_one, jnp.arange(len(outputs)), batch_size=min(_AT_ONCE, len(outputs)))
+    return jnp.where(weight > 0, values, 0).sum() / jnp.maximum((weight > 0).sum(), 1).astype(outputs.dtype)
+
+
+def found_first(outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+    """Returns the share of examples whose own second text is the most similar of the split; ties share."""
+    del labels
+    return _of_places(outputs, weight, lambda more, same: jnp.where(more == 0, 1 / jnp.maximum(same, 1), 0))
+
+
+def reciprocal_rank(outputs: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
+    """Returns the mean of 1 / place of an example's own second text, by similarity; ties have their mean place."""
+    del labels
+    return _of_places(outputs, weight, lambda more, same: 1 / (more + (same + 1) / 2))
+
+
 CLASSIFICATION: Metrics = {
     "accuracy": lambda logits, batch: accuracy(logits, batch["label"]),
     "macro_f1": Metric(macro_f1, of_split=True),
     "matthews": Metric(matthews, of_split=True),
     "auc": Metric(auc, of_split=True),
+}
+CHOICE: Metrics = {"accuracy": CLASSIFICATION["accuracy"]}
+CONTRASTIVE: Metrics = {
+    "accuracy": Metric(found_first, of_split=True),
+    "reciprocal_rank": Metric(reciprocal_rank, of_split=True),
 }
 TOKENS: Metrics = {
     "accuracy": Metric(accuracy_of_tokens, of_split=True),

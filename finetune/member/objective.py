@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from finetune.config import TEMPERATURE
 from finetune.errors import UserError, one_of
 from finetune.member import entity, metric
 from finetune.member.metric import Metrics
@@ -37,12 +38,14 @@ class Kind(NamedTuple):
     """A kind of task: its loss, the metrics that it has by name, and those that are always reported.
 
     usual: what it is chosen on where no metric is named, the first of them that it has.
+    reads: what of a batch the loss reads besides the outputs.
     """
 
     loss: Callable[[Any, jax.Array, jax.Array], jax.Array]  # (outputs, label, label_smoothing) -> [B]
     metrics: Metrics
     reported: tuple[str, ...]
     usual: tuple[str, ...]
+    reads: str = "label"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +54,10 @@ class Loss:
 
     of: Callable[[Any, jax.Array, jax.Array], jax.Array]
     scale: float = 1.0  # unit of a regression's loss, which is a squared error
+    reads: str = "label"  # as of `Kind`
 
     def __call__(self, outputs: Any, batch: Batch, label_smoothing: jax.Array) -> jax.Array:
-        losses = self.of(outputs, batch["label"], label_smoothing)
+        losses = self.of(outputs, batch[self.reads], label_smoothing)
         return losses if self.scale == 1.0 else losses / self.scale**2
 
 
@@ -81,7 +85,7 @@ def make_objective(
         raise one_of("evaluation.metric", chosen_on, [metric.LOSS, *named])
     reported = (name for name in (*kind.reported, *kind.usual) if name in named)
     asked = dict.fromkeys((*reported, *own.metrics, *others, *(() if chosen_on in ("", metric.LOSS) else (chosen_on,))))
-    return Objective(own.loss or Loss(kind.loss, scale), metric.choose(named, tuple(asked)))
+    return Objective(own.loss or Loss(kind.loss, scale, kind.reads), metric.choose(named, tuple(asked)))
 
 
 def _named(task: str, classes: Sequence[str] | None) -> Metrics:
@@ -94,6 +98,11 @@ def _named(task: str, classes: Sequence[str] | None) -> Metrics:
 def is_of_classes(task: Task) -> bool:
     """Says whether the loss of a task is the cross-entropy of one class an example, which can be emphasised."""
     return isinstance(task.loss, Loss) and task.loss.of is cross_entropy
+
+
+def is_contrastive(task: Task) -> bool:
+    """Says whether the loss of a task compares the examples of a batch with each other by their similarities."""
+    return isinstance(task.loss, Loss) and task.loss.of is in_batch_cross_entropy
 
 
 def usual_metric(task: str, metrics: Container[str]) -> str:
@@ -154,6 +163,44 @@ def emphasis(
     return factor if class_weights is None else factor * class_weights.astype(logits.dtype)[labels]
 
 
+# (outputs, batch, hyperparameters, class weights) -> loss of each example [B]
+TrainedLoss = Callable[[Any, Batch, Hparams, Any], jax.Array]
+
+
+def trained_loss(task: Task, emphasises: bool) -> TrainedLoss | None:
+    """Returns what training minimises where that is not the loss that is told; None where it is.
+
+    emphasises: whether there are class weights, or some member's focal_gamma is not zero.
+    """
+
+    def emphasised(outputs: Any, batch: Batch, hparams: Hparams, class_weights: Any) -> jax.Array:
+        losses = task.loss(outputs, batch, hparams.label_smoothing)
+        return losses * emphasis(outputs, batch["label"], class_weights, hparams.focal_gamma)
+
+    def tempered(outputs: Any, batch: Batch, hparams: Hparams, class_weights: Any) -> jax.Array:
+        del class_weights
+        return in_batch_cross_entropy(outputs, batch["weight"], hparams.label_smoothing, hparams.temperature)
+
+    return tempered if is_contrastive(task) else emphasised if emphasises else None
+
+
+def in_batch_cross_entropy(
+    outputs: jax.Array, weight: jax.Array, label_smoothing: jax.Array | float = 0.0,
+    temperature: jax.Array | float = TEMPERATURE,
+) -> jax.Array:  # fmt: skip
+    """Returns the loss of each example [B] of finding its second text among those of the batch; outputs [B, 2, D].
+
+    The cross-entropy of cosines over `temperature`: Henderson et al. 2017, arXiv 1705.00652, section 4.4; there are no
+    labels to smooth. An example whose weight [B] is 0 is no other's candidate.
+    """
+    del label_smoothing
+    first, second = (metric.unit(outputs[:, place]) for place in (0, 1))
+    scores = first @ second.T / temperature
+    own = jnp.eye(len(scores), dtype=bool)
+    candidates = jnp.where((weight[None] > 0) | own, scores, -jnp.inf)
+    return jax.nn.logsumexp(candidates, axis=1) - jnp.diagonal(scores)
+
+
 def binary_cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: jax.Array | float = 0.0) -> jax.Array:
     """Returns the mean over classes of the binary cross-entropy of each example [B]; labels are multi-hot [B, C].
 
@@ -184,6 +231,10 @@ KINDS = {
     "multilabel": Kind(binary_cross_entropy, metric.MULTILABEL, ("accuracy", "micro_f1", "macro_f1"), ("micro_f1",)),
     "regression": Kind(squared_error, metric.REGRESSION, ("rmse", "spearman"), ("rmse",)),
     "tokens": Kind(token_cross_entropy, metric.TOKENS, ("accuracy", "macro_f1"), (entity.NAME, "accuracy")),
+    "choice": Kind(cross_entropy, metric.CHOICE, ("accuracy",), ("accuracy",)),
+    "contrastive": Kind(
+        in_batch_cross_entropy, metric.CONTRASTIVE, ("accuracy", "reciprocal_rank"), ("accuracy",), reads="weight"
+    ),
 }
 
 

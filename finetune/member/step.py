@@ -17,7 +17,7 @@ from finetune.config import OptimizerConfig
 from finetune.jaxpr.random_numbers import with_draws
 from finetune.member import lora
 from finetune.member.metric import as_metric
-from finetune.member.objective import emphasis, penalty
+from finetune.member.objective import TrainedLoss, penalty
 from finetune.member.optimizer import make_optimizer, rate_factors, unit_schedule
 from finetune.member.params import Leaves, flatten, live_state, partition, unflatten
 from finetune.member.precision import widened
@@ -53,7 +53,7 @@ class Recipe(NamedTuple):
     mixes: bool = False  # the examples of a batch influence each other in training, so that none is split
     whole: bool = True  # the forward passes run the whole model, not the tail behind a trunk
     reestimate: int = 0  # micro-batches from which running averages are taken anew before an evaluation
-    focal: bool = False  # some member's focal_gamma is not zero
+    trained_loss: TrainedLoss | None = None  # see `objective.trained_loss`
     state: tuple[str, ...] = ()  # paths of what each batch changes; if any, `forward` gives (outputs, {path: new})
 
     @property
@@ -203,7 +203,7 @@ def train_step(recipe: Recipe, member: Member, shared: Shared, batch: Batch, pos
 def _loss_and_gradients(
     recipe: Recipe, member: Member, shared: Shared, batch: Batch, position: Position
 ) -> tuple[jax.Array, Leaves, Leaves]:
-    """Returns the sum of the losses over all devices, the gradient of them with their emphasis, and the new state."""
+    """Returns the sum of the losses over all devices, the gradient of what is minimised, and the new state."""
     hparams = member.hparams
     seeds = hparams.seed[None] if shared.seeds is None else shared.seeds
 
@@ -218,9 +218,9 @@ def _loss_and_gradients(
         losses = widened(recipe.task.loss(outputs, batch, hparams.label_smoothing))
         state = {path: leaf.astype(member.state[path].dtype) for path, leaf in state.items()}
         value = jnp.where(batch["weight"] > 0, losses, 0).sum()
-        if not recipe.focal and shared.class_weights is None:
+        if recipe.trained_loss is None:
             return value, (value, state)
-        losses *= emphasis(outputs, batch["label"], shared.class_weights, hparams.focal_gamma)
+        losses = widened(recipe.trained_loss(outputs, batch, hparams, shared.class_weights))
         return jnp.where(batch["weight"] > 0, losses, 0).sum(), (value, state)
 
     (_, (value, state)), gradients = jax.value_and_grad(loss_sum, has_aux=True)(member.params)

@@ -156,6 +156,10 @@ def stream(path: Path) -> Iterator[Row]:
         )
 
 
+# Hyperparameters that came when there were studies without them: what a row that does not name them had.
+LATER = {"focal_gamma": 0.0, "temperature": 0.05}
+
+
 def read_trials(workdir: Path) -> list[Row]:
     """Returns the rows of trials.jsonl, the last one of each trial; raises UserError if the file is damaged."""
     rows = read(workdir / "trials.jsonl")
@@ -164,13 +168,11 @@ def read_trials(workdir: Path) -> list[Row]:
 
 
 def completed(rows: Iterable[Row]) -> list[Row]:
-    """Returns rows of trials.jsonl that have the same hyperparameters: one that a row does not name is off there, 0."""
+    """Returns rows of trials.jsonl that have the same hyperparameters: those of LATER that others name too."""
     rows = list(rows)
-    names = dict.fromkeys(name for row in rows for name in row["hparams"])
-    return [
-        row if len(row["hparams"]) == len(names) else row | {"hparams": dict.fromkeys(names, 0) | row["hparams"]}
-        for row in rows
-    ]
+    names = {name for row in rows for name in row["hparams"]} & LATER.keys()
+    told = {name: value for name, value in LATER.items() if name in names}
+    return [row if names <= row["hparams"].keys() else row | {"hparams": told | row["hparams"]} for row in rows]
 
 
 def check_trials(workdir: Path, rows: Iterable[Row]) -> None:

@@ -23,9 +23,10 @@ def baseline(kind: str, task: Task, dataset: Dataset) -> dict[str, float]:
     """Returns {"val_NAME": value, "test_NAME": value} of the loss and of every metric of a kind of task.
 
     A metric that has no finite value is left out. {} for a task whose outputs are not those of its kind: which they
-    are, its loss says; and where a metric of the user's own fails on a whole split.
+    are, its loss says; for texts to be found, which all are as similar to; and where a
+    metric of the user's own fails on a whole split.
     """
-    if not isinstance(task.loss, Loss) or task.loss.of is not KINDS[kind].loss:
+    if not isinstance(task.loss, Loss) or task.loss.of is not KINDS[kind].loss or kind not in _OUTPUTS:
         return {}
     output = _OUTPUTS[kind](dataset.train["label"], max(len(dataset.classes), 1))
 
@@ -77,4 +78,5 @@ _OUTPUTS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "multilabel": _of_labels,
     "regression": _of_numbers,
     "tokens": _of_classes,
+    "choice": _of_classes,
 }

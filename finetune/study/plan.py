@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from finetune.config import Config
+from finetune.config import TEMPERATURE, Config
 from finetune.errors import UserError
 from finetune.member import lora, rates
-from finetune.member.objective import is_of_classes
+from finetune.member.objective import is_contrastive, is_of_classes, trained_loss
 from finetune.member.params import abstract, count, decayed_paths, live_state, named_parts, stage_paths
 from finetune.member.step import Recipe, full_forward, training_forward
 from finetune.member.task import Task
@@ -22,6 +22,7 @@ from finetune.study.traits import Traits
 from finetune.trials import chain
 from finetune.trials.grid import Trial, distinct
 
+_NOTHING_TO_SMOOTH = ("regression", "contrastive")
 _TRIAL_BYTES, _CURVE_BYTES = 900, 150  # of a line of trials.jsonl and of curves.jsonl, roughly
 _CURVE_SECONDS, _KEPT_SECONDS = 4e-5, 0.2  # of writing such a line, and a trial's weights, roughly
 
@@ -91,7 +92,7 @@ def make_recipe(
         state=state,
         reestimate=config.evaluation.batch_norm_batches if state else 0,
         mixes=bool(mixed or state),
-        focal=any(trial.hparams["focal_gamma"] > 0 for trial in trials),
+        trained_loss=trained_loss(task, bool(config.loss.class_weights) or _is_focal(trials)),
     )
 
 
@@ -101,11 +102,20 @@ def _check(config: Config, task: Task, trials: Sequence[Trial], examples: int) -
     if batch_size > examples:
         raise UserError(f"batch_size is {batch_size}, allowed: at most the {examples} training examples")
     smoothing = max(trial.hparams["label_smoothing"] for trial in trials)
-    if config.data.task == "regression" and smoothing > 0:
-        raise UserError(f"label_smoothing is {smoothing:g}, allowed for regression: 0, since no label can be smoothed")
-    gamma = max(trial.hparams["focal_gamma"] for trial in trials)
-    if gamma > 0 and not is_of_classes(task):
+    if config.data.task in _NOTHING_TO_SMOOTH and smoothing > 0:
+        raise UserError(
+            f"label_smoothing is {smoothing:g}, allowed for {config.data.task}: 0, since no label can be smoothed"
+        )
+    if _is_focal(trials) and not is_of_classes(task):
+        gamma = max(trial.hparams["focal_gamma"] for trial in trials)
         raise UserError(f"focal_gamma is {gamma:g}, allowed where the loss is that of one class an example; else: 0")
+    temperatures = {trial.hparams["temperature"] for trial in trials} - {TEMPERATURE}
+    if temperatures and not is_contrastive(task):
+        raise UserError(f"temperature is {min(temperatures):g}, allowed for a task other than contrastive: its default")
+
+
+def _is_focal(trials: Sequence[Trial]) -> bool:
+    return any(trial.hparams["focal_gamma"] > 0 for trial in trials)
 
 
 def make_recipes(
@@ -205,7 +215,7 @@ def signature(fingerprint: str, recipe: Recipe, trials: Sequence[Trial]) -> dict
         "micro_batch": recipe.micro_batch,
         "accumulates": recipe.accumulates,
         "dropout": recipe.dropout,
-        **({"focal": True} if recipe.focal else {}),
+        **({"focal": True} if _is_focal(trials) else {}),
         **({"rates_by_depth": True} if recipe.rates.depths else {}),
         "devices": jax.local_device_count(),
         **({"lora_rank": recipe.adapters.rank} if recipe.adapters.rank else {}),

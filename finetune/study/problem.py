@@ -19,13 +19,14 @@ from finetune.member.objective import (
     OwnObjective,
     Target,
     in_units,
+    is_contrastive,
     is_of_classes,
     make_objective,
     usual_metric,
 )
 from finetune.member.params import abstract, count, flatten, without_state
 from finetune.member.task import Task
-from finetune.models import settled
+from finetune.models import of_kind, settled
 from finetune.models.weights import pretrained
 from finetune.storage import files
 from finetune.study import traits, user_objective, user_task
@@ -76,8 +77,14 @@ class Subject(NamedTuple):
         return (
             f"model: {parameters:,} parameters, {len(self.pretrained)} of {len(self.shapes)} leaves pretrained\n"
             f"data: {sizes[0]:,} training, {sizes[1]:,} validation, {sizes[2]:,} test examples, "
-            f"{f'{len(self.dataset.classes)} classes' if self.dataset.classes else 'a number to predict for each'}"
+            f"{self._to_predict}"
         )
+
+    @property
+    def _to_predict(self) -> str:
+        if self.dataset.classes:
+            return f"{len(self.dataset.classes)} classes"
+        return "each to be found by its other text" if is_contrastive(self.task) else "a number to predict for each"
 
 
 def load(config: Config, own_task: user_task.OwnTask | None = None, own: OwnObjective = NO_OBJECTIVE) -> Subject:
@@ -117,7 +124,7 @@ def load(config: Config, own_task: user_task.OwnTask | None = None, own: OwnObje
         target=target_of(config, dataset),
         metric=metric,
         larger_is_better=larger_is_better(task.metrics, metric),
-        traits=Traits({}, found.mixed) if own_task is None else traits.find(task, dataset.train),
+        traits=Traits({}, found.mixed or _mixed(task)) if own_task is None else traits.find(task, dataset.train),
         class_weights=_class_weights(config, task, dataset),
     )
 
@@ -148,9 +155,8 @@ def _build(config: Config, dataset: data.Dataset, own: OwnObjective) -> Task:
     example = _example(dataset)
     target = target_of(config, dataset)
     objective = _objective(config, own, target.scale, dataset.classes)
-    if config.data.task != "regression":
-        return models.build(config.model, len(dataset.classes), example, objective, config.data.task == "tokens")
-    return in_units(models.build(config.model, 1, example, objective), target)
+    task = of_kind.build(config.model, config.data.task, len(dataset.classes), example, objective)
+    return in_units(task, target) if config.data.task == "regression" else task
 
 
 def _objective(
@@ -174,6 +180,10 @@ def target_of(config: Config, dataset: data.Dataset) -> Target:
         return Target(0.0, 1.0)
     values = dataset.train["label"].astype(np.float64)
     return Target(float(values.mean()), float(values.std()) or 1.0)
+
+
+def _mixed(task: Task) -> str:
+    return "the loss looks for each example's other text among those of its batch" if is_contrastive(task) else ""
 
 
 def _class_weights(config: Config, task: Task, dataset: data.Dataset) -> np.ndarray | None:
@@ -223,6 +233,7 @@ def _description(
         "metric": metric,
         "metrics": sorted(task.metrics),
         **told,
+        **({"evaluation.batch_size": config.evaluation.batch_size} if is_contrastive(task) else {}),
         **{name: getattr(jax.config, name) for name in _OF_JAX},
         "method": _METHOD,
     }

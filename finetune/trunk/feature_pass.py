@@ -198,7 +198,7 @@ class Pass:
         if not padding.padded(split) or positions == padding.whole(split):
             return list(self._cuts[number])
         shapes = {
-            name: jax.ShapeDtypeStruct((positions, *split[name].shape[2:]), split[name].dtype)
+            name: jax.ShapeDtypeStruct((*split[name].shape[1:-1], positions), split[name].dtype)
             for name in padding.padded(split)
         }
         found = [cut.resized(shapes) for cut in self._cuts[number]]

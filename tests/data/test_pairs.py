@@ -59,9 +59,17 @@ def test_pairs_of_a_file(tmp_path, ending):
     "settings, message",
     [
         ({"text_columns": ("premise", "hypotheses")}, r"pairs\.csv:2: no column 'hypotheses', present: premise"),
-        ({"text_columns": ("premise",)}, r"data\.text_columns is 'premise', allowed: two columns, such as"),
-        ({"text_columns": ("premise", "premise")}, r"data\.text_columns is 'premise, premise', allowed: two"),
-        ({"task": "tokens"}, "data.text_columns is .*, of a task other than tokens"),
+        (
+            {"text_columns": ("premise",)},
+            r"data\.text_columns is 'premise', allowed for classification: two columns, such as",
+        ),
+        (
+            {"text_columns": ("premise", "premise")},
+            r"data\.text_columns is 'premise, premise', allowed for classification: two",
+        ),
+        ({"task": "tokens"}, "data.text_columns is .*, allowed for tokens: none"),
+        ({"task": "choice"}, "data.text_columns is .*, allowed for choice: those of the first text and of all choices"),
+        ({"task": "contrastive", "text_columns": ()}, "data.text_columns is '', allowed for contrastive: two columns"),
         ({"name": "digits"}, "data.text_columns is .* for data.name 'digits', allowed: empty"),
         ({"max_length": 3}, "data.max_length is 3, allowed: more than the 3 special tokens of a pair of texts"),
     ],

@@ -12,7 +12,7 @@ import numpy as np
 from finetune.config import OptimizerConfig
 from finetune.member.dropout import draws
 from finetune.member.metric import accuracy
-from finetune.member.objective import cross_entropy
+from finetune.member.objective import cross_entropy, trained_loss
 from finetune.member.params import abstract, decayed_paths, partition, trainable_paths
 from finetune.member.rates import NO_RATES, Rates
 from finetune.member.step import Member, Recipe, Shared, full_forward, init_member, training_forward
@@ -123,7 +123,7 @@ def make_recipe(
         micro_batch=micro_batch,
         accumulates=accumulates,
         dropout=dropout,
-        focal=focal,
+        trained_loss=trained_loss(task, emphasises=True) if focal else None,
         seeds=seeds,
         rates=rates,
     )
@@ -144,9 +144,9 @@ def make_shared(recipe: Recipe, pretrained: tuple[str, ...] = ()) -> Shared:
 
 DEFAULTS: dict[str, float | int] = {
     "learning_rate": 0.01, "warmup_fraction": 0.1, "weight_decay": 0.0, "l2": 0.0, "l1": 0.0, "l2_sp": 0.0,
-    "dropout": 0.0, "label_smoothing": 0.0, "focal_gamma": 0.0, "clip_norm": 0.0, "layer_decay": 1.0, "momentum": 0.9,
-    "beta1": 0.9, "beta2": 0.999, "lora_rank": 8, "lora_alpha": 16.0, "lora_ratio": 1.0, "batch_size": 4, "epochs": 2,
-    "seed": 0, "data_seed": 0,
+    "dropout": 0.0, "label_smoothing": 0.0, "focal_gamma": 0.0, "temperature": 0.05, "clip_norm": 0.0,
+    "layer_decay": 1.0, "momentum": 0.9, "beta1": 0.9, "beta2": 0.999, "lora_rank": 8, "lora_alpha": 16.0,
+    "lora_ratio": 1.0, "batch_size": 4, "epochs": 2, "seed": 0, "data_seed": 0,
 }  # fmt: skip
 
 

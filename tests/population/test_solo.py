@@ -99,7 +99,7 @@ def check_against_solo(axes: dict[str, dict[str, float]], tolerance: float, data
 
 def test_the_sample_covers_every_axis() -> None:
     adapters = {"lora_rank", "lora_alpha", "lora_ratio"}  # in test_lora.py
-    assert {*AXES, *SGD_AXES, *adapters, "data_seed"} - {"none", "everything"} == set(NAMES)
+    assert {*AXES, *SGD_AXES, *adapters, "temperature", "data_seed"} - {"none", "everything"} == set(NAMES)
 
 
 def test_population_equals_solo_runs_in_double_precision() -> None:

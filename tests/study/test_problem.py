@@ -62,6 +62,7 @@ CHANGES = {
     "hparams.dropout": (0.5, {}),
     "hparams.label_smoothing": (0.5, {}),
     "hparams.focal_gamma": (0.5, {}),
+    "hparams.temperature": (0.5, {}),
     "hparams.clip_norm": (0.5, {}),
     "hparams.layer_decay": (0.5, {}),
     "hparams.momentum": (0.5, {}),

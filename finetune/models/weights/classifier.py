@@ -36,6 +36,8 @@ def class_of(architecture: Mapping[str, Any], task: str, pooling: str, outputs: 
         return f"{family.name}{_IMAGES}" if family.image_head and pooling == family.poolings[0] else None
     if task == "tokens":
         return f"{family.name}{_TOKENS}" if family.classifies_tokens else None
+    if task not in _PROBLEMS:
+        return None
     head = family.head
     if pooling != "first" or head is None or not (head.odd or 2 * outputs <= architecture["width"]):
         return None

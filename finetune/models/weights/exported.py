@@ -28,6 +28,7 @@ FORMAT = 1
 _HEAD = "2_Dense"
 _CLASS_TOKEN, _TOKEN_POSITION = "embeddings/class_token", "embeddings/token_position"
 _TRANSFORMERS = "sentence_transformers.models."
+_LEAST_CLASSES = {"classification": 2, "multilabel": 1, "regression": 0, "tokens": 2, "choice": 2, "contrastive": 0}
 _ALLOWED = "allowed: the file as finetune.export wrote it"
 
 
@@ -177,7 +178,7 @@ def read_config(directory: Path) -> tuple[Config, tuple[str, ...]]:
         raise UserError(f"{directory / FILE} is damaged ({error}), {_ALLOWED}") from None
     settings.check(config)
     classes = found.get("classes")
-    least = {"classification": 2, "multilabel": 1, "regression": 0, "tokens": 2}[config.data.task]
+    least = _LEAST_CLASSES[config.data.task]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or len(classes) < least:
         raise UserError(f"{directory / FILE}: classes are {str(classes)[:40]}, allowed: a list of names")
     return config, tuple(classes)
