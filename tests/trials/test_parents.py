@@ -51,7 +51,7 @@ def small(monkeypatch: pytest.MonkeyPatch, float64: None) -> None:
         architecture={}, tokenizer=None, description={"model": "mlp"}, target=Target(0.0, 1.0), metric="loss",
         larger_is_better=True, traits=traits.NONE,
     )  # fmt: skip
-    monkeypatch.setattr(run, "load", lambda config, task: found)
+    monkeypatch.setattr(run, "load", lambda config, task, own: found)
     monkeypatch.setattr(run.reporting.Reporting, "update", lambda self: None)
     monkeypatch.setattr(run.reporting.Reporting, "end", lambda self: None)
     monkeypatch.setattr(run.reporting, "show", lambda answer: None)
