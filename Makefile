@@ -13,7 +13,7 @@ quickstart: $(VENV)/installed  ## fine-tune a packaged model on packaged data
 	$(RUN) finetune --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: $(VENV)/installed  ## run the test suite
-	$(RUN) pytest -n 2 $(TESTS)
+	$(RUN) pytest -n 2 --dist=loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(VENV)/installed  ## check style and formatting
 	$(RUN) ruff check .
