@@ -57,6 +57,7 @@ class Scaling(NamedTuple):
         if self.keeps_aspect:
             shorter = min(image.size)
             width, height = (int(edge * each / shorter) for each in image.size)
+        memory.check_fits(width * height * len(image.getbands()), f"an image scaled to {width} x {height} pixels")
         scaled = image if image.size == (width, height) else image.resize((width, height), self.resampling)
         left, top = (width - size) // 2, (height - size) // 2
         return scaled if (width, height) == (size, size) else scaled.crop((left, top, left + size, top + size))

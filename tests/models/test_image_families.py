@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from scipy.special import softmax
 
-from finetune import models
+from finetune import models, predict
 from finetune.config import LoraConfig, ModelConfig, TrunkConfig
 from finetune.errors import UserError
 from finetune.member import lora
@@ -101,13 +102,19 @@ def write_export(directory, config, leaves, pooling, shape=(12, 12, 3)):
     return load_file(directory / "model.safetensors"), json.loads((directory / "config.json").read_text())
 
 
-@pytest.mark.parametrize("name", families.IMAGES)
-def test_an_export_holds_what_transformers_reads(tmp_path, name):
+def exported_of(directory, name):
+    """Returns golden, config, leaves with a head, tensors and settings of an export in directory / "model"."""
     golden = families.golden(name)
-    config, task = task_of(write(tmp_path, name), *golden["size"], 3)
+    config, task = task_of(write(directory, name), *golden["size"], 3)
     leaves, shapes = pretrained.load(config, abstract(task), "head"), abstract(task)
     leaves |= families.draw({path: leaf.shape for path, leaf in shapes.items() if path.startswith("head/")})
-    stored, settings = write_export(tmp_path / "model", config, leaves, settled.pooling(config))
+    pooling = settled.pooling(config)
+    return golden, leaves, *write_export(directory / "model", config, leaves, pooling, [*golden["size"], 3])
+
+
+@pytest.mark.parametrize("name", families.IMAGES)
+def test_an_export_holds_what_transformers_reads(tmp_path, name):
+    golden, leaves, stored, settings = exported_of(tmp_path, name)
     prefix = ""
     if golden["class"]:
         prefix = FAMILIES[golden["config"]["model_type"]].prefix
@@ -118,6 +125,7 @@ def test_an_export_holds_what_transformers_reads(tmp_path, name):
         assert not head[:, len(leaves["head/kernel"]) :].any()
     else:
         assert "architectures" not in settings
+        assert {each: list(array.shape) for each, array in stored.items()} == golden["shapes"]
     for each, array in families.draw(golden["shapes"]).items():
         if not each.startswith(UNREAD):
             np.testing.assert_array_equal(stored[prefix + each], array, err_msg=each)
@@ -127,6 +135,25 @@ def test_an_export_holds_what_transformers_reads(tmp_path, name):
     assert read.keys() == leaves.keys()
     for path, leaf in leaves.items():
         np.testing.assert_array_equal(read[path], leaf, err_msg=path)
+
+
+@pytest.mark.parametrize("name", families.IMAGES)
+def test_transformers_computes_the_same_with_an_export(tmp_path, name):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    golden, leaves, _, _ = exported_of(tmp_path, name)
+    image = families.pixels(3, *golden["size"], 3)
+    found = predict.probabilities(predict.load(tmp_path / "model"), {"image": image})
+    pixels = torch.tensor((image.transpose(0, 3, 1, 2) / 127.5 - 1).astype(np.float32))
+    kind = transformers.AutoModelForImageClassification if golden["class"] else transformers.AutoModel
+    model, said = kind.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert not any(said[each] for each in ("missing_keys", "unexpected_keys", "mismatched_keys")), said
+    with torch.no_grad():
+        outputs = model.eval()(pixel_values=pixels)
+    if golden["class"]:
+        logits = outputs.logits.numpy()
+    else:
+        logits = outputs.pooler_output.numpy() @ leaves["head/kernel"] + leaves["head/bias"]
+    np.testing.assert_allclose(found, softmax(logits, axis=-1), rtol=1e-4, atol=1e-5)
 
 
 def test_words_select_what_they_say(family):

@@ -73,10 +73,12 @@ def tensors(name: str | None, model: str, leaves: Mapping[str, np.ndarray]) -> d
     """Returns {name in the class called `name`: array} of the head of a `model` with these leaves {path: array}.
 
     Without a class the classifier is a tensor that fits none, so that a class refuses the file: it would draw a head.
+    There is no tensor where transformers has no class that would read the file.
     """
     weight, bias = leaves["head/kernel"].T, leaves["head/bias"]
     if name is None:
-        return {"classifier.weight": np.zeros(0, weight.dtype)}
+        family = FAMILIES[model]
+        return {} if family.images and not family.image_head else {"classifier.weight": np.zeros(0, weight.dtype)}
     if name.endswith(_IMAGES) and FAMILIES[model].image_head_reads_mean:
         weight = np.concatenate([weight, np.zeros_like(weight)], axis=1)
     if not name.endswith(_TEXTS):

@@ -129,17 +129,14 @@ def declared(config: ModelConfig) -> Declared:
         return from_study.declared(root)
     if (root / sentence_transformers.FILE).is_file():
         return sentence_transformers.declared(root)
-    return _declared_for_images(root) if (root / "config.json").is_file() else Declared()
+    source = _locate(config)
+    is_of_images = source is not None and source.format is huggingface and huggingface.family_of(source.path).images
+    return _declared_for_images(root) if is_of_images else Declared()
 
 
 def _declared_for_images(directory: Path) -> Declared:
-    """Returns what a directory of transformers says of images and what is pooled; nothing if it is of texts."""
-    try:
-        family = huggingface.family_of(directory / "model.safetensors")
-    except UserError:
-        return Declared()  # as it is told where the weights are read
-    if not family.images:
-        return Declared()
+    """Returns what a directory of transformers says of images and of what is pooled."""
+    family = huggingface.family_of(directory / "model.safetensors")
     note = f"{directory} has no {preprocessor.FILE}: images are taken as stored, pixels scaled to -1 to 1"
     notes = () if (directory / preprocessor.FILE).is_file() else (note,)
     return Declared(family.poolings[0], notes=notes, binding=False, images=preprocessor.read(directory))
