@@ -24,7 +24,7 @@ _TEST, _VALIDATION, _TRAIN = range(3)
 
 # How many data.text_columns a kind of task has, if not two; and which cannot do without.
 _COLUMNS = {"tokens": (0, 0), "choice": (3, sys.maxsize)}
-_NEED_COLUMNS = ("choice", "contrastive")
+_NEED_COLUMNS = ("choice", "contrastive", "question_answering")
 _ALLOWED_COLUMNS = {
     0: "none",
     2: "two columns, such as premise,hypothesis",
@@ -77,6 +77,8 @@ def load(config: DataConfig, tokenizer_file: Path | None, token_types: bool = Tr
             (inputs, targets.of_tokens(labels, part)) for (inputs, labels), part in zip(chosen, word, strict=True)
         ]
     ends = np.cumsum([len(labels) for _, labels in chosen])[:-1]
+    if config.task == "question_answering":
+        arrays, chosen = _with_answers(arrays, chosen, ends)
     pieces = {key: np.split(array, ends) for key, array in arrays.items()}
     train, validation, test = (
         {key: pieces[key][number] for key in pieces} | {"label": labels} for number, (_, labels) in enumerate(chosen)
@@ -89,6 +91,18 @@ def load(config: DataConfig, tokenizer_file: Path | None, token_types: bool = Tr
         *duplicates.told(counts),
     )
     return Dataset(train, validation, test, classes, _content_hash((train, validation, test), classes), facts, notes)
+
+
+def _with_answers(
+    arrays: Split, chosen: Sequence[tuple[list[Any], np.ndarray]], ends: np.ndarray
+) -> tuple[Split, list[tuple[list[Any], np.ndarray]]]:
+    """Returns encoded texts with what answers are judged by, and three splits with the answers as labels."""
+    from finetune.data import answer_spans
+
+    texts, answers = ([item for part in chosen for item in part[number]] for number in (0, 1))
+    found = answer_spans.located(texts, answers, arrays.pop("first"), arrays.pop("last"))
+    labels = np.split(found.pop("label"), ends)
+    return arrays | found, [(inputs, part) for (inputs, _), part in zip(chosen, labels, strict=True)]
 
 
 def _source(config: DataConfig) -> Source:
@@ -222,8 +236,10 @@ def _select(inputs: list[Any], labels: np.ndarray, mask: np.ndarray) -> tuple[li
 
 def _encode(kind: str, inputs: list[Any], config: DataConfig, tokenizer_file: Path | None) -> Split:
     if kind in ("text", "pair"):
-        from finetune.data import text
+        from finetune.data import answer_spans, text
 
+        if config.task == "question_answering":
+            return answer_spans.encode(inputs, tokenizer_file, config.max_length or USUAL_MAX_LENGTH)
         return text.encode_for(config.task, inputs, tokenizer_file, config.max_length or USUAL_MAX_LENGTH)
     if kind == "words":
         from finetune.data import text

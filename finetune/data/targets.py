@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from finetune.config import DataConfig
+from finetune.data import answer_spans
 from finetune.data.source import UNLABELLED, Examples, Source, is_number, is_unicode
 from finetune.errors import UserError, one_of
 
@@ -20,9 +21,9 @@ def encode(source: Source, config: DataConfig) -> Targets:
     """Returns the classes of a source without other classes than config.classes, and the labels of each split.
 
     classification: int32 [N]; multilabel: float32 [N, C], 1 where an example has the class; regression: float32 [N],
-    and no classes; tokens: object [N] of int32 [words], see `of_tokens`; choice: int32 [N];
-    contrastive: int32 [N] of 0, and no classes. Raises UserError for
-    splits and labels that the task cannot have.
+    and no classes; tokens: object [N] of int32 [words], see `of_tokens`; choice: int32 [N]; question_answering: object
+    [N] of answers, see `answer_spans`, and no classes; contrastive: int32 [N] of 0, and no classes. Raises UserError
+    for splits and labels that the task cannot have.
     """
     if "train" not in source.splits:
         raise UserError(f"the data has no train split, present: {', '.join(source.splits) or 'none'}")
@@ -168,6 +169,16 @@ def _nothing(source: Source, config: DataConfig) -> Targets:
     return (), {split: np.zeros(len(examples.labels), np.int32) for split, examples in source.splits.items()}
 
 
+def _answers(source: Source, config: DataConfig) -> Targets:
+    labels = {}
+    for split, examples in source.splits.items():
+        labels[split] = np.empty(len(examples.labels), object)
+        labels[split][:] = [
+            each if isinstance(each, tuple) else answer_spans.parsed(each, f"split {split}") for each in examples.labels
+        ]
+    return (), labels
+
+
 def words(value: Any, what: str, where: str) -> list[str]:
     """Returns a JSON list of words or tags as texts; raises UserError for anything else."""
     if not isinstance(value, list) or not value:
@@ -214,5 +225,6 @@ _ENCODERS: dict[str, Callable[[Source, DataConfig], Targets]] = {
     "regression": _number,
     "tokens": _class_of_each_word,
     "choice": _place,
+    "question_answering": _answers,
     UNLABELLED: _nothing,
 }
