@@ -87,6 +87,7 @@ def load(config: DataConfig, tokenizer_file: Path | None, token_types: bool = Tr
     facts = {"duplicates": counts} | ({} if cut is None else {"cut_share": float(cut.mean())})
     notes = (
         *source.notes,
+        *_told_of_answers(config.task, [labels for _, labels in chosen]),
         *_told_of_cut(cut, "pairs of texts" if source.kind == "pair" else "texts"),
         *duplicates.told(counts),
     )
@@ -113,11 +114,15 @@ def _source(config: DataConfig) -> Source:
     except OSError as error:
         raise UserError(f"cannot read data.name {config.name!r}: {error}") from error
     if config.text_columns and source.kind != "pair":
-        raise UserError(
-            f"data.text_columns is {', '.join(config.text_columns)!r} for data.name {config.name!r}, allowed: empty; "
-            "pairs are read from .csv, .tsv and .jsonl files and TFDS sets"
-        )
+        raise _no_texts(config)
     return _keep_classes(targets.as_whole(source), config.classes) if config.task == "classification" else source
+
+
+def _no_texts(config: DataConfig) -> UserError:
+    return UserError(
+        f"data.text_columns is {', '.join(config.text_columns)!r} for data.name {config.name!r}, allowed: empty; "
+        "pairs are read from .csv, .tsv and .jsonl files and TFDS sets"
+    )
 
 
 def _check_columns(config: DataConfig) -> None:
@@ -133,6 +138,18 @@ def _told_of_cut(cut: np.ndarray | None, what: str) -> list[str]:
     if cut is None or not cut.any():
         return []
     return [f"{cut.sum():,} of {len(cut):,} {what} ({cut.mean():.1%}) are longer than data.max_length and cut"]
+
+
+def _told_of_answers(task: str, labels: Sequence[np.ndarray]) -> list[str]:
+    if task != "question_answering":
+        return []
+    found = np.concatenate([(part == 1).any(axis=(1, 2)) for part in labels])
+    if found.all():
+        return []
+    return [
+        f"{(~found).sum():,} of {len(found):,} answers are cut off with their texts: they are not learned, and what is "
+        "said in their place counts as any other answer"
+    ]
 
 
 def _read(config: DataConfig) -> Source:
@@ -156,6 +173,8 @@ def _read(config: DataConfig) -> Source:
 def _read_file(path: Path, config: DataConfig) -> Source:
     from finetune.data import arrays
 
+    if path.suffix.lower() == ".npz" and config.text_columns:
+        raise _no_texts(config)
     if path.suffix.lower() == ".npz":
         return arrays.read(path, config.task)
     if delimited.is_delimited(path):

@@ -139,9 +139,13 @@ def _multi_hot(rows: Sequence[tuple[str, ...]], index: dict[str, int]) -> np.nda
     return found
 
 
-def _number(source: Source, config: DataConfig) -> Targets:
+def _check_no_classes(config: DataConfig) -> None:
     if config.classes:
-        raise UserError(f"data.classes is {', '.join(config.classes)!r}, allowed for regression: none")
+        raise UserError(f"data.classes is {', '.join(config.classes)!r}, allowed for {config.task}: none")
+
+
+def _number(source: Source, config: DataConfig) -> Targets:
+    _check_no_classes(config)
     labels = {
         split: np.array([number(label, f"split {split}") for label in examples.labels], np.float32)
         for split, examples in source.splits.items()
@@ -152,6 +156,7 @@ def _number(source: Source, config: DataConfig) -> Targets:
 
 
 def _place(source: Source, config: DataConfig) -> Targets:
+    _check_no_classes(config)
     names = config.text_columns[1:]
     index = {name: place for place, name in enumerate(names)} | {str(place): place for place in range(len(names))}
     for split, examples in source.splits.items():
@@ -166,10 +171,12 @@ def _place(source: Source, config: DataConfig) -> Targets:
 
 
 def _nothing(source: Source, config: DataConfig) -> Targets:
+    _check_no_classes(config)
     return (), {split: np.zeros(len(examples.labels), np.int32) for split, examples in source.splits.items()}
 
 
 def _answers(source: Source, config: DataConfig) -> Targets:
+    _check_no_classes(config)
     labels = {}
     for split, examples in source.splits.items():
         labels[split] = np.empty(len(examples.labels), object)
@@ -192,8 +199,7 @@ def words(value: Any, what: str, where: str) -> list[str]:
 def _class_of_each_word(source: Source, config: DataConfig) -> Targets:
     if source.kind != "words":
         raise UserError(f"data.task is 'tokens' for data.name {config.name!r}, allowed: .jsonl files of words and tags")
-    if config.classes:
-        raise UserError(f"data.classes is {', '.join(config.classes)!r}, allowed for tokens: none")
+    _check_no_classes(config)
     tags = {split: [tag for row in each.labels for tag in row] for split, each in source.splits.items()}
     classes = _classes(source, tags)
     if len(classes) < 2:
