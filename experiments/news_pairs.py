@@ -5,13 +5,14 @@
 writes, each with train.csv and test.csv and columns first, second and label, below runs/pairs:
 
 same      the beginning of a news and how it goes on, or how another one of the same topic does: label same or other
-share     the second text is mixed of both, 12 words: label is the share of words that go on, 0 to 1
+share     12 words of how it goes on and of how a news of another topic does: label is the share of the first, 0 to 1
 together  as same, without those that do not belong together, and without labels
 """
 
 import csv
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,18 +23,29 @@ _MIXED = 12
 _COUNTS = {"train": 2000, "test": 500}
 
 
-def halves(texts: list[str], topics: list[str], count: int) -> list[tuple[list[str], list[str], list[str]]]:
-    """Returns (words of the beginning, of how it goes on, of how another of the topic does) of `count` news."""
+class News(NamedTuple):
+    """Words of a news: how it begins, how it goes on, and how others do, of the same topic and of another one."""
+
+    first: list[str]
+    own: list[str]
+    near: list[str]
+    far: list[str]
+
+
+def news(texts: list[str], topics: list[str], count: int) -> list[News]:
+    """Returns `count` news in an order that is always the same."""
     random = np.random.default_rng(0)
     words = [text.split() for text in texts]
     long = [place for place in random.permutation(len(words)) if len(words[place]) >= 2 * _WORDS]
-    by_topic = {topic: [place for place in long if topics[place] == topic] for topic in set(topics)}
-    rows = []
-    for place in long[:count]:
-        others = by_topic[topics[place]]
-        other = others[(others.index(place) + 1) % len(others)]
-        rows.append((words[place][:_WORDS], words[place][_WORDS:][:_WORDS], words[other][_WORDS:][:_WORDS]))
-    return rows
+    found = []
+    for number, place in enumerate(long[:count]):
+        behind = [*long[number + 1 :], *long]
+        near, far = (
+            next(each for each in behind if (topics[each] == topics[place]) == same and each != place)
+            for same in (True, False)
+        )
+        found.append(News(words[place][:_WORDS], *(words[each][_WORDS:][:_WORDS] for each in (place, near, far))))
+    return found
 
 
 def mixed(own: list[str], other: list[str], share: float, random: np.random.Generator) -> list[str]:
@@ -53,16 +65,16 @@ def main(directory: Path) -> None:
     """Writes all files."""
     random = np.random.default_rng(1)
     for split, examples in packaged.read("r8").splits.items():
-        found = halves(list(examples.inputs), list(examples.labels), _COUNTS[split])
+        found = news(list(examples.inputs), list(examples.labels), _COUNTS[split])
         same, share = [], []
-        for place, (first, own, other) in enumerate(found):
-            label = ("same", "other")[place % 2]
-            same.append((" ".join(first), " ".join(own if label == "same" else other), label))
+        for place, each in enumerate(found):
+            first, label = " ".join(each.first), ("same", "other")[place % 2]
+            same.append((first, " ".join(each.own if label == "same" else each.near), label))
             part = random.integers(0, 5) / 4
-            share.append((" ".join(first), " ".join(mixed(own, other, part, random)), part))
+            share.append((first, " ".join(mixed(each.own, each.far, part, random)), part))
         write(directory / "same" / f"{split}.csv", ("first", "second", "label"), same)
         write(directory / "share" / f"{split}.csv", ("first", "second", "label"), share)
-        together = [(" ".join(first), " ".join(own)) for first, own, _ in found]
+        together = [(" ".join(each.first), " ".join(each.own)) for each in found]
         write(directory / "together" / f"{split}.csv", ("first", "second"), together)
 
 

@@ -148,6 +148,7 @@ class EvaluationConfig:
         (),
         "others to report. classification: accuracy, macro_f1, matthews, auc; multilabel: accuracy (all labels right), "
         "micro_f1, macro_f1, auc; regression: rmse (in units of the target), spearman, pearson; choice: accuracy; "
+        "question_answering: exact_match, f1 (of words, as SQuAD's script); "
         "contrastive: accuracy (the text that belongs is the most similar of the split), reciprocal_rank; tokens: "
         "accuracy (of all words), macro_f1, matthews, entity_f1 (entities found whole and of the right type)",
     )

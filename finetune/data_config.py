@@ -20,8 +20,9 @@ class DataConfig:
         "classification",
         "what a label is: one class (classification), any number of classes (multilabel), a number (regression), a "
         "class for each word (tokens): .jsonl rows with a list of words and one of tags, which of several texts goes "
-        "with the first (choice), or none: the two texts of a row belong together, others do not (contrastive)",
-        ("classification", "multilabel", "regression", "tokens", "choice", "contrastive"),
+        "with the first (choice), words of the second text that answer the first (question_answering), or none: two "
+        "texts of a row belong together, others do not (contrastive)",
+        ("classification", "multilabel", "regression", "tokens", "choice", "question_answering", "contrastive"),
     )
     text_column: str = setting("text", "of delimited files and TFDS sets")
     text_columns: tuple[str, ...] = setting(

@@ -3,9 +3,9 @@
 INPUT is a .csv, .tsv, .jsonl or .txt file of texts, an image, a folder of images, or an .npz file with an array x. The
 answer is CSV: a row for each row of INPUT, with the most probable class and the probability of every class; of a
 multilabel model all classes that are more probable than not; of a regression the value, of a contrastive model the
-cosine of two texts. Of a model of tokens it has a row for each word: the items of a list in a .jsonl file, else what
-spaces part. --config names the config file of a task
-of the user's own, whose outputs are taken as those of its kind of task: logits, or the values of a regression.
+cosine of two texts, of one that answers questions the answer. Of a model of tokens it has a row for each word: the
+items of a list in a .jsonl file, else what spaces part. --config names the config file of a task of the user's own,
+whose outputs are taken as those of its kind of task: logits, or the values of a regression.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from finetune import cli, models
 from finetune.config import DataConfig
 from finetune.data import arrays, delimited, images, text
 from finetune.errors import UserError, one_of
+from finetune.export import answering
 from finetune.export.predictor import IMAGE, TOKENS, TYPES, Model, load
 from finetune.hosts import output
 from finetune.member.metric import unit
@@ -124,6 +125,7 @@ _TOLD: dict[str, Callable[[jax.Array], jax.Array]] = {
     "regression": lambda outputs: outputs,
     "tokens": jax.nn.softmax,
     "choice": jax.nn.softmax,
+    "question_answering": lambda outputs: outputs,
     "contrastive": lambda outputs: (unit(outputs[:, 0]) * unit(outputs[:, 1])).sum(axis=1, keepdims=True),
 }
 _ONE_VALUE = ("regression", "contrastive")  # of a row, and no label
@@ -137,14 +139,16 @@ def probabilities(model: Model, rows: dict[str, np.ndarray]) -> np.ndarray:
     others beyond rounding.
     """
     example = {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in rows.items()}
-    kind, outputs = model.config.data.task, max(len(model.classes), 1)
+    kind = model.config.data.task
+    outputs = 2 if kind == "question_answering" else max(len(model.classes), 1)
     if model.own_task is None:
         task = of_kind.build(model.config.model, kind, len(model.classes), example)
     else:
         task = user_task.build(model.own_task, len(model.classes), example, "")
     pretrained.compare(model.leaves, abstract(task), Path(model.config.model.pretrained))
     if kind != "contrastive":
-        _check_outputs(task, example, (*next(iter(example.values())).shape[: kind == "tokens"], outputs))
+        per_position = kind in ("tokens", "question_answering")
+        _check_outputs(task, example, (*next(iter(example.values())).shape[:per_position], outputs))
     return _run(task, jax.device_put(unflatten(model.leaves)), rows, _TOLD[kind])
 
 
@@ -277,6 +281,13 @@ def main() -> None:
         tags = probabilities(model, rows)
         with _opened(given.to) as file:
             write_words(file, model, lines, words, word, tags)
+        return
+    if model.config.data.task == "question_answering":
+        lines, texts = _texts(given.input, model.config.data)
+        rows, places = answering.encoded(texts, model, _width(model))
+        answers = answering.answers(texts, places, probabilities(model, rows))
+        with _opened(given.to) as file:
+            answering.write(file, lines, answers)
         return
     names, rows = read(given.input, model)
     found = probabilities(model, rows)

@@ -24,7 +24,7 @@ _TEST, _VALIDATION, _TRAIN = range(3)
 
 # How many data.text_columns a kind of task has, if not two; and which cannot do without.
 _COLUMNS = {"tokens": (0, 0), "choice": (3, sys.maxsize)}
-_NEED_COLUMNS = ("choice", "contrastive")
+_NEED_COLUMNS = ("choice", "contrastive", "question_answering")
 _ALLOWED_COLUMNS = {
     0: "none",
     2: "two columns, such as premise,hypothesis",
@@ -77,6 +77,8 @@ def load(config: DataConfig, tokenizer_file: Path | None, token_types: bool = Tr
             (inputs, targets.of_tokens(labels, part)) for (inputs, labels), part in zip(chosen, word, strict=True)
         ]
     ends = np.cumsum([len(labels) for _, labels in chosen])[:-1]
+    if config.task == "question_answering":
+        arrays, chosen = _with_answers(arrays, chosen, ends)
     pieces = {key: np.split(array, ends) for key, array in arrays.items()}
     train, validation, test = (
         {key: pieces[key][number] for key in pieces} | {"label": labels} for number, (_, labels) in enumerate(chosen)
@@ -85,10 +87,23 @@ def load(config: DataConfig, tokenizer_file: Path | None, token_types: bool = Tr
     facts = {"duplicates": counts} | ({} if cut is None else {"cut_share": float(cut.mean())})
     notes = (
         *source.notes,
+        *_told_of_answers(config.task, [labels for _, labels in chosen]),
         *_told_of_cut(cut, "pairs of texts" if source.kind == "pair" else "texts"),
         *duplicates.told(counts),
     )
     return Dataset(train, validation, test, classes, _content_hash((train, validation, test), classes), facts, notes)
+
+
+def _with_answers(
+    arrays: Split, chosen: Sequence[tuple[list[Any], np.ndarray]], ends: np.ndarray
+) -> tuple[Split, list[tuple[list[Any], np.ndarray]]]:
+    """Returns encoded texts with what answers are judged by, and three splits with the answers as labels."""
+    from finetune.data import answer_spans
+
+    texts, answers = ([item for part in chosen for item in part[number]] for number in (0, 1))
+    found = answer_spans.located(texts, answers, arrays.pop("first"), arrays.pop("last"))
+    labels = np.split(found.pop("label"), ends)
+    return arrays | found, [(inputs, part) for (inputs, _), part in zip(chosen, labels, strict=True)]
 
 
 def _source(config: DataConfig) -> Source:
@@ -99,11 +114,15 @@ def _source(config: DataConfig) -> Source:
     except OSError as error:
         raise UserError(f"cannot read data.name {config.name!r}: {error}") from error
     if config.text_columns and source.kind != "pair":
-        raise UserError(
-            f"data.text_columns is {', '.join(config.text_columns)!r} for data.name {config.name!r}, allowed: empty; "
-            "pairs are read from .csv, .tsv and .jsonl files and TFDS sets"
-        )
+        raise _no_texts(config)
     return _keep_classes(targets.as_whole(source), config.classes) if config.task == "classification" else source
+
+
+def _no_texts(config: DataConfig) -> UserError:
+    return UserError(
+        f"data.text_columns is {', '.join(config.text_columns)!r} for data.name {config.name!r}, allowed: empty; "
+        "pairs are read from .csv, .tsv and .jsonl files and TFDS sets"
+    )
 
 
 def _check_columns(config: DataConfig) -> None:
@@ -119,6 +138,18 @@ def _told_of_cut(cut: np.ndarray | None, what: str) -> list[str]:
     if cut is None or not cut.any():
         return []
     return [f"{cut.sum():,} of {len(cut):,} {what} ({cut.mean():.1%}) are longer than data.max_length and cut"]
+
+
+def _told_of_answers(task: str, labels: Sequence[np.ndarray]) -> list[str]:
+    if task != "question_answering":
+        return []
+    found = np.concatenate([(part == 1).any(axis=(1, 2)) for part in labels])
+    if found.all():
+        return []
+    return [
+        f"{(~found).sum():,} of {len(found):,} answers are cut off with their texts: they are not learned, and what is "
+        "said in their place counts as any other answer"
+    ]
 
 
 def _read(config: DataConfig) -> Source:
@@ -142,6 +173,8 @@ def _read(config: DataConfig) -> Source:
 def _read_file(path: Path, config: DataConfig) -> Source:
     from finetune.data import arrays
 
+    if path.suffix.lower() == ".npz" and config.text_columns:
+        raise _no_texts(config)
     if path.suffix.lower() == ".npz":
         return arrays.read(path, config.task)
     if delimited.is_delimited(path):
@@ -222,8 +255,10 @@ def _select(inputs: list[Any], labels: np.ndarray, mask: np.ndarray) -> tuple[li
 
 def _encode(kind: str, inputs: list[Any], config: DataConfig, tokenizer_file: Path | None) -> Split:
     if kind in ("text", "pair"):
-        from finetune.data import text
+        from finetune.data import answer_spans, text
 
+        if config.task == "question_answering":
+            return answer_spans.encode(inputs, tokenizer_file, config.max_length or USUAL_MAX_LENGTH)
         return text.encode_for(config.task, inputs, tokenizer_file, config.max_length or USUAL_MAX_LENGTH)
     if kind == "words":
         from finetune.data import text

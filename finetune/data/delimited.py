@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import DataConfig
-from finetune.data import quoting, targets
+from finetune.data import answer_spans, quoting, targets
 from finetune.data.source import SPLITS, UNLABELLED, Examples, Source, is_unicode, labelled, split_of, unlabelled
 from finetune.errors import UserError, one_of
 
@@ -95,6 +95,8 @@ def _label(row: dict[str, Any], config: DataConfig, where: str) -> Any:
         return ""
     if config.task == "multilabel" and isinstance(value := _value(row, config.label_column, where), list):
         return targets.names(value, config.label_separator, where)
+    if config.task == "question_answering":
+        return answer_spans.parsed(_value(row, config.label_column, where), where)
     text = _field(row, config.label_column, where).strip()
     if config.task == "multilabel":
         return targets.names(text, config.label_separator, where)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from finetune.config import DataConfig
+from finetune.data import answer_spans
 from finetune.data.source import UNLABELLED, Examples, Source, is_number, is_unicode
 from finetune.errors import UserError, one_of
 
@@ -20,9 +21,9 @@ def encode(source: Source, config: DataConfig) -> Targets:
     """Returns the classes of a source without other classes than config.classes, and the labels of each split.
 
     classification: int32 [N]; multilabel: float32 [N, C], 1 where an example has the class; regression: float32 [N],
-    and no classes; tokens: object [N] of int32 [words], see `of_tokens`; choice: int32 [N];
-    contrastive: int32 [N] of 0, and no classes. Raises UserError for
-    splits and labels that the task cannot have.
+    and no classes; tokens: object [N] of int32 [words], see `of_tokens`; choice: int32 [N]; question_answering: object
+    [N] of answers, see `answer_spans`, and no classes; contrastive: int32 [N] of 0, and no classes. Raises UserError
+    for splits and labels that the task cannot have.
     """
     if "train" not in source.splits:
         raise UserError(f"the data has no train split, present: {', '.join(source.splits) or 'none'}")
@@ -138,9 +139,13 @@ def _multi_hot(rows: Sequence[tuple[str, ...]], index: dict[str, int]) -> np.nda
     return found
 
 
-def _number(source: Source, config: DataConfig) -> Targets:
+def _check_no_classes(config: DataConfig) -> None:
     if config.classes:
-        raise UserError(f"data.classes is {', '.join(config.classes)!r}, allowed for regression: none")
+        raise UserError(f"data.classes is {', '.join(config.classes)!r}, allowed for {config.task}: none")
+
+
+def _number(source: Source, config: DataConfig) -> Targets:
+    _check_no_classes(config)
     labels = {
         split: np.array([number(label, f"split {split}") for label in examples.labels], np.float32)
         for split, examples in source.splits.items()
@@ -151,6 +156,7 @@ def _number(source: Source, config: DataConfig) -> Targets:
 
 
 def _place(source: Source, config: DataConfig) -> Targets:
+    _check_no_classes(config)
     names = config.text_columns[1:]
     index = {name: place for place, name in enumerate(names)} | {str(place): place for place in range(len(names))}
     for split, examples in source.splits.items():
@@ -165,7 +171,19 @@ def _place(source: Source, config: DataConfig) -> Targets:
 
 
 def _nothing(source: Source, config: DataConfig) -> Targets:
+    _check_no_classes(config)
     return (), {split: np.zeros(len(examples.labels), np.int32) for split, examples in source.splits.items()}
+
+
+def _answers(source: Source, config: DataConfig) -> Targets:
+    _check_no_classes(config)
+    labels = {}
+    for split, examples in source.splits.items():
+        labels[split] = np.empty(len(examples.labels), object)
+        labels[split][:] = [
+            each if isinstance(each, tuple) else answer_spans.parsed(each, f"split {split}") for each in examples.labels
+        ]
+    return (), labels
 
 
 def words(value: Any, what: str, where: str) -> list[str]:
@@ -181,8 +199,7 @@ def words(value: Any, what: str, where: str) -> list[str]:
 def _class_of_each_word(source: Source, config: DataConfig) -> Targets:
     if source.kind != "words":
         raise UserError(f"data.task is 'tokens' for data.name {config.name!r}, allowed: .jsonl files of words and tags")
-    if config.classes:
-        raise UserError(f"data.classes is {', '.join(config.classes)!r}, allowed for tokens: none")
+    _check_no_classes(config)
     tags = {split: [tag for row in each.labels for tag in row] for split, each in source.splits.items()}
     classes = _classes(source, tags)
     if len(classes) < 2:
@@ -214,5 +231,6 @@ _ENCODERS: dict[str, Callable[[Source, DataConfig], Targets]] = {
     "regression": _number,
     "tokens": _class_of_each_word,
     "choice": _place,
+    "question_answering": _answers,
     UNLABELLED: _nothing,
 }

@@ -40,12 +40,42 @@ def encode(
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         rows.extend(_encoded(tokenizer, texts[start : start + _TEXTS_AT_ONCE], max_length, tokenizer_file))
     arrays = _padded([row.ids for row in rows], tokenizer, pad_id, tokenizer_file, width)
-    arrays["cut"] = np.array([row.cut for row in rows], bool)
-    if pairs:
-        arrays["token_type_ids"] = np.zeros(arrays["input_ids"].shape, np.uint8)
-        for place, row in enumerate(rows):
-            arrays["token_type_ids"][place, : len(row.types)] = row.types
-    return arrays
+    return arrays | _of_rows(rows, arrays["input_ids"].shape, pairs)
+
+
+def _of_rows(rows: Sequence[Row], shape: tuple[int, ...], pairs: bool) -> dict[str, np.ndarray]:
+    """Returns "cut", and of pairs "token_type_ids"."""
+    cut = {"cut": np.array([row.cut for row in rows], bool)}
+    if not pairs:
+        return cut
+    types = np.zeros(shape, np.uint8)
+    for place, row in enumerate(rows):
+        types[place, : len(row.types)] = row.types
+    return {**cut, "token_type_ids": types}
+
+
+def encode_with_offsets(
+    texts: Sequence[tuple[str, str]], tokenizer_file: Path | None, max_length: int, width: int = 0
+) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    """Returns what `encode` does of pairs of which the second text alone is cut, and the characters of its tokens.
+
+    These are int32 [tokens, 2] for each pair, start and end in the second text, 0 and 0 where a token is not of it.
+    """
+    tokenizer, pad_id = _read(tokenizer_file, max_length, pairs=True)
+    tokenizer.enable_truncation(max_length, strategy="only_second")
+    rows: list[Row] = []
+    offsets: list[np.ndarray] = []
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        try:
+            encodings = tokenizer.encode_batch(list(texts[start : start + _TEXTS_AT_ONCE]))
+        except Exception as error:  # as in `_encoded`; such as a first text that leaves no room for the second
+            raise UserError(f"tokenizer {tokenizer_file} cannot encode the texts: {error}") from error
+        rows += [Row(encoding.ids, encoding.type_ids, bool(encoding.overflowing)) for encoding in encodings]
+        for encoding in encodings:
+            of_second = np.array(encoding.sequence_ids, object) == 1
+            offsets.append(np.where(of_second[:, None], np.array(encoding.offsets, np.int32), 0))
+    arrays = _padded([row.ids for row in rows], tokenizer, pad_id, tokenizer_file, width)
+    return arrays | _of_rows(rows, arrays["input_ids"].shape, True), offsets
 
 
 def encode_each(

@@ -68,6 +68,12 @@ _TOLD = {
         "scores",
         "outputs[:, 0].argmax().item()",
     ),
+    "question_answering": _Told(
+        "It answers a question by words of a text.",
+        "the words that answer a question and how probable they are",
+        "",
+        "",
+    ),
     "contrastive": _Told(
         "An encoder of texts: those that belong together are near each other.",
         "the cosine of two texts",
@@ -185,6 +191,8 @@ def _usage(document: dict[str, Any], directory: Path) -> str:
         return _template("card_image.md").format(told=told.told, rest=rest)
     if FAMILIES[document["architecture"]["model"]].images:
         return _usage_of_images(document, directory, name)
+    if data["task"] == "question_answering":
+        return _template("card_answers.md").format(told=told.told)
     if data["task"] == "tokens":
         usage = _template("card_tokens.md").format(told=told.told)
         return usage if name else usage.partition(" With transformers:")[0]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from finetune.config import TEMPERATURE
 from finetune.errors import UserError, one_of
-from finetune.member import entity, metric
+from finetune.member import entity, metric, span
 from finetune.member.metric import Metrics
 from finetune.member.params import Leaves
 from finetune.member.precision import widened
@@ -232,6 +232,7 @@ KINDS = {
     "regression": Kind(squared_error, metric.REGRESSION, ("rmse", "spearman"), ("rmse",)),
     "tokens": Kind(token_cross_entropy, metric.TOKENS, ("accuracy", "macro_f1"), (entity.NAME, "accuracy")),
     "choice": Kind(cross_entropy, metric.CHOICE, ("accuracy",), ("accuracy",)),
+    "question_answering": Kind(span.cross_entropy, span.METRICS, ("exact_match", "f1"), ("f1",)),
     "contrastive": Kind(
         in_batch_cross_entropy, metric.CONTRASTIVE, ("accuracy", "reciprocal_rank"), ("accuracy",), reads="weight"
     ),

@@ -30,7 +30,9 @@ def build(
         return _of_each(_begun_as_it_is(models.build(config, width, _of_one(example), objective), width))
     if kind == "choice":
         return _one_score(_of_each(models.build(config, 1, _of_one(example), objective)))
-    return models.build(config, max(classes, 1), example, objective, kind == "tokens")
+    if kind == "question_answering":  # of each token, whether the answer starts, and whether it ends there
+        return models.build(config, 2, example, objective, per_position=True)
+    return models.build(config, max(classes, 1), example, objective, per_position=kind == "tokens")
 
 
 def _of_one(example: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.ShapeDtypeStruct]:

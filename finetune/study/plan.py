@@ -22,7 +22,7 @@ from finetune.study.traits import Traits
 from finetune.trials import chain
 from finetune.trials.grid import Trial, distinct
 
-_NOTHING_TO_SMOOTH = ("regression", "contrastive")
+_NOTHING_TO_SMOOTH = ("regression", "contrastive", "question_answering")
 _TRIAL_BYTES, _CURVE_BYTES = 900, 150  # of a line of trials.jsonl and of curves.jsonl, roughly
 _CURVE_SECONDS, _KEPT_SECONDS = 4e-5, 0.2  # of writing such a line, and a trial's weights, roughly
 
@@ -109,9 +109,21 @@ def _check(config: Config, task: Task, trials: Sequence[Trial], examples: int) -
     if _is_focal(trials) and not is_of_classes(task):
         gamma = max(trial.hparams["focal_gamma"] for trial in trials)
         raise UserError(f"focal_gamma is {gamma:g}, allowed where the loss is that of one class an example; else: 0")
+    _check_seeds(config, task, trials)
     temperatures = {trial.hparams["temperature"] for trial in trials} - {TEMPERATURE}
     if temperatures and not is_contrastive(task):
         raise UserError(f"temperature is {min(temperatures):g}, allowed for a task other than contrastive: its default")
+
+
+def _check_seeds(config: Config, task: Task, trials: Sequence[Trial]) -> None:
+    """Raises UserError where trials of several seeds would be copies of each other, and chance looked like none."""
+    draws = any(trial.hparams["dropout"] != 0 or chain.adapts(trial.choices["trainable"]) for trial in trials)
+    seeds = sorted({trial.hparams["seed"] for trial in trials})
+    if is_contrastive(task) and config.model.pretrained and not draws and len(seeds) > 1:
+        raise UserError(
+            f"seed is {', '.join(map(str, seeds))}, which changes nothing without dropout or lora, since the head "
+            "begins as the identity, allowed: one seed, --grid=seed=0, and several orders, --grid=data_seed=0,1,2"
+        )
 
 
 def _is_focal(trials: Sequence[Trial]) -> bool:

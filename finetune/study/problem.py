@@ -84,6 +84,8 @@ class Subject(NamedTuple):
     def _to_predict(self) -> str:
         if self.dataset.classes:
             return f"{len(self.dataset.classes)} classes"
+        if "answers" in self.dataset.train:
+            return "answers to find in their texts"
         return "each to be found by its other text" if is_contrastive(self.task) else "a number to predict for each"
 
 

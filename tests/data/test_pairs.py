@@ -84,3 +84,16 @@ def test_what_is_no_pair_is_refused(tmp_path, settings, message):
 def test_a_tokenizer_that_joins_nothing_is_refused(tmp_path):
     with pytest.raises(UserError, match="puts nothing between the texts of a pair"):
         text.encode([("good", "bad")], exports.write_tokenizer(tmp_path), 8)
+
+
+def test_answers_that_are_cut_off_are_told(tmp_path):
+    rows = [("good", "very very very very bad", ["bad"]) for _ in range(20)]
+    file = pairs.write_rows(tmp_path / "questions.jsonl", ("question", "context", "label"), rows)
+    config = DataConfig(name=str(file), task="question_answering", text_columns=("question", "context"), max_length=7)
+    dataset = load(config, pairs.write_tokenizer(tmp_path))
+    assert "20 of 20 answers are cut off with their texts" in dataset.notes[0]
+    assert (dataset.train["label"] < 1).all()
+    for task in ("question_answering", "contrastive"):
+        config.task, config.classes = task, ("good",)
+        with pytest.raises(UserError, match=f"data.classes is 'good', allowed for {task}: none"):
+            load(config, tmp_path / "tokenizer.json")

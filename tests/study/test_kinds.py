@@ -2,19 +2,36 @@
 
 import csv
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 from sklearn.datasets import load_digits
 
+from finetune import config as settings
 from finetune import predict
 from finetune.analysis.table.trials import read_study
 from finetune.data.dataset import load
 from finetune.errors import UserError
 from finetune.export.directory import export
+from finetune.member import entity
+from finetune.member.objective import KINDS
 from finetune.study import run
 from tests.helpers import studies
+
+
+def test_the_table_of_tasks_in_the_readme_is_what_there_is():
+    text = (Path(settings.__file__).parents[1] / "README.md").read_text()
+    rows = text.partition("| task | an example |")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = [re.split(r"(?<!\\) ?\| ?", row)[1:-1] for row in rows]
+    assert [row[0].strip("`") for row in cells] == list(KINDS) == list(settings.CHOICES["data.task"])
+    for task, _, chosen, *others in cells:
+        kind = KINDS[task.strip("`")]
+        assert re.findall(r"`(\w+)`", chosen)[0] == kind.usual[0]
+        named = {*re.findall(r"`(\w+)`", chosen), *re.findall(r"`(\w+)`", "".join(others))}
+        assert named - {entity.NAME} == set(kind.metrics)
 
 
 def config_of(task, metric, name="digits"):

@@ -1,12 +1,17 @@
 """Studies of examples of several texts, from a file to the predictions of the exported model."""
 
+import csv
+
 import numpy as np
 import pytest
 
 from finetune import predict
+from finetune.data import answer_spans
 from finetune.errors import UserError
+from finetune.export.directory import export
 from finetune.study import run
 from tests.helpers import pairs, studies
+from tests.member.test_span import by_script
 from tests.study.test_pairs import predicted
 
 
@@ -45,6 +50,8 @@ def test_texts_that_belong_together(tmp_path):
     same = (abs(similar - own) < 1e-6).sum(axis=1)
     found = ((similar > own + 1e-6).sum(axis=1) == 0) / same
     assert row["metrics"]["test_accuracy"] == pytest.approx(found.mean(), abs=1e-6)
+    with pytest.raises(UserError, match="seed is 0, 1, which changes nothing without dropout or lora"):
+        run.run(config, tmp_path / "other", {}, seeds=2)
     config.hparams.label_smoothing = 0.1
     with pytest.raises(UserError, match="label_smoothing is 0.1, allowed for contrastive: 0"):
         run.run(config, tmp_path / "other", {})
@@ -76,3 +83,42 @@ def test_a_choice_of_several_texts(tmp_path):
     pairs.write_rows(tmp_path / "data" / "train.csv", header, [*found[:60], ("x", "a", "b", "c", "d")])
     with pytest.raises(UserError, match="label of split train is 'd', allowed: 0, 1, 2, a, b, c"):
         run.run(config, tmp_path / "other", {})
+
+
+def test_answers_to_questions(tmp_path):
+    config = pairs.config(tmp_path)
+    header, found = ("question", "context", "answers"), []
+    for number, (first, other, _) in enumerate(pairs.rows(80)):
+        answer = first.split()[-1] if number % 2 else first
+        found.append(
+            (answer, f"{first}, {other}", {"text": [answer, other], "answer_start": [first.rindex(answer), -1]})
+        )
+    (tmp_path / "data").mkdir()
+    for split, part in (("train", found[:60]), ("test", found[60:])):
+        pairs.write_rows(tmp_path / "data" / f"{split}.jsonl", header, part)
+    config.data.name, config.data.text_columns, config.data.label_column = str(tmp_path / "data"), header[:2], header[2]
+    config.data.task, config.data.max_length = "question_answering", 12
+    run.run(config, tmp_path / "work", {"learning_rate": [0.03]})
+    row, told = exported(tmp_path)
+    assert [each["row"] for each in told] == [str(line) for line in range(1, 21)]
+    scores = [by_script(each["answer"], answers_of(field)) for each, (*_, field) in zip(told, found[60:], strict=True)]
+    for place, name in enumerate(("exact_match", "f1")):
+        assert row["metrics"][f"test_{name}"] == pytest.approx(np.mean([each[place] for each in scores]), abs=1e-6)
+    assert all(0 < float(each["p"]) <= 1 for each in told)
+    assert row["best"]["value"] == row["metrics"]["val_f1"]
+    assert "It answers a question by words of a text" in (tmp_path / "model" / "README.md").read_text()
+
+
+def answers_of(field):
+    return [answer_spans.Answer(text, -1) for text in field["text"]]
+
+
+def exported(directory):
+    """Returns the row of the exported trial, and what predict's command writes for the test split."""
+    row = export(directory / "work", directory / "model").row
+    file, to = directory / "data" / "test.jsonl", directory / "told.csv"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["predict", str(directory / "model"), str(file), f"--to={to}"])
+        predict.main()
+    with to.open(newline="") as stream:
+        return row, list(csv.DictReader(stream))

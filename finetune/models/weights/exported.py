@@ -28,7 +28,15 @@ FORMAT = 1
 _HEAD = "2_Dense"
 _CLASS_TOKEN, _TOKEN_POSITION = "embeddings/class_token", "embeddings/token_position"
 _TRANSFORMERS = "sentence_transformers.models."
-_LEAST_CLASSES = {"classification": 2, "multilabel": 1, "regression": 0, "tokens": 2, "choice": 2, "contrastive": 0}
+_LEAST_CLASSES = {
+    "classification": 2,
+    "multilabel": 1,
+    "regression": 0,
+    "tokens": 2,
+    "choice": 2,
+    "contrastive": 0,
+    "question_answering": 0,
+}
 _ALLOWED = "allowed: the file as finetune.export wrote it"
 
 
@@ -65,7 +73,7 @@ def write(
     image = description.get("inputs", {}).get("image", {})
     if family.images and image.get("dtype") == "uint8":
         _write_preprocessor(directory, image["shape"], description["architecture"], data)
-    if not family.images and data.get("task") != "tokens":
+    if not family.images and data.get("task") not in ("tokens", "question_answering"):
         _write_pooling(directory, description["model"]["pooling"], *leaves["head/kernel"].shape)
 
 
