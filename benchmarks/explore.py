@@ -25,11 +25,12 @@ from absl import flags
 
 from finetune.config import Config
 from finetune.member.epoch import epoch_order
-from finetune.search.search import TPE, Search
+from finetune.search.search import TPE, Search, Stopped, Told
 from finetune.search.space import parse
 from finetune.study import plan, problem, run
 from finetune.study.exploring import explore
 from finetune.study.problem import Subject
+from finetune.trials.assignment import Assignment
 from finetune.trials.grid import make_trials
 
 _CONFIG = minilm.define_config_flag()
@@ -41,6 +42,18 @@ _SPACE = ["learning_rate=log:1e-5:1e-1", "weight_decay=log:1e-4:1"]
 _FRESH = range(1, 6)  # seeds that no search has seen: those have 0
 
 Setting = dict[str, float]
+
+
+class Asked(Search):
+    """A search that counts the seconds in which it is asked."""
+
+    seconds = 0.0
+
+    def wave(self, number: int, told: Told, stopped: Stopped = ()) -> list[Assignment]:
+        started = time.monotonic()
+        found = super().wave(number, told, stopped)
+        Asked.seconds += time.monotonic() - started
+        return found
 
 
 class Solo:
@@ -80,7 +93,7 @@ class Solo:
 def searched(config: Config, seed: int) -> tuple[Setting, int, float]:
     """Returns the pick of a search of ours, how many trials it had, and the seconds of it all."""
     started = time.monotonic()
-    search = Search(parse(_SPACE, config), TPE, _TRIALS.value, _WAVES.value, seed)
+    search = Asked(parse(_SPACE, config), TPE, _TRIALS.value, _WAVES.value, seed)
     with tempfile.TemporaryDirectory() as directory:
         rows = [row for row in explore(config, Path(directory) / "study", search).trials if row["best"]]
     best = max(rows, key=lambda row: row["metrics"]["val_accuracy"])
@@ -119,7 +132,9 @@ def main() -> None:
         pick, trials, seconds = searched(config, seed)
         other, others, taken = alone(config, subject, seed, seconds)
         found.append((pick, other))
-        print(f"repeat {seed}: {trials} trials in {seconds:.0f} s, alone {others} in {taken:.0f} s", flush=True)
+        asking, Asked.seconds = Asked.seconds / seconds, 0.0
+        print(f"repeat {seed}: {trials} trials in {seconds:.0f} s, of which {asking:.1%} asking; alone {others} in "
+              f"{taken:.0f} s", flush=True)  # fmt: skip
     reached = means(config, [each for pair in found for each in pair]).reshape(-1, 2)
     regret = reached.max() - reached
     wins = int((regret[:, 0] < regret[:, 1]).sum())
