@@ -3,8 +3,8 @@
     finetune run --config=images --config.data.name=FOLDER --workdir=runs/mine [--config.data.image_size=128]
 
 A folder of images, split/class/file or class/file. What is frozen runs over the images once, for all trials. With
---config.model.pretrained=DIR, of transformers' own format, --config.data.image_size=0 takes the size that its
-preprocessor_config.json names.
+--config.model.pretrained=DIR, of transformers' own format, --config.data.image_size=0 takes the size that the files
+beside the weights name.
 To expect, of 1,000 images of 96 pixels: a minute on 2 CPU cores.
 """
 

@@ -113,6 +113,14 @@ def family_of(path: Path) -> Family:
     return _family(_settings(file), file)[1]
 
 
+def image_size(path: Path) -> int:
+    """Returns the edge, in pixels, of images that the positions of the weights file `path` are for; 0 = of any."""
+    file = path.with_name("config.json")
+    _, family, settings = _family(_settings(file), file)
+    size = settings.get("image_size", 224) if family.has_positions else 0
+    return size if type(size) is int and size > 0 else 0
+
+
 def _activation(settings: Settings, family: Family) -> dict[str, Any]:
     """Returns {"activation": name}; nothing for the usual one, as studies have always recorded it."""
     found = settings.get(family.activation, family.activation_left_out)

@@ -136,10 +136,13 @@ def declared(config: ModelConfig) -> Declared:
 
 def _declared_for_images(directory: Path) -> Declared:
     """Returns what a directory of transformers says of images and of what is pooled."""
-    family = huggingface.family_of(directory / "model.safetensors")
-    note = f"{directory} has no {preprocessor.FILE}: images are taken as stored, pixels scaled to -1 to 1"
-    notes = () if (directory / preprocessor.FILE).is_file() else (note,)
-    return Declared(family.poolings[0], notes=notes, binding=False, images=preprocessor.read(directory))
+    weights = directory / "model.safetensors"
+    pooling = huggingface.family_of(weights).poolings[0]
+    if (directory / preprocessor.FILE).is_file():
+        return Declared(pooling, binding=False, images=preprocessor.read(directory))
+    note = f"{directory} has no {preprocessor.FILE}: pixels are scaled to -1 to 1"
+    trained = preprocessor.Preparation(image_size=huggingface.image_size(weights))
+    return Declared(pooling, notes=(note,), binding=False, images=trained)
 
 
 def _packaged() -> dict[str, str]:

@@ -97,8 +97,8 @@ def test_what_weights_declare_is_taken_and_told(tmp_path):
     directory = families.write(tmp_path / "weights", golden["config"], families.draw(golden["shapes"]))
     config = Config(model=ModelConfig(pretrained=str(directory)), data=DataConfig(image_crop=1.0))
     _, [declared, without] = settled.settle(config)
-    assert declared == f"model.pooling=first: as {directory} declares"
-    assert without.endswith("has no preprocessor_config.json: images are taken as stored, pixels scaled to -1 to 1")
+    assert declared == f"model.pooling=first, data.image_size=12: as {directory} declares"
+    assert without == f"{directory} has no preprocessor_config.json: pixels are scaled to -1 to 1"
     write(directory, USUAL | SHORT | {"resample": 3})
     found, [declared, otherwise] = settled.settle(config)
     assert (found.model.pooling, found.data.image_size, found.data.image_resampling) == ("first", 224, "bicubic")

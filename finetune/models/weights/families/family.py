@@ -121,6 +121,11 @@ class Family(NamedTuple):
         return (*self.sizes, *self.defaults, *self.constants, *self.derives)
 
     @property
+    def has_positions(self) -> bool:
+        """Whether images are parted into patches with position embeddings."""
+        return self.images and not self.stage
+
+    @property
     def known(self) -> set[str]:
         """The settings of config.json that are read."""
         defaults = (theirs for theirs, _ in self.defaults.values())
