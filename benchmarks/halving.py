@@ -26,7 +26,10 @@ from finetune.study.run import run
 
 SETTINGS, SEEDS = 64, 4
 VIT = {"name": "vit", "pretrained": "", "width": 16, "depth": 2, "heads": 2, "mlp_width": 32, "patch_size": 4}
-RULES = [Halving(3, start, 0.1) for start in (0.05, 0.1, 0.2)] + [Halving(2, 0.1, 0.1), Halving(4, 0.1, 0.1)]
+RULES = [
+    *(Halving(3, start) for start in (0.05, 0.1, 0.2)),
+    *(Halving(eta, 0.1, 0.1, 1) for eta in (3, 5)),  # one rung
+]
 
 
 def digits(trainable: str, epochs: int) -> Config:
@@ -136,10 +139,11 @@ def main() -> None:
                 replay(grid, rule, chance.permutation(SETTINGS)[: given.trials], int(chance.integers(SEEDS)), chance)
                 for _ in range(given.replays)
             ]
+            rungs = rule.most_rungs or "all"
             mean = {key: np.mean([each[key] for each in found]) for key in found[0]}
             better = np.array([each["simple_lost"] - each["halving_lost"] for each in found])
             print(
-                f"{name}: eta {rule.eta}, start {rule.start:g}, control {rule.control:g}: {mean['share']:.0%} of the "
+                f"{name}: eta {rule.eta}, start {rule.start:g}, {rungs} rungs: {mean['share']:.0%} of the "
                 f"steps; holds in {mean['holds']:.1%}, one epoch and the best few in {mean['simple_holds']:.1%}; loses "
                 f"{mean['halving_lost']:+.4f} and {mean['simple_lost']:+.4f}, less by {better.mean():+.4f} ± "
                 f"{1.96 * better.std(ddof=1) / math.sqrt(len(better)):.4f}; {mean['wrong']:.1%} of stops are wrong, "

@@ -104,7 +104,8 @@ def _search(values: Any, defined: Any, choices: dict[str, Any]) -> Any:
     from finetune.search.search import Search
     from finetune.study.exploring import explore
 
-    halving = Halving(values.halving, values.halving_start, values.halving_control) if values.halving else None
+    rule = values.halving, values.halving_start, values.halving_control, values.halving_rungs
+    halving = Halving(*rule) if values.halving else None
     search = Search(
         space.parse(values.space, defined.config), values.search, values.trials, values.waves, values.search_seed,
         values.finalists, values.finalist_seeds, halving,

@@ -39,12 +39,13 @@ class Halving(NamedTuple):
     """How trials are stopped.
 
     eta: one of so many goes on at a rung. start: where the first rung is, a share of a trial's epochs; the next one is
-    eta times as far. control: the share of trials that are not stopped.
+    eta times as far. control: the share of trials that are not stopped. most_rungs: 0 for as many as there are.
     """
 
     eta: int = 3
     start: float = 0.2
     control: float = 0.1
+    most_rungs: int = 0
 
     def checked(self) -> "Halving":
         """Returns the rule; raises UserError for what stops nothing, or everything."""
@@ -54,6 +55,8 @@ class Halving(NamedTuple):
             raise UserError(f"--halving_start is {self.start:g}, allowed: 0 < share of a trial's epochs < 1")
         if not 0 <= self.control < 1:
             raise UserError(f"--halving_control is {self.control:g}, allowed: 0 <= share of the trials < 1")
+        if self.most_rungs < 0:
+            raise UserError(f"--halving_rungs is {self.most_rungs}, allowed: 1 or more, or 0 for as many as there are")
         return self
 
     def rungs(self, epochs: int) -> list[int]:
@@ -63,7 +66,7 @@ class Halving(NamedTuple):
             if not found or epoch > found[-1]:
                 found.append(epoch)
             share *= self.eta
-        return found
+        return found[: self.most_rungs or None]
 
     def is_control(self, identity: str) -> bool:
         """Says whether a trial is never stopped: its id, a hash in hex, decides, so that no result can."""

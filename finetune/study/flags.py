@@ -62,6 +62,9 @@ def _define_search(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "halving_control", 0.1, "the share of trials never stopped: they tell how often it is wrong", flag_values=values
     )
+    flags.DEFINE_integer(
+        "halving_rungs", 0, "how often a trial may be stopped; 0: as often as its epochs allow", flag_values=values
+    )
     flags.DEFINE_integer("search_seed", 0, "of the settings that are chosen", flag_values=values)
     flags.DEFINE_float(
         "minutes", None, "a search begins no wave that would not end in time, by what is measured", flag_values=values

@@ -17,6 +17,7 @@ from finetune.search.halving import Halving, Runner, Verdict
         (Halving(2, 0.25), 3, [1, 2]),  # 0.75 and 1.5, rounded up
         (Halving(2, 0.1), 2, [1]),  # 0.2, 0.4 and 0.8 are one rung
         (Halving(3, 0.2), 1, []),
+        (Halving(3, 0.1, 0.1, 1), 30, [3]),
     ],
 )
 def test_rungs_are_shares_of_a_trials_own_epochs(rule, epochs, rungs):
@@ -64,6 +65,7 @@ def test_what_it_is_expected_to_cost():
         (Halving(3, 1.0), "--halving_start is 1"),
         (Halving(3, 0.2, 1.0), "--halving_control is 1, allowed: 0 <= share"),
         (Halving(3, float("nan")), "--halving_start is nan"),
+        (Halving(3, most_rungs=-1), "--halving_rungs is -1, allowed: 1 or more"),
     ],
 )
 def test_rules_that_make_no_sense(rule, line):
