@@ -1,6 +1,7 @@
 """How transformers prepares images for a model: preprocessor_config.json beside its weights."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,15 @@ RESAMPLINGS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"
 _RESCALE = 1 / 255
 _HALF = 0.5  # mean and deviation that bring pixels to −1..1, which is what a model does without this file
 _EDGES = ("shortest_edge", "height", "width")
+# What is read, and what changes no pixel: kinds of classes, and the order of axes in which arrays come.
+_READ = (
+    *("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "do_resize", "size", "resample"),
+    *("do_center_crop", "crop_size", "crop_pct", "do_convert_rgb"),
+)
+_HARMLESS = re.compile(
+    r"(image_processor|feature_extractor|processor)_(type|class)|_?valid_processor_keys|(input_)?data_format|auto_map|"
+    r"default_to_square|device|disable_grouping|return_tensors|_.*"
+)
 _WHOLE = 384  # pixels of an edge, from which on ConvNeXt's processor cuts nothing
 
 
@@ -53,10 +63,20 @@ def read(directory: Path) -> Preparation:
     if not isinstance(settings, dict):
         raise UserError(f"{file} holds no JSON object, allowed: the file as transformers wrote it")
     try:
+        _check_known(settings)
         mean, deviation = _pixels(settings)
         return Preparation(mean, deviation, **_scaling(settings))
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
+
+
+def _check_known(settings: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        if name not in _READ and not _HARMLESS.fullmatch(name) and value not in (None, False, 0, [], {}):
+            raise UserError(
+                f"{name} is {str(value)[:40]!r}, which is not known here and may change pixels, allowed: false or "
+                "null; remove it if it changes nothing"
+            )
 
 
 def _pixels(settings: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from finetune import models
 from finetune.config import Config, DataConfig, ModelConfig
+from finetune.data import images
 from finetune.errors import UserError
 from finetune.models import pixels, settled
 from finetune.models.weights import preprocessor
@@ -17,6 +19,7 @@ from tests.helpers import families
 
 MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
 USUAL = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": MEAN, "image_std": STD}
+HARMLESS = {"image_processor_type": "X", "do_pad": False, "data_format": "channels_first", "crop_pct": None}
 SQUARE = {"size": {"height": 224, "width": 224}, "resample": 2}
 SHORT = {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}}
 FILES = {
@@ -39,7 +42,7 @@ def write(directory, settings):
 
 @pytest.mark.parametrize("settings, expected", FILES.values(), ids=FILES)
 def test_how_images_are_scaled(tmp_path, settings, expected):
-    found = preprocessor.read(write(tmp_path, USUAL | settings))
+    found = preprocessor.read(write(tmp_path, USUAL | HARMLESS | settings))
     assert found == Preparation(tuple(MEAN), tuple(STD), *expected)
     shape = (expected[0], expected[0], 3)
     again = preprocessor.read(write(tmp_path, preprocessor.document(shape, found, MEAN, STD)))
@@ -47,6 +50,7 @@ def test_how_images_are_scaled(tmp_path, settings, expected):
 
 
 REFUSED = [
+    ({"do_flip_channel_order": True}, "do_flip_channel_order is 'True', which is not known here and may change pixels"),
     ({"rescale_factor": 1 / 127.5}, "rescale_factor is 0.00784.*, allowed: 1/255, with do_rescale"),
     ({"do_rescale": False}, "rescale_factor is .*, allowed: 1/255, with do_rescale"),
     ({"image_mean": ["a"]}, r"image_mean is \['a'\], allowed: a number for each channel"),
@@ -106,3 +110,29 @@ def test_what_weights_declare_is_taken_and_told(tmp_path):
     told = "data.image_size=224, data.image_resampling=bicubic, data.image_aspect=kept"
     assert declared == f"model.pooling=first, {told}: as {directory} declares"
     assert otherwise == f"data.image_crop is 1.0, where {directory} declares 0.875"
+
+
+PROCESSORS = [("ViT", {}), ("DeiT", {}), ("Bit", {"size": {"shortest_edge": 256}}), ("CLIP", {}), ("Siglip", {})]
+PROCESSORS += [("ConvNext", {"size": {"shortest_edge": 224}}), ("ConvNext", {})]
+
+
+@pytest.mark.parametrize("name, options", PROCESSORS)
+def test_pixels_are_those_of_processors_of_transformers(tmp_path, name, options):
+    transformers = pytest.importorskip("transformers")
+    processor = getattr(transformers, f"{name}ImageProcessorPil")(**options)
+    processor.save_pretrained(tmp_path)
+    image = Image.fromarray(families.pixels(40, 30, 3)).resize((300, 401), Image.Resampling.BICUBIC)
+    image.save(tmp_path / "image.png")
+    [expected] = processor(image, do_normalize=False, do_rescale=False)["pixel_values"]
+    config = Config(model=ModelConfig(pretrained=str(directory_of(tmp_path))))
+    data = settled.settle(config)[0].data
+    [found] = images.decode([tmp_path / "image.png"], data.image_size, images.Scaling.of(data))
+    np.testing.assert_array_equal(found, np.asarray(expected).transpose(1, 2, 0))
+
+
+def directory_of(directory):
+    """Returns a directory of weights with the preprocessor_config.json of another."""
+    golden = families.golden("resnet")
+    weights = families.write(directory / "weights", golden["config"], families.draw(golden["shapes"]))
+    (weights / preprocessor.FILE).write_bytes((directory / preprocessor.FILE).read_bytes())
+    return weights

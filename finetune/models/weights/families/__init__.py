@@ -2,10 +2,11 @@
 
 from finetune.models.weights.families import (
     bert_line,
+    convnext_table,
     deberta_table,
     dinov2_table,
     modernbert_table,
-    stage_tables,
+    resnet_table,
     tower_tables,
     vit_line,
 )
@@ -27,8 +28,8 @@ FAMILIES: dict[str, Family] = {
     "dinov2_with_registers": dinov2_table.DINOV2_REGISTERS,
     "clip_vision_model": tower_tables.CLIP,
     "siglip_vision_model": tower_tables.SIGLIP,
-    "convnext": stage_tables.CONVNEXT,
-    "resnet": stage_tables.RESNET,
+    "convnext": convnext_table.CONVNEXT,
+    "resnet": resnet_table.RESNET,
 }
 # Of files that describe two towers, that of images.
 TOWERS = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}

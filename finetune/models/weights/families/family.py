@@ -19,12 +19,8 @@ SIZES = {  # as most families call them
 }
 _NORM_LEAVES = {"weight": "scale", "gamma": "scale", "bias": "bias", "beta": "bias"}  # gamma, beta: older files
 _NORM_LEAVES |= {"running_mean": "mean", "running_var": "variance"}
-_LEAVES = {
-    "bias": "bias",
-    "mean": "running_mean",
-    "variance": "running_var",
-    "steps": "num_batches_tracked",
-}  # and all others are a weight
+# All others are a weight.
+_LEAVES = {"bias": "bias", "mean": "running_mean", "variance": "running_var", "steps": "num_batches_tracked"}
 _TABLES = ("word", "position", "token_type", "relative")  # of embeddings: looked up, not multiplied
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu")
 _FUSED = (".in_proj_", ".in_proj.")  # as PyTorch's MultiheadAttention calls its weight, and as a layer would
@@ -112,8 +108,8 @@ class Family(NamedTuple):
     optional: tuple[str, ...] = ("activation",)
     images: bool = False
     image_head: str = ""
-    resizing: str = "cubic"
     image_head_reads_mean: bool = False
+    resizing: str = "cubic"
 
     @property
     def architecture(self) -> tuple[str, ...]:
