@@ -170,9 +170,11 @@ def read_trials(workdir: Path) -> list[Row]:
 def completed(rows: Iterable[Row]) -> list[Row]:
     """Returns rows of trials.jsonl that have the same hyperparameters: those of LATER that others name too."""
     rows = list(rows)
-    names = {name for row in rows for name in row["hparams"]} & LATER.keys()
+    names = {name for row in rows for name in row["hparams"] or ()} & LATER.keys()
     told = {name: value for name, value in LATER.items() if name in names}
-    return [row if names <= row["hparams"].keys() else row | {"hparams": told | row["hparams"]} for row in rows]
+    return [
+        row if names <= (row["hparams"] or told).keys() else row | {"hparams": told | row["hparams"]} for row in rows
+    ]
 
 
 def check_trials(workdir: Path, rows: Iterable[Row]) -> None:
