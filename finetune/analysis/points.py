@@ -51,7 +51,10 @@ def gain(evidence: Evidence) -> Gain | None:
 
 
 def losses(evidence: Evidence) -> tuple[Loss, ...]:
-    """Returns for each axis what is lost if it stays at its default, or else at its median value; largest first."""
+    """Returns for each axis what is lost if it stays at its default, or else at its median value; largest first.
+
+    Nothing is said of a value that one setting alone has: what is lost there may be due to its other hyperparameters.
+    """
     stands = evidence.stands
     if (
         stands.comparison is None
@@ -64,9 +67,10 @@ def losses(evidence: Evidence) -> tuple[Loss, ...]:
     for axis in evidence.trials.axes:
         places = stands.table[axis.name].to_numpy()[stands.order]
         value = _left(axis, known, places)
-        if value is None:
+        part = np.flatnonzero(places == value)
+        if value is None or len(part) < 2:
             continue
-        loss, low, high = stands.comparison.behind_best(np.flatnonzero(places == value))
+        loss, low, high = stands.comparison.behind_best(part)
         found.append(Loss(axis.name, axis.values[value], loss, low, high))
     return tuple(sorted(found, key=lambda each: -each.loss))
 

@@ -44,6 +44,17 @@ def test_without_a_default_the_median_setting_stands_in() -> None:
     assert gained.values["learning_rate"] in (1e-4, 1e-2)
 
 
+def test_nothing_is_lost_with_a_value_that_one_setting_alone_has() -> None:
+    """The decay goes with the rate: which of the two costs 0.1 cannot be told."""
+    frame = _trials().frame
+    together = pd.DataFrame({"learning_rate": np.repeat(RATES, 4), "weight_decay": np.repeat(DECAYS, 4)})
+    together = together.assign(seed=np.tile(range(4), 3), val_accuracy=frame["utility"].to_numpy()[:12])
+    together["val_accuracy"] -= 0.1 * np.abs(np.log10(together["learning_rate"]) + 3)
+    evidence = weigh(from_frame(together, "val_accuracy", False))
+    assert points.gain(evidence).low > 0.05
+    assert points.losses(evidence) == ()
+
+
 def test_what_matters_in_practice_counts_the_settings_within_it() -> None:
     trials = _trials()
     assert points.within(weigh(trials), 0.05) == (3, 3)
