@@ -18,8 +18,6 @@ from finetune import cli
 from finetune.errors import UserError, one_of
 from finetune.hosts import output
 
-_HELP = {"--help", "-h", "-help", "--helpfull"}
-
 
 class Command(NamedTuple):
     """module: whose main() reads the arguments, "" for those that are here; guarded: whether it runs within cli.run."""
@@ -141,7 +139,7 @@ def main() -> int:
             raise one_of("command", name, COMMANDS)
         if COMMANDS[name].module:
             return _elsewhere(name)
-        if _HELP & set(arguments):
+        if cli.asks_help(arguments):
             _print_help()
             return 0
         return _print_configs() if name == "configs" else _run(arguments, plan_only=name == "plan")

@@ -3,7 +3,7 @@
 import argparse
 import runpy
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,6 +47,11 @@ def run(command: Callable[[], None]) -> int:
     if lost is not None and not isinstance(lost, BrokenPipeError):
         print(f"error: standard output cannot be written ({lost}), allowed: one that can", file=sys.stderr)
     return int(lost is not None)
+
+
+def asks_help(arguments: Iterable[str]) -> bool:
+    """Says whether a command is asked what it does."""
+    return bool({"--help", "-h", "-help", "--helpfull"} & set(arguments))
 
 
 def refuse(error: UserError | OSError) -> int:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from finetune.errors import UserError
 from finetune.member.dropout import Dropout
 from finetune.member.task import Batch
-from finetune.models.block import Dtype, PostNormBlock, Score, at_least_float32, dot_product, layer_norm
+from finetune.models.block import Dtype, PostNormBlock, Score, dot_product, layer_norm, make_head
 from finetune.models.pooling import pool
 
 INPUT = "input_ids"
@@ -97,12 +97,7 @@ class Bert(nn.Module):
         # Flax names the entries of a list block_0, block_1, ...
         self.block = [self.make_block(index, types) for index in range(self.depth)]
         self.head_dropout = Dropout()
-        self.head = nn.Dense(
-            self.classes,
-            dtype=at_least_float32(self.dtype),
-            param_dtype=self.param_dtype,
-            kernel_init=nn.initializers.truncated_normal(0.02),
-        )
+        self.head = make_head(self.classes, self.dtype, self.param_dtype)
 
     def make_embeddings(self, types: dict[str, Any]) -> nn.Module:
         """Returns the stem."""

@@ -40,6 +40,12 @@ def layer_norm(
     return nn.LayerNorm(epsilon, use_bias=use_bias, use_fast_variance=False, name=name, **types)
 
 
+def make_head(classes: int, dtype: Dtype, param_dtype: Dtype) -> nn.Dense:
+    """Returns the layer that makes outputs [..., classes], float32 or wider, of what is pooled."""
+    init = nn.initializers.truncated_normal(0.02)
+    return nn.Dense(classes, dtype=at_least_float32(dtype), param_dtype=param_dtype, kernel_init=init)
+
+
 def dot_product(query: jax.Array, key: jax.Array, project: Project) -> jax.Array:
     """Returns what positions score for each other by content alone, as `Score` says."""
     return jnp.einsum("bhqd,bhkd->bhqk", query, key)

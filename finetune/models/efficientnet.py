@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from finetune.errors import UserError
 from finetune.member.dropout import Dropout
 from finetune.member.task import Batch
-from finetune.models.block import Dtype, at_least_float32
+from finetune.models.block import Dtype, at_least_float32, make_head
 from finetune.models.convolution import Conv, DepthwiseConv, FrozenBatchNorm, pointwise
 from finetune.models.pooling import pool
 
@@ -134,12 +134,7 @@ class EfficientNet(nn.Module):
         self.block = [Block(shape, **types) for shape in shapes(self.width, self.depth)]
         self.features = Features(_FEATURES * self.width // _STEM, **types)
         self.head_dropout = Dropout()
-        self.head = nn.Dense(
-            self.classes,
-            dtype=at_least_float32(self.dtype),
-            param_dtype=self.param_dtype,
-            kernel_init=nn.initializers.truncated_normal(0.02),
-        )
+        self.head = make_head(self.classes, self.dtype, self.param_dtype)
 
     def __call__(self, batch: Batch, rate: jax.Array | float, keys: jax.Array | None) -> jax.Array:
         """Returns logits [B, classes], float32 or wider, for {"image": [B, H, W, 1 or 3]}."""

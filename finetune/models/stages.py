@@ -11,7 +11,7 @@ from finetune.errors import UserError
 from finetune.member.dropout import Dropout
 from finetune.member.task import Batch
 from finetune.models import pixels
-from finetune.models.block import Dtype, at_least_float32
+from finetune.models.block import Dtype, make_head
 from finetune.models.pooling import pool
 
 INPUT = "image"
@@ -45,12 +45,7 @@ class Staged(nn.Module):
             [self.make_block(stage, index, types) for index in range(depth)] for stage, depth in enumerate(self.depths)
         ]
         self.head_dropout = Dropout()
-        self.head = nn.Dense(
-            self.classes,
-            dtype=at_least_float32(self.dtype),
-            param_dtype=self.param_dtype,
-            kernel_init=nn.initializers.truncated_normal(0.02),
-        )
+        self.head = make_head(self.classes, self.dtype, self.param_dtype)
 
     def make_embeddings(self, types: dict[str, Any]) -> nn.Module:
         """Returns the stem."""

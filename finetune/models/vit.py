@@ -15,7 +15,7 @@ from finetune.errors import UserError
 from finetune.member.dropout import Dropout
 from finetune.member.task import Batch
 from finetune.models import pixels
-from finetune.models.block import Dtype, PreNormBlock, at_least_float32, layer_norm, vector
+from finetune.models.block import Dtype, PreNormBlock, layer_norm, make_head, vector
 from finetune.models.pooling import pool
 
 INPUT = "image"
@@ -106,12 +106,7 @@ class Vit(nn.Module):
         self.block = [self.make_block(types) for _ in range(self.depth)]
         self.norm = layer_norm(self.epsilon, **types)
         self.head_dropout = Dropout()
-        self.head = nn.Dense(
-            self.classes,
-            dtype=at_least_float32(self.dtype),
-            param_dtype=self.param_dtype,
-            kernel_init=nn.initializers.truncated_normal(0.02),
-        )
+        self.head = make_head(self.classes, self.dtype, self.param_dtype)
 
     def make_embeddings(self, types: dict[str, Any], **others: Any) -> nn.Module:
         """Returns the stem; others: fields of `Embeddings` that a family has besides."""

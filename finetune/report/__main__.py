@@ -85,8 +85,7 @@ def _run(arguments: list[str]) -> None:
 def main() -> int:
     """Runs the command line and returns its exit status."""
     arguments = sys.argv[1:]
-    asks_help = bool({"--help", "-h", "-help", "--helpfull"} & set(arguments))
-    return cli.run(_print_help if asks_help else lambda: _run(arguments))
+    return cli.run(_print_help if cli.asks_help(arguments) else lambda: _run(arguments))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def test_weights_of_a_study(inputs, study, tmp_path, fails):
         fails([f"--config={inputs}/vit.py", f"--workdir={tmp_path}/study", weights, *arguments], words)
 
     shutil.copytree(study, tmp_path / "earlier")
-    start("weights of a 'vit'", "'bert'", arguments=["--config.model.name=bert"])
+    start("weights of a 'vit'", "'efficientnet'", arguments=["--config.model.name=efficientnet"])
     start("model.width is 4", "allowed", "8", arguments=["--config.model.width=4"])
     trial = next((tmp_path / "earlier/checkpoints/trials").iterdir())
     for file in (each for each in (trial / "best").rglob("*") if each.is_file()):
