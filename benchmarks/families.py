@@ -2,12 +2,14 @@
 
 python benchmarks/families.py [--families=bert,roberta,...] [--config.data.train_examples=500 ...]
 
-Each is written as a directory in transformers' format, with random weights, and a head is trained on it as a study does,
-from the directory, with features computed once. All have 6 blocks of width 384 with 12 heads and MiniLM's tokenizer, so that they
-read the same tokens; a family takes longer by what it computes besides, such as relative attention.
+Each is written as a directory in transformers' format, with random weights, and a head is trained on it as a study
+does, from the directory, with features computed once. All have 6 blocks of width 384 with 12 heads and MiniLM's
+tokenizer, so that they read the same tokens; a family takes longer by what it computes besides, such as relative
+attention.
 """
 
 import dataclasses
+import itertools
 import json
 import shutil
 import tempfile
@@ -81,7 +83,7 @@ def main() -> None:
             found[name] = seconds(_CONFIG.value, str(write(name, place / name)), place / f"study_{name}")
             minilms.append(seconds(_CONFIG.value, "minilm", place / f"minilm_{number}"))
     print("family, seconds of the pass, of MiniLM's before and after, ratio")
-    for before, after, (name, own) in zip(minilms, minilms[1:], found.items(), strict=True):
+    for (before, after), (name, own) in zip(itertools.pairwise(minilms), found.items(), strict=True):
         print(f"{name}, {own:.1f}, {before:.1f}, {after:.1f}, {2 * own / (before + after):.2f}")
 
 
