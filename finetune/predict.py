@@ -79,7 +79,7 @@ def _texts(path: Path, config: DataConfig) -> tuple[list[int], list[Any]]:
 
 def _images(path: Path, data: DataConfig) -> tuple[list[str], np.ndarray]:
     if path.suffix.lower() == ".npz" and path.is_file():
-        pixels = arrays.read_inputs(path)
+        pixels = images.sized(arrays.read_inputs(path), data)
         return [str(number) for number in range(len(pixels))], pixels
     files = [path] if path.is_file() else images.files_below(path)
     names = [str(file.relative_to(path)) if path.is_dir() else file.name for file in files]
@@ -189,15 +189,15 @@ def read_words(path: Path, model: Model) -> tuple[list[int], list[list[str]]]:
 def write(file: TextIO, model: Model, names: Sequence[str], found: np.ndarray) -> None:
     """Writes CSV: row, label, and p:CLASS for each class; a row is a line from 1, a place from 0, or a path.
 
-    Several labels are parted as in the data that the model was trained on; a regression has a column "value" alone, and
-    so have pairs of a contrastive model: their cosine.
+    Several labels are parted as in the data that the model was trained on; a regression has a column "value" alone, in
+    all digits of a float32, and so have pairs of a contrastive model: their cosine.
     """
     writer = csv.writer(file, lineterminator="\n")
     one_value = model.config.data.task in _ONE_VALUE
     writer.writerow(["row", "value"] if one_value else ["row", "label", *(f"p:{name}" for name in model.classes)])
     for name, values in zip(names, found, strict=True):
         label = [] if one_value else [_label(model, values)]
-        writer.writerow([name, *label, *(f"{value:.6g}" for value in values)])
+        writer.writerow([name, *label, *(str(value) if one_value else f"{value:.6g}" for value in values)])
 
 
 def _label(model: Model, values: np.ndarray) -> str:

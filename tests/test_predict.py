@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from finetune import cli, data, predict
+from finetune.config import DataConfig
 from finetune.export import directory as export
 from finetune.models.weights import exported
 from finetune.study import run as study
@@ -88,6 +90,24 @@ def test_files_of_images_are_what_an_array_of_them_is(images, run, tmp_path):
     [alone] = run(images[0], tmp_path / "folder" / "below" / "2.png")
     assert alone["row"] == "2.png"
     np.testing.assert_allclose(values([alone]), values(expected[2:]), atol=1e-5)
+
+
+def test_arrays_of_images_are_scaled_as_in_training(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), np.uint8)
+    np.savez(tmp_path / "rows.npz", x=pixels)
+    _, found = predict._images(tmp_path / "rows.npz", DataConfig(image_size=12))
+    expected = [
+        np.asarray(Image.fromarray(each[..., 0]).resize((12, 12), Image.Resampling.BILINEAR)) for each in pixels
+    ]
+    np.testing.assert_array_equal(found[..., 0], expected)
+
+
+def test_a_number_in_a_large_unit_is_written_whole():
+    file, model = io.StringIO(), SimpleNamespace(config=SimpleNamespace(data=DataConfig(task="regression")))
+    wanted = np.array([[1_700_105_600], [0.1]], np.float32)
+    predict.write(file, model, ["0", "1"], wanted)
+    rows = list(csv.DictReader(io.StringIO(file.getvalue())))
+    np.testing.assert_array_equal([np.float32(row["value"]) for row in rows], wanted[:, 0])
 
 
 def test_grey_images_become_rgb_for_a_model_of_rgb(images):

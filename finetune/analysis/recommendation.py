@@ -128,6 +128,8 @@ def _sentence(evidence: Evidence, needed: int | None) -> str:
     settings, lost = int((stands.table["n"] > 0).sum()), int((stands.table["n"] > 0).sum()) - len(stands.order)
     seeds = _seeds(stands)
     left_out = f" Left out: {count(lost, 'setting')} with failed runs." if lost else ""
+    if settings == 1 and evidence.trials.chosen_by.any():
+        return f"One setting alone was a finalist, judged by {seeds}: there is no other to compare it with on these."
     if settings == 1:
         return f"Only one setting was tried, with {seeds}: there is nothing to compare it with."
     if len(stands.order) == 1:

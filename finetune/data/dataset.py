@@ -266,12 +266,10 @@ def _encode(kind: str, inputs: list[Any], config: DataConfig, tokenizer_file: Pa
         return text.encode_words(inputs, tokenizer_file, config.max_length or USUAL_MAX_LENGTH)
     if kind == "array" and inputs[0].ndim == 1:
         return {"features": np.stack(inputs)}
-    if kind == "array" and not config.image_size:
-        return {"image": np.stack(inputs)}
     from finetune.data import images
 
     if kind == "array":
-        return {"image": images.resize(np.stack(inputs), config.image_size, images.Scaling.of(config))}
+        return {"image": images.sized(np.stack(inputs), config)}
     return {"image": images.decode(inputs, config.image_size, images.Scaling.of(config))}
 
 

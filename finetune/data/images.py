@@ -179,6 +179,13 @@ def resize(images: np.ndarray, image_size: int, scaling: Scaling = _STRETCHED) -
     return scaled
 
 
+def sized(arrays: np.ndarray, config: DataConfig) -> np.ndarray:
+    """Returns images [N, H, W, C] as `data.image_size` says, 0 = as they are; features [N, D] stay."""
+    if arrays.ndim < 4 or not config.image_size:
+        return arrays
+    return resize(arrays, config.image_size, Scaling.of(config))
+
+
 @contextmanager
 def _opened(index: int, file: Path | bytes) -> Iterator[Image.Image]:
     try:

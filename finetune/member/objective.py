@@ -74,8 +74,10 @@ def make_objective(
     scale: unit of a regression's loss. classes: of the data; None where they are not known yet, to see whether the task
     may have the metrics. own: of the user. Raises UserError for a metric that the task lacks.
     """
-    own = own or Objective(None, {})
-    kind, named = KINDS[task], _named(task, classes) | own.metrics
+    kind, named = KINDS[task], _named(task, classes)
+    if taken := sorted(own.metrics.keys() & named.keys()):
+        raise UserError(f"metrics holds {taken[0]!r}, which {task} has itself, allowed: another name")
+    named = {**named, **own.metrics}
     if classes is not None and entity.NAME in {chosen_on, *others} - named.keys() and task == "tokens":
         raise UserError(
             f"evaluation.metric or metrics name {entity.NAME}, allowed where every tag is O, B-TYPE or I-TYPE; "

@@ -63,7 +63,7 @@ def explore(
         raise UserError("--space is given to several processes, allowed: one, with all devices of its machine")
     with held(workdir):
         journal = Journal(optuna, search.space) if optuna else None
-        before = _begin(workdir, search, seeds, journal.before if journal else 0)
+        before = _begin(workdir, search, seeds, journal.before if journal else 0, journal is not None)
         choices = Choices(plan_only, retry, fail_fast, task, own, search.halving)
         study = Study(config, workdir, choices, search.waves + 1)
         if journal is not None:
@@ -93,6 +93,11 @@ class _Exploration(NamedTuple):
             if number and not self._fits(number, len(new)):
                 break
             settings += new
+            if not settings:
+                raise UserError(
+                    f"--search_seed is {search.seed}, whose {search.method} settings --optuna holds already, allowed: "
+                    "another seed, or --search=tpe"
+                )
             tell(f"wave {number + 1} of {search.waves}: {len(new)} settings by {search.method}")
             results = study.train(self._asked(settings, range(self.seeds)))
             if study.choices.plan_only:
@@ -154,7 +159,9 @@ def _say_ends(epochs: int, results: Results) -> None:
     told = ", ".join(f"{rate:.2g}: {loss:.4g}" for rate, loss in means.items())
     tell(f"validation loss after an epoch, by learning rate: {told}")
     if found is None:
-        tell("no rate has learnt anything in an epoch: nothing is proposed; try higher ones")
+        rises = list(means.values())[-1] > next(iter(means.values()))
+        hint = "the highest only lose, so that an epoch may be too short" if rises else "try higher ones"
+        tell(f"no rate has learnt anything in an epoch: nothing is proposed; {hint}")
         return
     sides = [side for side, beyond in zip(("lower", "higher"), found.beyond, strict=True) if beyond]
     tell(f"search next, in trainings of {epochs} epochs: {found}" + (
@@ -189,10 +196,11 @@ def _seeded(settings: Sequence[Assignment], seeds: range) -> list[Assignment]:
     return [setting | {"seed": seed} for setting in settings for seed in seeds]
 
 
-def _begin(workdir: Path, search: Search, seeds: int, before: int) -> int:
+def _begin(workdir: Path, search: Search, seeds: int, before: int, in_optuna: bool) -> int:
     """Writes how settings are chosen, and returns how many trials of Optuna the search has begun after.
 
-    Raises UserError where the directory holds trials that were chosen otherwise.
+    Raises UserError where the directory holds trials that were chosen otherwise, and for more seeds of settings whose
+    means Optuna has, where no value can be changed.
     """
     note = search._asdict() | {"space": list(map(str, search.space.dimensions)), "seeds": seeds}
     note["halving"] = search.halving._asdict() if search.halving else None
@@ -207,6 +215,11 @@ def _begin(workdir: Path, search: Search, seeds: int, before: int) -> int:
                 f"--workdir is {str(workdir)!r}, a search with {name} {was!r}, not {note[name]!r}, allowed: a "
                 "new directory, or that search with more trials, waves, seeds or finalists"
             )
+    if in_optuna and earlier and earlier["seeds"] != seeds:
+        raise UserError(
+            f"--seeds is {seeds} with --optuna, allowed: {earlier['seeds']}, as the search was begun, since no value "
+            "in Optuna can be changed; --finalists gives more seeds where they decide"
+        )
     records.write(workdir / FILE, note)
     return int(note["optuna_before"])
 

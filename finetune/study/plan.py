@@ -112,7 +112,10 @@ def _check(config: Config, task: Task, trials: Sequence[Trial], examples: int) -
     _check_seeds(config, task, trials)
     temperatures = {trial.hparams["temperature"] for trial in trials} - {TEMPERATURE}
     if temperatures and not is_contrastive(task):
-        raise UserError(f"temperature is {min(temperatures):g}, allowed for a task other than contrastive: its default")
+        raise UserError(
+            f"temperature is {min(temperatures):g}, allowed where the loss is that of contrastive learning; else: "
+            f"{TEMPERATURE:g}"
+        )
 
 
 def _check_seeds(config: Config, task: Task, trials: Sequence[Trial]) -> None:

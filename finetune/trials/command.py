@@ -11,7 +11,10 @@ _MODULE = ["python", "-m", "finetune"]
 _CONSOLE = ("finetune", "finetune.exe")
 _OF_ONE_START = ("plan_only", "noplan_only", "coordinator", "processes", "process")  # not of the next one
 _WITHOUT_VALUE = ("plan_only", "noplan_only")
-_OF_A_SEARCH = ("space", "search", "trials", "waves", "search_seed", "finalists", "finalist_seeds")
+OF_A_SEARCH = (
+    *("space", "search", "trials", "waves", "search_seed", "finalists", "finalist_seeds", "minutes", "optuna"),
+    *("halving", "halving_start", "halving_control", "halving_rungs"),
+)
 
 
 class Command(NamedTuple):
@@ -68,7 +71,7 @@ def parse(arguments: Sequence[Any]) -> Command | None:
     while words:
         flag = words.pop(0)
         name, equals, value = flag.lstrip("-").partition("=")
-        if name not in ("grid", "seeds", *_OF_ONE_START, *_OF_A_SEARCH):
+        if name not in ("grid", "seeds", *_OF_ONE_START, *OF_A_SEARCH):
             found.flags.append(flag)
             continue
         if not equals and name not in _WITHOUT_VALUE and words:
@@ -78,7 +81,7 @@ def parse(arguments: Sequence[Any]) -> Command | None:
             found.grid[axis.strip()] = values
         elif name == "seeds":
             found = found._replace(seeds=value)
-        elif name in _OF_A_SEARCH:
+        elif name in OF_A_SEARCH:
             found = found._replace(search=(*found.search, f"--{name}={value}"))
     return found
 

@@ -66,6 +66,13 @@ def test_the_answer_says_what_was_compared():
     assert analyse(trials).losses == ()
 
 
+def test_a_finalist_alone_is_not_the_only_setting_that_was_tried():
+    trials, _ = searched(np.random.default_rng(3), finalists=1, spread=0.05)
+    sentence = analyse(trials).recommendation.sentence
+    assert sentence.startswith("One setting alone was a finalist, judged by 4 seeds")
+    assert "Only one setting was tried" not in sentence
+
+
 @pytest.mark.parametrize("finalists", [0, 2])
 def test_a_search_that_has_no_finalists_yet(finalists):
     trials, _ = searched(np.random.default_rng(2), finalists=0)

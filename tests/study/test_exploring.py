@@ -3,6 +3,7 @@
 import collections
 import shutil
 import signal
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -15,6 +16,7 @@ from finetune.errors import UserError
 from finetune.population import measure
 from finetune.search.search import Search
 from finetune.search.space import parse
+from finetune.study import exploring
 from finetune.study import run as study
 from finetune.study.budget import Budget
 from finetune.study.exploring import explore
@@ -129,6 +131,18 @@ def test_a_study_begun_in_optuna_goes_on(tmp_path):
     assert len(optuna.load_study(study_name=None, storage=journal_storage(tmp_path / "journal")).trials) == 14
 
 
+def test_what_optuna_has_is_neither_tried_again_nor_changed(searched, tmp_path):
+    workdir, _ = searched
+    journal = f"journal:{workdir.parent / 'journal'}"
+    with pytest.raises(UserError, match="--seeds is 2 with --optuna, allowed: 1, as the search was begun"):
+        explore(config(), workdir, search(), seeds=2, optuna=journal)
+    explore(config(), tmp_path / "one", search(method="sobol", trials=2, waves=1, finalists=0), optuna=f"{journal}_2")
+    with pytest.raises(UserError, match="--search_seed is 0, whose sobol settings --optuna holds already"):
+        explore(
+            config(), tmp_path / "two", search(method="sobol", trials=2, waves=1, finalists=0), optuna=f"{journal}_2"
+        )
+
+
 def journal_storage(file):
     return JournalStorage(JournalFileBackend(str(file)))
 
@@ -161,6 +175,16 @@ def test_a_range_test_proposes_and_gives_no_answer(tmp_path, capsys):
     assert not (tmp_path / "study" / "report.html").exists()
     with pytest.raises(UserError, match="holds a range test of learning rates, which has no answer"):
         read_study(tmp_path / "study")
+
+
+@pytest.mark.parametrize("losses, hint", [((0.7, 0.7, 0.7), "try higher ones"), ((0.7, 0.8, 28.0), "only lose")])
+def test_a_range_test_without_a_proposal_says_which_way(capsys, losses, hint):
+    rows = [
+        {"status": "complete", "hparams": {"learning_rate": 10.0**place}, "metrics": {"val_loss": loss}}
+        for place, loss in enumerate(losses)
+    ]
+    exploring._say_ends(2, SimpleNamespace(trials=rows))
+    assert hint in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_the_answer_knows_how_trials_were_chosen(searched, tmp_path):

@@ -86,6 +86,10 @@ def test_batch_sizes_train_apart_where_a_loss_mixes_examples():
         ),
         ({"loss": lambda outputs, batch: outputs}, "TypeError.*takes 2 positional arguments"),
         ({"metrics": {"loss": right}}, "metrics holds 'loss'.*, allowed: a name other than loss"),
+        (
+            {"metrics": {"accuracy": right}},
+            "metrics holds 'accuracy', which classification has itself, allowed: another",
+        ),
         ({"metrics": [right]}, "metrics is .*, allowed: a dict of functions"),
         ({"metrics": {"zeros": share_of_zeros}}, "metric 'zeros' of outputs, batch: TypeError"),
         ({"metrics": {"zeros": Metric(right, of_split=True)}}, "metric 'zeros' of outputs, labels, weight: TypeError"),

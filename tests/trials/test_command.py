@@ -1,8 +1,10 @@
 """The command of a study in parts, however it was started, and the next one that is made of it."""
 
 import pytest
+from absl import flags as absl_flags
 
-from finetune.trials.command import Command, as_typed, parse
+from finetune.study import flags
+from finetune.trials.command import OF_A_SEARCH, Command, as_typed, parse
 
 GIVEN = ["--config=c.py", "--workdir", "a b", "--grid=learning_rate=1e-3,1e-2", "--grid", "batch_size=8", "--seeds=3"]
 MODULE, CONSOLE = ["python", "-m", "finetune"], ["finetune", "run"]
@@ -53,6 +55,12 @@ def test_the_next_command_has_new_axes_in_place_of_its_own() -> None:
 def test_what_is_no_module_is_typed_as_it_is() -> None:
     assert as_typed(["search.py", 3]) == ["search.py", "3"]
     assert as_typed([]) == []
+
+
+def test_every_flag_of_a_search_is_known_as_one():
+    of_search = absl_flags.FlagValues()
+    flags._define_search(of_search)
+    assert set(OF_A_SEARCH) == set(of_search)
 
 
 def test_what_follows_a_search_is_a_grid_beside_it():
