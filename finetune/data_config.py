@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from finetune.declaration import Range, setting
 
+LONGEST_ANSWER = 30  # tokens of an answer to a question
 _ASPECTS = ("auto", "stretched", "kept")
 _RESAMPLINGS = ("auto", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 

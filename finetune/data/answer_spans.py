@@ -7,12 +7,14 @@ Words are what spaces part, and an answer is whole words. What counts is what SQ
 import json
 import re
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from finetune.data_config import LONGEST_ANSWER
 from finetune.errors import UserError
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -21,7 +23,7 @@ _WORD = re.compile(r"\S+")
 
 
 class Answer(NamedTuple):
-    """An answer, and the character of the text at which it starts; -1 = where it is found first."""
+    """An answer, and the character of the text at which it starts; -1 = where it is found first, see `_found`."""
 
     text: str
     start: int
@@ -34,6 +36,11 @@ def normalised(answer: str) -> list[str]:
     ['treaty', 'of', 'paris']
     """
     return _ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split()
+
+
+def _bare(text: str) -> list[str]:
+    """Returns what `normalised` does, with the articles."""
+    return text.lower().translate(_PUNCTUATION).split()
 
 
 def parsed(value: Any, where: str) -> tuple[Answer, ...]:
@@ -91,17 +98,26 @@ def _places(spans: Sequence[tuple[int, int]], length: int, offsets: np.ndarray) 
 
 
 def located(
-    texts: Sequence[tuple[str, str]], answers: Iterable[Sequence[Answer]], first: np.ndarray, last: np.ndarray
+    texts: Sequence[tuple[str, str]],
+    answers: Iterable[Sequence[Answer]],
+    first: np.ndarray,
+    last: np.ndarray,
+    where: Callable[[int], str] = "example {}".format,
 ) -> dict[str, np.ndarray]:
     """Returns the arrays by which answers are learned and judged; first, last: as of `encode`.
 
     "label" int32 [N, T, 2]: 1 at the first and last token of the first answer, 0 where such could be, -1 elsewhere.
     "counted" int32 [N, M]: the words of the text that count, as numbers, -1 behind them; "begins", "ends" int32 [N, T]:
     their place before the word whose first token this is, and behind that whose last it is, -1 elsewhere. "answers"
-    int32 [N, A, L]: what counts of each answer in the same numbers. Raises UserError for an answer that is not in its
-    text.
+    int32 [N, A, L]: what counts of each answer in the same numbers. Raises UserError, which begins with what `where`
+    says of an example, for an answer that is not in its text.
     """
-    rows = [_row(context, given) for (_, context), given in zip(texts, answers, strict=True)]
+    rows = []
+    for place, ((_, context), given) in enumerate(zip(texts, answers, strict=True)):
+        try:
+            rows.append(_row(context, given))
+        except UserError as error:
+            raise UserError(f"{where(place)}: {error}") from None
     found = {
         "label": np.stack([np.where(each >= 0, 0, -1) for each in (first, last)], axis=-1).astype(np.int32),
         "counted": _ragged([row["counted"] for row in rows]),
@@ -139,6 +155,8 @@ def _row(context: str, answers: Sequence[Answer]) -> Mapping[str, Any]:
 
 def _span(context: str, spans: Sequence[tuple[int, int]], answer: Answer) -> tuple[int, int]:
     """Returns the first and the last word that an answer has a part in."""
+    if answer.start < 0 and (found := _found(context, spans, answer.text.strip())):
+        return found
     start = context.find(answer.text) if answer.start < 0 else answer.start
     end = start + len(answer.text.rstrip())
     if start < 0 or context[start : start + len(answer.text)] != answer.text:
@@ -147,8 +165,59 @@ def _span(context: str, spans: Sequence[tuple[int, int]], answer: Answer) -> tup
             "answer_start the character at which they start"
         )
     start += len(answer.text) - len(answer.text.lstrip())
-    inside = [place for place, (left, right) in enumerate(spans) if left < end and right > start]
-    return inside[0], inside[-1]
+    return _covered(spans, start, end)
+
+
+def _covered(spans: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
+    """Returns the first and the last word that characters have a part in."""
+    return bisect_right(spans, start, key=lambda each: each[1]), bisect_left(spans, end, key=lambda each: each[0]) - 1
+
+
+def _found(context: str, spans: Sequence[tuple[int, int]], answer: str) -> tuple[int, int] | None:
+    """Returns the first and the last of the whole words that are an answer, None where there are none.
+
+    Those that hold it as it is written come first, then those that differ in case and punctuation, then in articles.
+    """
+    wanted = _bare(answer)
+    start = context.find(answer)
+    while start >= 0:
+        first, last = _covered(spans, start, start + len(answer))
+        if _bare(context[spans[first][0] : spans[last][1]]) == wanted:
+            return first, last
+        start = context.find(answer, start + 1)
+    return _same(context, spans, wanted, _bare) or _same(context, spans, normalised(answer), normalised)
+
+
+def _same(
+    context: str, spans: Sequence[tuple[int, int]], wanted: list[str], read: Callable[[str], list[str]]
+) -> tuple[int, int] | None:
+    """Returns the first and the last of the first whole words that are read as `wanted`, None where there are none."""
+    flat = [(part, place) for place, (start, end) in enumerate(spans) for part in read(context[start:end])]
+    parts, places = [part for part, _ in flat], [-1, *(place for _, place in flat), len(spans)]
+    for left in range(len(flat) - len(wanted) + 1 if wanted else 0):
+        right = left + len(wanted)
+        if parts[left:right] == wanted and places[left] < places[left + 1] and places[right] < places[right + 1]:
+            return places[left + 1], places[right]
+    return None
+
+
+def told(labels: Sequence[np.ndarray]) -> list[str]:
+    """Returns what the user is told of the answers of train, validation and test; labels: "label" as of `located`."""
+    found = np.concatenate([(part == 1).any(axis=(1, 2)) for part in labels])
+    seen = np.concatenate(labels[:2]) == 1
+    tokens = seen[..., 1].argmax(axis=1) - seen[..., 0].argmax(axis=1) + 1  # 1 for those that are cut off
+    cut, long, notes = (~found).sum(), (tokens > LONGEST_ANSWER).sum(), []
+    if cut:
+        notes.append(
+            f"{cut:,} of {len(found):,} answers are cut off with their texts: they are not learned, and what is said "
+            "in their place counts as any other answer"
+        )
+    if long:
+        notes.append(
+            f"{long:,} of {len(seen):,} answers of train and validation have more than {LONGEST_ANSWER} tokens, the "
+            "most that an answer is given: they are learned, and cannot be said"
+        )
+    return notes
 
 
 def _ragged(rows: Sequence[Any]) -> np.ndarray:

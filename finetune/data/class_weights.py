@@ -18,13 +18,16 @@ def weights(given: Sequence[str], labels: np.ndarray, classes: Sequence[str]) ->
     """
     if tuple(given) == (BALANCED,):
         return len(labels) / (len(classes) * np.bincount(labels, minlength=len(classes)))
-    found = dict.fromkeys(classes, 1.0)
+    found, named = dict.fromkeys(classes, 1.0), set()
     for each in given:
         name, equals, value = each.rpartition("=")
         if not equals:
             raise UserError(f"loss.class_weights holds {each!r}, allowed: {BALANCED} alone, or CLASS=WEIGHT")
         if name not in found:
             raise one_of("class in loss.class_weights", name, classes)
+        if name in named:
+            raise UserError(f"loss.class_weights holds {each!r}, allowed: {name!r} once, it is named before")
+        named.add(name)
         found[name] = _weight(each, value)
     return np.array([*found.values()])
 

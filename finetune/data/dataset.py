@@ -76,9 +76,10 @@ def load(config: DataConfig, tokenizer_file: Path | None, token_types: bool = Tr
         chosen = [
             (inputs, targets.of_tokens(labels, part)) for (inputs, labels), part in zip(chosen, word, strict=True)
         ]
-    ends = np.cumsum([len(labels) for _, labels in chosen])[:-1]
+    told: list[str] = []
     if config.task == "question_answering":
-        arrays, chosen = _with_answers(arrays, chosen, ends)
+        arrays, chosen, told = _with_answers(arrays, chosen, source)
+    ends = np.cumsum([len(labels) for _, labels in chosen])[:-1]
     pieces = {key: np.split(array, ends) for key, array in arrays.items()}
     train, validation, test = (
         {key: pieces[key][number] for key in pieces} | {"label": labels} for number, (_, labels) in enumerate(chosen)
@@ -87,7 +88,7 @@ def load(config: DataConfig, tokenizer_file: Path | None, token_types: bool = Tr
     facts = {"duplicates": counts} | ({} if cut is None else {"cut_share": float(cut.mean())})
     notes = (
         *source.notes,
-        *_told_of_answers(config.task, [labels for _, labels in chosen]),
+        *told,
         *_told_of_cut(cut, "pairs of texts" if source.kind == "pair" else "texts"),
         *duplicates.told(counts),
     )
@@ -95,15 +96,27 @@ def load(config: DataConfig, tokenizer_file: Path | None, token_types: bool = Tr
 
 
 def _with_answers(
-    arrays: Split, chosen: Sequence[tuple[list[Any], np.ndarray]], ends: np.ndarray
-) -> tuple[Split, list[tuple[list[Any], np.ndarray]]]:
-    """Returns encoded texts with what answers are judged by, and three splits with the answers as labels."""
+    arrays: Split, chosen: Sequence[tuple[list[Any], np.ndarray]], source: Source
+) -> tuple[Split, list[tuple[list[Any], np.ndarray]], list[str]]:
+    """Returns encoded texts with what answers are judged by, three splits with the answers as labels, and notes."""
     from finetune.data import answer_spans
 
     texts, answers = ([item for part in chosen for item in part[number]] for number in (0, 1))
-    found = answer_spans.located(texts, answers, arrays.pop("first"), arrays.pop("last"))
-    labels = np.split(found.pop("label"), ends)
-    return arrays | found, [(inputs, part) for (inputs, _), part in zip(chosen, labels, strict=True)]
+    first, last = arrays.pop("first"), arrays.pop("last")
+    found = answer_spans.located(texts, answers, first, last, lambda place: _row_of(source, texts[place]))
+    labels = np.split(found.pop("label"), np.cumsum([len(inputs) for inputs, _ in chosen])[:-1])
+    placed = [(inputs, part) for (inputs, _), part in zip(chosen, labels, strict=True)]
+    return arrays | found, placed, answer_spans.told(labels)
+
+
+def _row_of(source: Source, item: Any) -> str:
+    """Returns the split and the row, from 1, that an input was read from: examples are drawn, and keep their inputs."""
+    return next(
+        f"split {split}, row {row}"
+        for split, examples in source.splits.items()
+        for row, each in enumerate(examples.inputs, 1)
+        if each is item
+    )
 
 
 def _source(config: DataConfig) -> Source:
@@ -138,18 +151,6 @@ def _told_of_cut(cut: np.ndarray | None, what: str) -> list[str]:
     if cut is None or not cut.any():
         return []
     return [f"{cut.sum():,} of {len(cut):,} {what} ({cut.mean():.1%}) are longer than data.max_length and cut"]
-
-
-def _told_of_answers(task: str, labels: Sequence[np.ndarray]) -> list[str]:
-    if task != "question_answering":
-        return []
-    found = np.concatenate([(part == 1).any(axis=(1, 2)) for part in labels])
-    if found.all():
-        return []
-    return [
-        f"{(~found).sum():,} of {len(found):,} answers are cut off with their texts: they are not learned, and what is "
-        "said in their place counts as any other answer"
-    ]
 
 
 def _read(config: DataConfig) -> Source:

@@ -158,7 +158,13 @@ def _number(source: Source, config: DataConfig) -> Targets:
 def _place(source: Source, config: DataConfig) -> Targets:
     _check_no_classes(config)
     names = config.text_columns[1:]
-    index = {name: place for place, name in enumerate(names)} | {str(place): place for place in range(len(names))}
+    numbers = {str(place): place for place in range(len(names))}
+    for place, name in enumerate(names):
+        if numbers.get(name, place) != place:
+            raise UserError(
+                f"data.text_columns names choice {place} {name!r}, allowed for choice: no name that is another's number"
+            )
+    index = numbers | {name: place for place, name in enumerate(names)}
     for split, examples in source.splits.items():
         for label in examples.labels:
             if label not in index:

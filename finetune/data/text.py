@@ -68,7 +68,8 @@ def encode_with_offsets(
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         try:
             encodings = tokenizer.encode_batch(list(texts[start : start + _TEXTS_AT_ONCE]))
-        except Exception as error:  # as in `_encoded`; such as a first text that leaves no room for the second
+        except Exception as error:  # as in `_encoded`
+            _check_room(tokenizer, texts, max_length)
             raise UserError(f"tokenizer {tokenizer_file} cannot encode the texts: {error}") from error
         rows += [Row(encoding.ids, encoding.type_ids, bool(encoding.overflowing)) for encoding in encodings]
         for encoding in encodings:
@@ -76,6 +77,18 @@ def encode_with_offsets(
             offsets.append(np.where(of_second[:, None], np.array(encoding.offsets, np.int32), 0))
     arrays = _padded([row.ids for row in rows], tokenizer, pad_id, tokenizer_file, width)
     return arrays | _of_rows(rows, arrays["input_ids"].shape, True), offsets
+
+
+def _check_room(tokenizer: Tokenizer, texts: Sequence[tuple[str, str]], max_length: int) -> None:
+    """Raises UserError if the first text of a pair leaves no room for the second."""
+    tokenizer.no_truncation()
+    try:
+        longest = max(len(tokenizer.encode(first, add_special_tokens=False).ids) for first, _ in texts)
+    except Exception:  # another error than that of room
+        return
+    least = longest + tokenizer.num_special_tokens_to_add(is_pair=True) + 1
+    if max_length < least:
+        raise UserError(f"data.max_length is {max_length}, allowed: at least {least}, as the longest question needs")
 
 
 def encode_each(

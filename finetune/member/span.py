@@ -5,9 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from finetune.data_config import LONGEST_ANSWER as LONGEST
 from finetune.member.metric import Metrics
-
-LONGEST = 30  # tokens of an answer
 
 
 def cross_entropy(outputs: jax.Array, labels: jax.Array, label_smoothing: jax.Array | float = 0.0) -> jax.Array:

@@ -40,8 +40,9 @@ def test_the_text_is_cut_and_what_is_cut_within_a_word_is_no_end(tmp_path):
     assert encoded["first"][0].tolist() == [-1, -1, -1, 0, 1, -1]
     assert encoded["last"][0].tolist() == [-1, -1, -1, 0, -1, -1]
     assert encoded["cut"].tolist() == [True]
-    with pytest.raises(UserError, match="cannot encode the texts"):
-        answer_spans.encode([("bad " * 9, CONTEXT)], pairs.write_tokenizer(tmp_path), 6)
+    with pytest.raises(UserError, match="data.max_length is 6, allowed: at least 13, as the longest question needs"):
+        answer_spans.encode([("bad " * 9, CONTEXT), ("bad", CONTEXT)], pairs.write_tokenizer(tmp_path), 6)
+    answer_spans.encode([("bad " * 9, CONTEXT)], pairs.write_tokenizer(tmp_path), 13)
 
 
 def test_answers_are_located(tmp_path):
@@ -56,8 +57,32 @@ def test_answers_are_located(tmp_path):
     assert found["ends"][1].tolist() == [-1, -1, -1, 0, 1, -1, -1, -1, -1, -1]
     second = answer_spans.located(texts[:1], [(Answer("good", 16),)], encoded["first"][:1], encoded["last"][:1])
     assert np.argwhere(second["label"] == 1).tolist() == [[0, 7, 0], [0, 7, 1]]
-    with pytest.raises(UserError, match="the answer 'novel' is not in its text 'good film"):
+    with pytest.raises(UserError, match="example 0: the answer 'novel' is not in its text 'good film"):
         answer_spans.located(texts[:1], [(Answer("novel", -1),)], encoded["first"][:1], encoded["last"][:1])
+
+
+@pytest.mark.parametrize(
+    "context, answer, wanted",
+    [
+        ("start the art.", "art", (2, 2)),
+        ("the start, he said", "he", (2, 2)),
+        ("in 1990 or 19", "19", (3, 3)),
+        ("tell us of the US", "US", (4, 4)),  # as it is written before another case
+        ("start of Art now", "art", (2, 2)),
+        ("anew a book", "a book", (1, 2)),
+        ("see the book", "a book", (2, 2)),  # what counts is the same
+        ("(good film), good-film", " good film", (0, 1)),
+        ("a two-year plan", "year", (1, 1)),  # no whole word: as it is found first
+        ("no! yes", "!", (0, 0)),
+        ("one\u2014two one", "one", (1, 1)),
+    ],
+)
+def test_an_answer_is_whole_words_where_there_are_such(context, answer, wanted):
+    assert answer_spans._span(context, answer_spans.words(context), Answer(answer, -1)) == wanted
+
+
+def test_an_answer_stays_where_it_is_said_to_start():
+    assert answer_spans._span("start art", answer_spans.words("start art"), Answer("art", 2)) == (0, 0)
 
 
 def test_fields_of_answers():

@@ -30,6 +30,7 @@ def test_a_table_names_some_classes():
         (("spma=2",), "class in loss.class_weights is 'spma', allowed: ham.*did you mean 'spam'"),
         (("spam=0",), "holds 'spam=0', allowed after the =: a number above 0"),
         (("spam=much",), "a number above 0"),
+        (("spam=4", "ham=1", "spam=2"), "holds 'spam=2', allowed: 'spam' once"),
     ],
 )
 def test_other_weights_are_refused(given, message):

@@ -97,3 +97,28 @@ def test_answers_that_are_cut_off_are_told(tmp_path):
         config.task, config.classes = task, ("good",)
         with pytest.raises(UserError, match=f"data.classes is 'good', allowed for {task}: none"):
             load(config, tmp_path / "tokenizer.json")
+
+
+def answers_of(tmp_path, rows, **settings):
+    """Returns the data set of a file of questions, texts and answers."""
+    file = pairs.write_rows(tmp_path / "questions.jsonl", ("question", "context", "label"), rows)
+    columns = ("question", "context")
+    config = DataConfig(name=str(file), task="question_answering", text_columns=columns, max_length=60, **settings)
+    return load(config, pairs.write_tokenizer(tmp_path))
+
+
+def test_answers_that_are_too_long_to_be_given_are_told(tmp_path):
+    rows = [("good", "bad " + "very " * count, ["very " * count]) for count in [30] * 10 + [31] * 10]
+    dataset = answers_of(tmp_path, rows)
+    seen = [part["label"] for part in dataset[:2]]
+    long = sum(int(((part[..., 1] == 1).argmax(1) - (part[..., 0] == 1).argmax(1) == 30).sum()) for part in seen)
+    assert f"{long} of 16 answers of train and validation have more than 30 tokens" in dataset.notes[0]
+    assert not any("30 tokens" in note for note in answers_of(tmp_path, rows[:10]).notes)
+
+
+def test_an_answer_that_is_not_in_its_text_is_told_by_its_row(tmp_path):
+    rows = [("good", "very bad", ["bad"])] * 20
+    for place in (0, 13, 19):
+        found = [*rows[:place], ("good", "very bad", ["film"]), *rows[place + 1 :]]
+        with pytest.raises(UserError, match=f"^split train, row {place + 1}: the answer 'film' is not in its text 'v"):
+            answers_of(tmp_path, found)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from finetune.config import DataConfig
+from finetune.data import targets
 from finetune.data.dataset import load
 from finetune.data.delimited import read
 from finetune.errors import UserError
@@ -101,3 +102,19 @@ def test_a_list_of_lists_is_no_label(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"text": "a", "label": ["b", ["c"]]}\n')
     with pytest.raises(UserError, match=r"x\.jsonl:1: a label is \['c'\], allowed: a text or a number"):
         read(tmp_path / "x.jsonl", DataConfig(task="multilabel"))
+
+
+@pytest.mark.parametrize(
+    "names, places", [(("0", "1", "2"), [0, 1, 2]), (("x", "7", "1"), None), (("1", "2", "3"), None)]
+)
+def test_a_choice_is_named_by_its_column_or_its_number(tmp_path, names, places):
+    header = ("question", *names, "label")
+    rows = [dict(zip(header, ("q", "a", "b", "c", str(row % 3)), strict=True)) for row in range(30)]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = DataConfig(task="choice", text_columns=header[:-1])
+    source = read(tmp_path / "x.jsonl", config)
+    if places is None:
+        with pytest.raises(UserError, match=r"data\.text_columns names choice \d '1', allowed for choice: no name"):
+            targets.encode(source, config)
+        return
+    assert targets.encode(source, config)[1]["train"].tolist() == places * 10
