@@ -147,6 +147,7 @@ def test_the_best_parameters_are_the_base_with_the_best_trial_over_it(tmp_path: 
     for identity, value in {"a": 0.5, "b": 0.75, "c": 0.25}.items():
         keeper.take(identity, value, leaves(value, "head/kernel"), leaves(-1, "head/kernel"))
     record(tmp_path, {"a": 0.5, "b": 0.75, "c": 0.25})
+    records.write(tmp_path / "config.json", {"architecture": {"model": "vit"}})
     best = from_study.parameters(tmp_path)
     assert {path: float(np.asarray(leaf)[0, 0]) for path, leaf in best.items()} == {
         "stem/kernel": 0.0,

@@ -17,7 +17,8 @@ from tests.helpers import families, studies
 PREPARED = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "resample": 3, "do_resize": True}
 PREPARED |= {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28], "do_center_crop": True}
 QUICK = "clip-vision-model"
-OTHERS = [name for name in families.IMAGES if "_" not in name and name != QUICK]
+SLOW = ("vit", "resnet")
+OTHERS = [name for name in families.IMAGES if "_" not in name and name not in (QUICK, *SLOW)]
 
 
 def write(directory, name):
@@ -37,7 +38,14 @@ def write(directory, name):
     return edge
 
 
-@pytest.mark.parametrize("name", [QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        QUICK,
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+        *(pytest.param(name, marks=pytest.mark.long) for name in OTHERS),
+    ],
+)
 def test_a_study_of_images_from_a_directory_of_weights(tmp_path, name):
     edge = write(tmp_path, name)
     config = Config(trainable="head")
