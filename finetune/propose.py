@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from finetune import cli
 from finetune.errors import UserError
 from finetune.report import table_flags
 
@@ -30,13 +29,6 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_integer("count", 16, "how many settings", 1, _MOST, flag_values=values)
     flags.DEFINE_integer("search_seed", 0, "of the settings that are chosen", 0, 2**31 - 1, flag_values=values)
     return values
-
-
-def _print_help() -> None:
-    values = _define_flags()
-    print(f"{__doc__}")
-    for name in values:
-        print(f"  --{name}: {values[name].help}")
 
 
 def _parse(arguments: Sequence[str]) -> tuple[flags.FlagValues, str]:
@@ -100,7 +92,7 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def _run(arguments: Sequence[str]) -> None:
+def _run(arguments: list[str]) -> None:
     values, named = _parse(arguments)
     from finetune.analysis.table.trials import read_study
 
@@ -119,8 +111,7 @@ def _run(arguments: Sequence[str]) -> None:
 
 def main() -> int:
     """Runs the command line and returns its exit status."""
-    arguments = sys.argv[1:]
-    return cli.run(_print_help if cli.asks_help(arguments) else lambda: _run(arguments))
+    return table_flags.main(f"{__doc__}", _define_flags, _run)
 
 
 if __name__ == "__main__":

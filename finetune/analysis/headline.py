@@ -38,14 +38,7 @@ _LINES = 10
 _VISIBLE = 0.005  # share of all differences below which a hyperparameter is said to make none
 _MOST_AXES = 3  # named in a line
 _FINDINGS = 2  # lines for them
-_TOLD = (
-    records.STOPPED,
-    records.DIVERGED,
-    records.FAILED,
-    "epochs",
-    "edge",
-    "split",
-)  # notes that are worth a line, in this order
+_TOLD = (records.DIVERGED, records.FAILED, "epochs", "edge", "split")  # notes that are worth a line, in this order
 _SHIFT = 1.0  # octaves by which a best rate must move to be worth a line
 _CHEAPER = 0.95  # share of the cost of the best, below which a setting is called cheaper
 

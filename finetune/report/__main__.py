@@ -8,7 +8,6 @@ from pathlib import Path
 
 from absl import flags
 
-from finetune import cli
 from finetune.errors import UserError
 from finetune.report import table_flags
 
@@ -27,13 +26,6 @@ def _define_flags() -> flags.FlagValues:
     )
     flags.DEFINE_string("to", None, "the directory to write to, instead of the study's own", flag_values=values)
     return values
-
-
-def _print_help() -> None:
-    values = _define_flags()
-    print(f"{__doc__}")
-    for name in values:
-        print(f"  --{name}: {values[name].help}")
 
 
 def _parse(arguments: list[str]) -> tuple[flags.FlagValues, list[Path]]:
@@ -84,8 +76,7 @@ def _run(arguments: list[str]) -> None:
 
 def main() -> int:
     """Runs the command line and returns its exit status."""
-    arguments = sys.argv[1:]
-    return cli.run(_print_help if cli.asks_help(arguments) else lambda: _run(arguments))
+    return table_flags.main(f"{__doc__}", _define_flags, _run)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Flags that say how a table from elsewhere is read, of the commands that read one."""
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from finetune import cli
 from finetune.errors import UserError
 
 if TYPE_CHECKING:  # it takes a second to import
@@ -47,3 +49,16 @@ def read(table: str, values: flags.FlagValues) -> "Trials":
     asked = Asked(named, tuple(values.ignore or ()), values.seed_column)
     minimize = True if values.minimize else False if values.maximize else None
     return read_table(table, values.metric, minimize, asked)
+
+
+def main(about: str, define_flags: Callable[[], flags.FlagValues], command: Callable[[list[str]], None]) -> int:
+    """Runs a command that has these flags, or says what it is about, and returns its exit status."""
+    arguments = sys.argv[1:]
+    asks_help = cli.asks_help(arguments)
+    return cli.run(lambda: _print_help(about, define_flags()) if asks_help else command(arguments))
+
+
+def _print_help(about: str, values: flags.FlagValues) -> None:
+    print(about)
+    for name in values:
+        print(f"  --{name}: {values[name].help}")

@@ -133,6 +133,7 @@ def test_what_was_stopped_is_no_result(halved):
     rows = [row for row in rows_of(halved[0]) if row["halving"]["out"] and row["halving"]["control"]]
     text = "\n".join(answer.headline)
     (line,) = [line for line in answer.headline if line.startswith("Halving: ")]
+    assert "\n".join(answer.headline).count("were stopped on their way") == 1
     assert line in " ".join(each.strip() for each in terminal.lines(answer))  # it is not left out for room
     assert (halved[0] / "report.html").exists()
     assert f"{stopped.sum()} of 16 trials were stopped on their way" in text
